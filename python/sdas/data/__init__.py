@@ -1,0 +1,8 @@
+"""From files to frames: readers that convert units, checks, a memory-mapped cache, splits, and the shipped sample."""
+
+from sdas.data.cache import FrameCache, write_cache
+from sdas.data.errors import DataError
+from sdas.data.frame import Frame, check_frame
+from sdas.data.units import Units
+
+__all__ = ["DataError", "Frame", "FrameCache", "Units", "check_frame", "write_cache"]

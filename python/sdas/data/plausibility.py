@@ -1,0 +1,77 @@
+"""Are the positions in Å? Distances between nearest neighbors tell, for they vary little across chemistry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice, product
+
+import numpy as np
+from ase.data import covalent_radii
+
+from sdas.data.errors import DataError
+from sdas.data.frame import FloatArray, Frame
+
+MIN_MEDIAN_DISTANCE = 0.5
+MAX_MEDIAN_DISTANCE = 6.0
+MAX_MEDIAN_RATIO = 1.65
+"""Nearest distances run from 0.8 to 1.4 times the sum of covalent radii in molecules and solids; an Å is 1.89 bohr."""
+NOBLE_GASES = (2, 10, 18, 36, 54, 86)
+CENTERS = 32
+FRAMES_LOOKED_AT = 16
+FRAMES_HELD = 64
+
+_IMAGES = np.array(list(product((-1, 0, 1), repeat=3)), dtype=np.float64)
+
+
+def nearest_neighbors(frame: Frame, centers: int = CENTERS) -> tuple[FloatArray, FloatArray]:
+    """Distance in Å to the nearest atom, and that distance over the sum of the two covalent radii.
+
+    Both float64 [min(n, centers)]; the atoms are taken evenly over the frame. The own images of an atom count as
+    neighbors. A frame of one atom without periodicity gives [0] and [0].
+    """
+    n = len(frame)
+    chosen = np.unique(np.linspace(0, n - 1, min(n, centers)).astype(np.int64))
+    images = _IMAGES[(np.abs(_IMAGES) <= frame.pbc).all(axis=1)]
+    positions, shifts = frame.positions, np.zeros((1, 3))
+    if frame.cell is not None and frame.pbc.any():
+        fractional = np.linalg.solve(frame.cell.T, positions.T).T
+        positions = positions - np.where(frame.pbc, np.floor(fractional), 0.0) @ frame.cell
+        shifts = images @ frame.cell
+    vectors = positions[None, :, None, :] + shifts[None, None, :, :] - positions[chosen, None, None, :]
+    distances = np.linalg.norm(vectors, axis=-1)
+    home = int(np.argmin(np.abs(shifts).sum(axis=1)))
+    distances[np.arange(len(chosen)), chosen, home] = np.inf
+    nearest = distances.min(axis=2)
+    partner = nearest.argmin(axis=1)
+    distance = nearest[np.arange(len(chosen)), partner]
+    radii = covalent_radii[frame.numbers]
+    found = np.isfinite(distance)
+    return distance[found], (distance / (radii[chosen] + radii[partner]))[found]
+
+
+def check_length_unit(frames: Sequence[Frame], source: str) -> None:
+    """Raise :class:`DataError` if the median nearest distance over ``frames`` says that positions are not in Å.
+
+    Noble gases, which do not bind, are left out; without any pair of atoms nothing is concluded.
+    """
+    bound = [frame for frame in frames if not np.isin(frame.numbers, NOBLE_GASES).all()]
+    measured = [nearest_neighbors(frame) for frame in bound]
+    distances = np.concatenate([distance for distance, _ in measured]) if measured else np.empty(0)
+    if distances.size == 0:
+        return
+    median = float(np.median(distances))
+    ratio = float(np.median(np.concatenate([ratio for _, ratio in measured])))
+    found = f"{source}: the median distance to the nearest atom is {median:.3f} Å, {ratio:.2f} times a covalent bond"
+    remedy = "; if the positions are right all the same, pass check_distances=False (--allow-odd-distances)"
+    if median < MIN_MEDIAN_DISTANCE:
+        raise DataError(f"{found}; read as nm it would be {10 * median:.2f} Å: units='ENERGY,nm'?{remedy}")
+    if median > MAX_MEDIAN_DISTANCE or ratio > MAX_MEDIAN_RATIO:
+        raise DataError(f"{found}; read as bohr it would be {0.529177 * median:.2f} Å: units='ENERGY,bohr'?{remedy}")
+
+
+def with_checked_lengths(frames: Iterable[Frame], source: str) -> Iterator[Frame]:
+    """Pass ``frames`` on after :func:`check_length_unit` on some of the first 64, the only ones held back."""
+    stream = iter(frames)
+    head = list(islice(stream, FRAMES_HELD))
+    check_length_unit(head[:: max(1, len(head) // FRAMES_LOOKED_AT)], source)
+    return chain(head, stream)
