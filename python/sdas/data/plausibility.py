@@ -13,6 +13,7 @@ from sdas.data.frame import FloatArray, Frame
 
 MIN_MEDIAN_DISTANCE = 0.5
 MAX_MEDIAN_DISTANCE = 6.0
+MIN_MEDIAN_RATIO = 0.65
 MAX_MEDIAN_RATIO = 1.65
 """Nearest distances run from 0.8 to 1.4 times the sum of covalent radii in molecules and solids; an Å is 1.89 bohr."""
 NOBLE_GASES = (2, 10, 18, 36, 54, 86)
@@ -65,6 +66,8 @@ def check_length_unit(frames: Sequence[Frame], source: str) -> None:
     remedy = "; if the positions are right all the same, pass check_distances=False (--allow-odd-distances)"
     if median < MIN_MEDIAN_DISTANCE:
         raise DataError(f"{found}; read as nm it would be {10 * median:.2f} Å: units='ENERGY,nm'?{remedy}")
+    if ratio < MIN_MEDIAN_RATIO:
+        raise DataError(f"{found}; were they converted from bohr while stored in Å?{remedy}")
     if median > MAX_MEDIAN_DISTANCE or ratio > MAX_MEDIAN_RATIO:
         raise DataError(f"{found}; read as bohr it would be {0.529177 * median:.2f} Å: units='ENERGY,bohr'?{remedy}")
 

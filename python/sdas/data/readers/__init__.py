@@ -1,0 +1,127 @@
+"""One call for every file format: :func:`read_frames`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from ase.io.formats import UnknownFileTypeError, filetype
+
+from sdas.data import cache_files
+from sdas.data.cache import FrameCache
+from sdas.data.errors import DataError
+from sdas.data.frame import Frame, check_frame
+from sdas.data.plausibility import with_checked_lengths
+from sdas.data.readers import npz
+from sdas.data.readers.ase_files import DATABASE_SUFFIXES, read_ase, read_ase_database
+from sdas.data.readers.deepmd import read_deepmd, systems
+from sdas.data.readers.oc20_lmdb import lmdb_files, read_oc20_lmdb
+from sdas.data.readers.options import ReadOptions
+from sdas.data.units import Units
+
+Reader = Callable[[Path, ReadOptions], Iterator[Frame]]
+
+
+def _read_cache(path: Path, options: ReadOptions) -> Iterator[Frame]:
+    return iter(FrameCache.open(path))
+
+
+READERS: dict[str, Reader] = {
+    "rmd17": npz.read_rmd17,
+    "sgdml": npz.read_sgdml,
+    "ase": read_ase,
+    "ase-db": read_ase_database,
+    "deepmd": read_deepmd,
+    "oc20-lmdb": read_oc20_lmdb,
+    "cache": _read_cache,
+}
+KNOWN = (
+    "rmd17 (npz with nuclear_charges, coords), sgdml (npz with z, R), ase (extended XYZ, .traj and all else that ASE "
+    "reads), ase-db (.db, .aselmdb), deepmd (folder with type.raw), oc20-lmdb (.lmdb), cache (made by "
+    "'sdas data convert')"
+)
+
+
+def detect_format(path: Path) -> str:
+    """The key of :data:`READERS` for ``path``, by its name and content; raises :class:`DataError` if there is none."""
+    if path.is_dir():
+        return _detect_folder(path)
+    if path.stat().st_size == 0:
+        raise DataError(f"{path} is empty")
+    if path.suffix == ".npz":
+        found = npz.recognize(path)
+        if found is None:
+            raise DataError(f"{path}: an .npz file of no known convention; known formats: {KNOWN}")
+        return found
+    if path.suffix == ".lmdb":
+        return "oc20-lmdb"
+    if path.suffix in DATABASE_SUFFIXES:
+        return "ase-db"
+    try:
+        filetype(os.fspath(path))
+    except (UnknownFileTypeError, OSError, UnicodeDecodeError):
+        raise DataError(f"{path}: unknown format; known formats: {KNOWN}") from None
+    return "ase"
+
+
+def _detect_folder(path: Path) -> str:
+    if (path / cache_files.MANIFEST).is_file():
+        return "cache"
+    if lmdb_files(path):
+        return "oc20-lmdb"
+    if systems(path):
+        return "deepmd"
+    raise DataError(f"{path}: a folder of no known format; known formats: {KNOWN}")
+
+
+def read_frames(
+    path: str | os.PathLike[str],
+    format: str | None = None,
+    *,
+    units: str | Units | None = None,
+    energy_key: str | None = None,
+    forces_key: str | None = None,
+    stress_key: str | None = None,
+    type_map: Sequence[str] | None = None,
+    require: Sequence[str] = ("energy", "forces"),
+    check_distances: bool = True,
+) -> Iterator[Frame]:
+    """Stream the frames of ``path`` in Å, eV, eV/Å and eV/Å³, each checked.
+
+    ``format`` is a key of :data:`READERS`, or ``ase:NAME`` for a format of ASE; None finds out. ``units`` is read by
+    :meth:`sdas.data.units.Units.parse` and says what the file stores, where it does not say so itself. The keys name
+    the labels in the file; without them the usual names are tried and two that disagree are refused. ``type_map``
+    gives the elements of DeePMD types. ``require`` lists the labels that every frame must have.
+    ``check_distances`` refuses positions that look like bohr or nm.
+
+    Raises :class:`DataError` naming the file and the frame, for a missing or empty file at once, for the rest as the
+    frames come.
+    """
+    source = Path(path)
+    if not source.exists():
+        raise DataError(f"{source} does not exist")
+    name, _, ase_format = (format or detect_format(source)).partition(":")
+    if name not in READERS or (ase_format and name != "ase"):
+        raise DataError(f"unknown format {format!r}; known formats: {KNOWN}")
+    if source.is_file() and source.stat().st_size == 0:
+        raise DataError(f"{source} is empty")
+    options = ReadOptions(
+        units=Units.parse(units) if isinstance(units, str) else units,
+        energy_key=energy_key,
+        forces_key=forces_key,
+        stress_key=stress_key,
+        type_map=None if type_map is None else tuple(type_map),
+        ase_format=ase_format or None,
+    )
+    return _checked(READERS[name](source, options), source, tuple(require), check_distances)
+
+
+def _checked(frames: Iterator[Frame], source: Path, require: tuple[str, ...], check_distances: bool) -> Iterator[Frame]:
+    sound = (check_frame(frame, require) for frame in frames)
+    count = 0
+    for frame in with_checked_lengths(sound, str(source)) if check_distances else sound:
+        count += 1
+        yield frame
+    if count == 0:
+        raise DataError(f"{source} holds no frames")

@@ -1,0 +1,136 @@
+"""Reader of DeePMD-kit's npy folders: ``type.raw``, ``type_map.raw``, ``set.*/coord.npy`` and labels beside it.
+
+Stored in Å, eV, eV/Å and, for the virial, eV. The virial there is −∂E/∂strain, so the stress is −virial / volume.
+The convention is DeePMD-kit's documentation of its data format, "npy" and "mixed type".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.data import atomic_numbers
+from numpy.typing import NDArray
+
+from sdas.data.errors import DataError
+from sdas.data.frame import Frame, IntArray
+from sdas.data.readers.options import DEFAULT_UNITS, ReadOptions, build_frame
+
+
+def systems(path: Path) -> list[Path]:
+    """The system folders (those with a ``type.raw``) at or below ``path``, sorted."""
+    return sorted(found.parent for found in path.rglob("type.raw"))
+
+
+def read_deepmd(path: Path, options: ReadOptions) -> Iterator[Frame]:
+    """Frames of every system at or below ``path``, in the order of folder, set and frame."""
+    found = systems(path)
+    if not found:
+        raise DataError(f"{path}: no DeePMD system: there is no type.raw in it or below")
+    for system in found:
+        yield from _read_system(system, options)
+
+
+def _read_system(system: Path, options: ReadOptions) -> Iterator[Frame]:
+    elements = _elements(system, options.type_map)
+    types = _read_types(system)
+    periodic = not (system / "nopbc").exists()
+    sets = sorted(system.glob("set.*"))
+    if not sets:
+        raise DataError(f"{system}: no set.* folder; raw text files are turned into sets by DeePMD-kit or dpdata")
+    for folder in sets:
+        yield from _read_set(folder, elements, types, periodic, options)
+
+
+def _elements(system: Path, given: tuple[str, ...] | None) -> IntArray:
+    """Atomic number of each type, from ``given`` or from type_map.raw."""
+    path = system / "type_map.raw"
+    if given is None and not path.is_file():
+        raise DataError(
+            f"{system}: no type_map.raw, so its types have no elements; give type_map=['O', 'H', …] (--type-map O,H)"
+        )
+    symbols = list(given) if given is not None else path.read_text().split()
+    unknown = [symbol for symbol in symbols if symbol not in atomic_numbers]
+    if unknown:
+        raise DataError(f"{system}: the type map holds {unknown[0]!r}, which is no chemical element")
+    return np.array([atomic_numbers[symbol] for symbol in symbols], dtype=np.int64)
+
+
+def _read_types(system: Path) -> IntArray:
+    words = (system / "type.raw").read_text().split()
+    if not words or not all(word.isdigit() for word in words):
+        raise DataError(f"{system / 'type.raw'}: expected one type index per atom")
+    return np.array(words, dtype=np.int64)
+
+
+def _read_set(
+    folder: Path, elements: IntArray, types: IntArray, periodic: bool, options: ReadOptions
+) -> Iterator[Frame]:
+    coordinates = _load(folder, "coord")
+    count = len(coordinates)
+    cells = _optional(folder, "box", count)
+    energies = _optional(folder, "energy", count, options.energy_key)
+    forces = _optional(folder, "force", count, options.forces_key)
+    virials = _optional(folder, "virial", count, options.stress_key)
+    mixed = _optional(folder, "real_atom_types", count)
+    if cells is None and periodic:
+        raise DataError(f"{folder}: no box.npy; a system without a cell is marked by an empty file nopbc")
+    units = options.units or DEFAULT_UNITS
+    for index in range(count):
+        source = f"{folder}: frame {index}"
+        kinds = types if mixed is None else np.asarray(mixed[index], dtype=np.int64)
+        real = kinds >= 0
+        if (kinds >= len(elements)).any():
+            raise DataError(f"{source}: type {kinds.max()} is beyond the {len(elements)} entries of the type map")
+        cell = None if cells is None or not periodic else _shaped(cells[index], (3, 3), "box", source)
+        yield build_frame(
+            source,
+            units,
+            numbers=elements[kinds[real]],
+            positions=_shaped(coordinates[index], (len(kinds), 3), "coord", source)[real],
+            cell=cell,
+            pbc=periodic,
+            energy=None if energies is None else energies[index],
+            forces=None if forces is None else _shaped(forces[index], (len(kinds), 3), "force", source)[real],
+            stress=_stress(virials, index, cell, source),
+        )
+
+
+def _stress(virials: NDArray[Any] | None, index: int, cell: NDArray[Any] | None, source: str) -> NDArray[Any] | None:
+    if virials is None or cell is None:
+        return None
+    volume = abs(np.linalg.det(cell))
+    if volume == 0:
+        raise DataError(f"{source}: the box is singular, so its virial gives no stress")
+    return np.asarray(-_shaped(virials[index], (3, 3), "virial", source) / volume)
+
+
+def _shaped(row: NDArray[Any], shape: tuple[int, int], name: str, source: str) -> NDArray[np.float64]:
+    if row.size != shape[0] * shape[1]:
+        raise DataError(f"{source}: {name} has {row.size} numbers where {shape[0]} × {shape[1]} are needed")
+    return np.asarray(row, dtype=np.float64).reshape(shape)
+
+
+def _optional(folder: Path, name: str, count: int, asked: str | None = None) -> NDArray[Any] | None:
+    """The array ``asked``, or else ``name`` if it is there; one that was asked for must be."""
+    if asked is None and not (folder / f"{name}.npy").is_file():
+        return None
+    array = _load(folder, asked or name)
+    if len(array) != count:
+        raise DataError(f"{folder / (asked or name)}.npy has {len(array)} rows for {count} frames")
+    return array
+
+
+def _load(folder: Path, name: str) -> NDArray[Any]:
+    path = folder / f"{name}.npy"
+    if not path.is_file():
+        raise DataError(f"{folder}: no {path.name}")
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise DataError(f"{path}: not a complete .npy file: {error}") from None
+    if array.ndim < 1:
+        raise DataError(f"{path}: holds one number where one row per frame is needed")
+    return array

@@ -1,0 +1,148 @@
+"""Readers of .npz data sets: MD17 and rMD17 (``coords``, ``energies``, …), and sGDML (``R``, ``E``, ``F``, ``z``).
+
+rMD17 files carry no units and are in kcal/mol and Å. sGDML files may name theirs in ``e_unit`` and ``r_unit``; those
+that do not exist in kcal/mol and in eV alike, so the units must then be given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sdas.data.errors import DataError
+from sdas.data.frame import Frame
+from sdas.data.readers.npz_stream import NpzStream
+from sdas.data.readers.options import ReadOptions, build_frame
+from sdas.data.units import Units
+
+RMD17_UNITS = Units.parse("kcal/mol")
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Names of the arrays of one convention; ``energy`` and ``forces`` may be absent from a file."""
+
+    numbers: str
+    positions: str
+    energy: str
+    forces: str
+
+
+RMD17 = Names("nuclear_charges", "coords", "energies", "forces")
+SGDML = Names("z", "R", "E", "F")
+
+
+def recognize(path: Path) -> str | None:
+    """``rmd17`` or ``sgdml`` by the names of the arrays, None for another .npz file."""
+    with NpzStream(path) as data:
+        for name, names in (("rmd17", RMD17), ("sgdml", SGDML)):
+            if {names.numbers, names.positions} <= data.names:
+                return name
+    return None
+
+
+def read_rmd17(path: Path, options: ReadOptions) -> Iterator[Frame]:
+    """Frames of an MD17 or rMD17 file: kcal/mol and kcal/mol/Å unless ``units`` says otherwise.
+
+    The ``old_*`` arrays of rMD17, the noisier labels of the original MD17, are read only if named by their keys.
+    """
+    with _open(path, RMD17) as data:
+        yield from _frames(data, RMD17, options, options.units or RMD17_UNITS, None, False)
+
+
+def read_sgdml(path: Path, options: ReadOptions) -> Iterator[Frame]:
+    """Frames of an sGDML file; without ``e_unit`` and ``r_unit`` inside, ``units`` must be given.
+
+    A ``unit_cell`` ([3, 3] or per frame, rows are the vectors) or ``lattice`` makes the frames periodic along all
+    axes unless ``pbc`` says otherwise.
+    """
+    with _open(path, SGDML) as data:
+        units = options.agreed_units(_declared_units(data), str(path))
+        if units is None:
+            raise DataError(
+                f"{path}: an sGDML file without e_unit does not say its units; give units='kcal/mol' (all sets of "
+                "sgdml.org) or units='eV' (--units)"
+            )
+        cell = _cell(data)
+        yield from _frames(data, SGDML, options, units, cell, data.array("pbc") if "pbc" in data.names else True)
+
+
+@contextmanager
+def _open(path: Path, names: Names) -> Iterator[NpzStream]:
+    with NpzStream(path) as data:
+        missing = {names.numbers, names.positions} - data.names
+        if missing:
+            has = ", ".join(sorted(data.names)) or "none"
+            raise DataError(f"{path}: no array {' nor '.join(sorted(missing))}; the arrays are: {has}")
+        yield data
+
+
+def _declared_units(data: NpzStream) -> Units | None:
+    energy, length = data.text("e_unit"), data.text("r_unit")
+    if not energy:
+        return None
+    try:
+        return Units.parse(f"{energy},{length or 'Å'}")
+    except DataError as error:
+        raise DataError(f"{data.path}: e_unit and r_unit: {error}") from None
+
+
+def _cell(data: NpzStream) -> np.ndarray[Any, Any] | None:
+    if "unit_cell" in data.names:
+        return data.array("unit_cell")
+    if "lattice" not in data.names:
+        return None
+    lattice = data.array("lattice")
+    if lattice.dtype.kind != "f" or not np.array_equal(lattice, np.swapaxes(lattice, -1, -2)):
+        raise DataError(
+            f"{data.path}: whether the rows or the columns of 'lattice' are the vectors differs between versions of "
+            "sGDML; store it as 'unit_cell' with the vectors as rows"
+        )
+    return lattice
+
+
+def _frames(
+    data: NpzStream, names: Names, options: ReadOptions, units: Units, cell: np.ndarray[Any, Any] | None, pbc: Any
+) -> Iterator[Frame]:
+    shape = data.shape(names.positions)
+    if len(shape) != 3 or shape[2] != 3:
+        raise DataError(f"{data.path}: {names.positions} must have shape [frames, atoms, 3], got {list(shape)}")
+    count = shape[0]
+    numbers = data.array(names.numbers)
+    energies = _labels(data, names.energy, options.energy_key, count)
+    forces = _labels(data, names.forces, options.forces_key, count)
+    periodic = cell is not None
+    cells: Iterable[Any] = cell if cell is not None and cell.ndim == 3 else repeat(cell)
+    for label, value in ((names.numbers, numbers), ("cell", cell)):
+        per_frame = value is not None and value.ndim == (2 if label == names.numbers else 3)
+        if per_frame and value is not None and len(value) != count:
+            raise DataError(f"{data.path}: {label} has {len(value)} rows for {count} frames")
+    rows = zip(data.rows(names.positions), energies, forces, cells)  # noqa: B905
+    for index, (positions, energy, force, box) in enumerate(rows):
+        yield build_frame(
+            f"{data.path}: frame {index}",
+            units,
+            numbers=numbers[index] if numbers.ndim == 2 else numbers,
+            positions=positions,
+            cell=box,
+            pbc=periodic and pbc,
+            energy=energy,
+            forces=force,
+        )
+
+
+def _labels(data: NpzStream, default: str, key: str | None, count: int) -> Iterable[Any]:
+    """Rows of the label array, or endless None where the file has none; a key that was asked for must be there."""
+    name = key or default
+    if name not in data.names and key is None:
+        return repeat(None)
+    shape = data.shape(name)
+    if not shape or shape[0] != count:
+        raise DataError(f"{data.path}: {name} has shape {list(shape)}, which does not give one row to {count} frames")
+    return data.rows(name)

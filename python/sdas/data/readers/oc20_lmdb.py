@@ -1,0 +1,107 @@
+"""Reader of the LMDB files of OC20: pickled graph records under the keys 0, 1, 2, …, with their number under length.
+
+Stored in Å, eV and eV/Å, periodic along all axes. Records are opened by
+:mod:`sdas.data.readers.restricted_pickle`, so neither torch_geometric nor trust in the file is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sdas.data.errors import DataError
+from sdas.data.frame import Frame
+from sdas.data.readers.options import DEFAULT_UNITS, ReadOptions, build_frame
+from sdas.data.readers.restricted_pickle import Record, load_record
+
+ENERGY_FIELDS = ("y", "energy")
+FORCES_FIELDS = ("force", "forces")
+RELAXED = "y_relaxed"
+
+
+def lmdb_files(path: Path) -> list[Path]:
+    """The LMDB files that ``path`` means: itself, or those in the folder."""
+    return [path] if path.is_file() else sorted(path.glob("*.lmdb"))
+
+
+def read_oc20_lmdb(path: Path, options: ReadOptions) -> Iterator[Frame]:
+    """Frames of an OC20 LMDB file or of all in a folder, in the order of their keys.
+
+    The energy is the field ``y`` or ``energy``. Records of relaxations (IS2RE) hold two: ``energy_key='y_relaxed'``
+    gives the relaxed structures, ``energy_key='y_init'`` the initial ones.
+    """
+    for file in lmdb_files(path):
+        for key, data in _entries(file):
+            where = f"{file}: record {key}"
+            yield _frame(load_record(data, where), where, options)
+
+
+def _entries(path: Path) -> Iterator[tuple[str, bytes]]:
+    try:
+        import lmdb
+    except ImportError:
+        raise DataError(f"{path}: reading LMDB files needs the package lmdb: pip install lmdb") from None
+    try:
+        environment = lmdb.open(str(path), subdir=False, readonly=True, lock=False, readahead=False, max_readers=1)
+    except lmdb.Error as error:
+        raise DataError(f"{path}: not a complete LMDB file: {error}") from None
+    with environment, environment.begin() as transaction:
+        try:
+            length = transaction.get(b"length")
+            count = int(load_record(length, f"{path}: length")) if length else environment.stat()["entries"]
+            for index in range(count):
+                data = transaction.get(str(index).encode("ascii"))
+                if data is None:
+                    raise DataError(f"{path}: record {index} of {count} is missing; was the file cut short in copying?")
+                yield str(index), data
+        except lmdb.Error as error:
+            raise DataError(f"{path}: damaged LMDB file: {error}") from None
+
+
+def _frame(record: Any, where: str, options: ReadOptions) -> Frame:
+    fields = record.fields() if isinstance(record, Record) else record
+    if not isinstance(fields, dict):
+        raise DataError(f"{where}: holds a {type(fields).__name__}, not a graph record")
+    energy_field = _choose(fields, options.energy_key, ENERGY_FIELDS, "energy", where)
+    relaxed = energy_field == RELAXED
+    forces_field = None if relaxed else _choose(fields, options.forces_key, FORCES_FIELDS, "forces", where)
+    positions = _values(fields, "pos_relaxed" if relaxed else "pos", where)
+    numbers = _values(fields, "atomic_numbers", where)
+    stated = int(_values(fields, "natoms", where)) if "natoms" in fields else len(numbers)
+    if stated != len(numbers):
+        raise DataError(f"{where}: natoms is {stated} but there are {len(numbers)} atomic numbers")
+    cell = _values(fields, "cell", where) if "cell" in fields else None
+    periodic = _values(fields, "pbc", where).reshape(-1) if "pbc" in fields else cell is not None
+    return build_frame(
+        where,
+        options.units or DEFAULT_UNITS,
+        numbers=numbers.reshape(-1),
+        positions=positions,
+        cell=None if cell is None else cell.reshape(3, 3),
+        pbc=periodic,
+        energy=None if energy_field is None else _values(fields, energy_field, where),
+        forces=None if forces_field is None else _values(fields, forces_field, where),
+    )
+
+
+def _choose(fields: dict[str, Any], asked: str | None, names: tuple[str, ...], label: str, where: str) -> str | None:
+    if asked is not None:
+        return asked if asked in fields else None
+    found = [name for name in names if name in fields]
+    if len(found) > 1:
+        raise DataError(f"{where}: both {' and '.join(found)} could be the {label}; choose by --{label}-key")
+    if not found and label == "energy" and RELAXED in fields:
+        raise DataError(
+            f"{where}: a relaxation record: choose energy_key='y_relaxed' for the relaxed structure or "
+            "energy_key='y_init' for the initial one (--energy-key)"
+        )
+    return found[0] if found else None
+
+
+def _values(fields: dict[str, Any], name: str, where: str) -> np.ndarray[Any, Any]:
+    if name not in fields:
+        raise DataError(f"{where}: no field {name}; it has {', '.join(sorted(fields))}")
+    return np.asarray(fields[name])
