@@ -1,0 +1,177 @@
+// Moves between row-major memory and vectors that run across rows.
+//
+// A block is width<T> consecutive rows of M elements, contiguous in memory. A tile is the same data with
+// one vector per column: element r of tile[k] is block[r * M + k]. The transposition works on squares of
+// width<T> columns; the last square overlaps the one before it, so that M need not be a multiple. Matrices
+// narrower than a vector are moved by 16-byte lanes.
+#pragma once
+
+#include "sdas/vector.h"
+
+namespace sdas::SDAS_SIMD {
+
+// Interleaves groups of `granule` elements of a and b within each 16-byte lane, from its low or high half.
+template <class T, int granule, bool high>
+SDAS_INLINE Vector<T> unpack(Vector<T> a, Vector<T> b) {
+    constexpr int E = lane_width<T>;
+    return shuffle<T>(a, b, [](int i) {
+        const int group = (i % E) / granule;
+        const int source = i / E * E + group / 2 * granule + i % granule + (high ? E / 2 : 0);
+        return source + (group % 2 ? width<T> : 0);
+    });
+}
+
+// The even or the odd 16-byte lanes of a, then those of b.
+template <class T, bool odd>
+SDAS_INLINE Vector<T> lanes(Vector<T> a, Vector<T> b) {
+    constexpr int E = lane_width<T>;
+    return shuffle<T>(a, b, [](int i) { return (2 * (i / E) + (odd ? 1 : 0)) * E + i % E; });
+}
+
+// Transposes each 16-byte lane's square across the lane_width<T> vectors v[0], v[1], ...
+template <class T>
+SDAS_INLINE void transpose_lanes(Vector<T>* v) {
+    if constexpr (lane_width<T> == 2) {
+        const Vector<T> a = v[0], b = v[1];
+        v[0] = unpack<T, 1, false>(a, b);
+        v[1] = unpack<T, 1, true>(a, b);
+    } else {
+        const Vector<T> a = unpack<T, 1, false>(v[0], v[1]), b = unpack<T, 1, true>(v[0], v[1]);
+        const Vector<T> c = unpack<T, 1, false>(v[2], v[3]), d = unpack<T, 1, true>(v[2], v[3]);
+        v[0] = unpack<T, 2, false>(a, c);
+        v[1] = unpack<T, 2, true>(a, c);
+        v[2] = unpack<T, 2, false>(b, d);
+        v[3] = unpack<T, 2, true>(b, d);
+    }
+}
+
+// Transposes the square of width<T> vectors.
+template <class T>
+SDAS_INLINE void transpose(Vector<T>* v) {
+    constexpr int W = width<T>, E = lane_width<T>, L = W / E;
+    for (int p = 0; p < L; ++p) {
+        transpose_lanes<T>(v + p * E);
+    }
+    for (int e = 0; e < E; ++e) {
+        if constexpr (L == 2) {
+            const Vector<T> a = v[e], b = v[E + e];
+            v[e] = lanes<T, false>(a, b);
+            v[E + e] = lanes<T, true>(a, b);
+        } else if constexpr (L == 4) {
+            const Vector<T> a = v[e], b = v[E + e], c = v[2 * E + e], d = v[3 * E + e];
+            const Vector<T> ab = lanes<T, false>(a, b), cd = lanes<T, false>(c, d);
+            const Vector<T> AB = lanes<T, true>(a, b), CD = lanes<T, true>(c, d);
+            v[e] = lanes<T, false>(ab, cd);
+            v[E + e] = lanes<T, false>(AB, CD);
+            v[2 * E + e] = lanes<T, true>(ab, cd);
+            v[3 * E + e] = lanes<T, true>(AB, CD);
+        }
+    }
+}
+
+template <class T>
+SDAS_INLINE void store_lane(T* p, Vector<T> v, int lane) {
+    std::memcpy(p, reinterpret_cast<const char*>(&v) + 16 * lane, 16);
+}
+
+// The vector whose 16-byte lanes start at p, p + stride, p + 2 * stride, ...
+template <class T>
+SDAS_INLINE Vector<T> load_lanes(const T* p, int stride) {
+    const auto at = [&](int lane) {
+        typename Simd<float>::Lane piece;
+        std::memcpy(&piece, p + lane * stride, 16);
+        return piece;
+    };
+#if defined(__AVX512F__)
+    __m512 v = _mm512_castps128_ps512(at(0));
+    v = _mm512_insertf32x4(v, at(1), 1);
+    v = _mm512_insertf32x4(v, at(2), 2);
+    return reinterpret_cast<Vector<T>>(_mm512_insertf32x4(v, at(3), 3));
+#elif defined(__AVX2__)
+    return reinterpret_cast<Vector<T>>(_mm256_set_m128(at(1), at(0)));
+#else
+    return reinterpret_cast<Vector<T>>(at(0));
+#endif
+}
+
+// Reads a block of rows of M elements into a tile.
+template <class T, int M>
+SDAS_INLINE void load_rows(const T* block, Vector<T>* tile) {
+    constexpr int W = width<T>, E = lane_width<T>;
+    constexpr int square = M >= W ? W : E;
+    static_assert(M >= E);
+    for (int start = 0; start < M; start += square) {
+        const int k = start + square <= M ? start : M - square;
+        Vector<T> v[square];
+        for (int i = 0; i < square; ++i) {
+            v[i] = square == W ? load<T>(block + i * M + k) : load_lanes<T>(block + i * M + k, E * M);
+        }
+        if constexpr (square == W) {
+            transpose<T>(v);
+        } else {
+            transpose_lanes<T>(v);
+        }
+        for (int i = 0; i < square; ++i) {
+            tile[k + i] = v[i];
+        }
+    }
+}
+
+// Writes a tile as a block of rows of M elements.
+template <class T, int M>
+SDAS_INLINE void store_rows(T* block, const Vector<T>* tile) {
+    constexpr int W = width<T>, E = lane_width<T>;
+    constexpr int square = M >= W ? W : E;
+    static_assert(M >= E);
+    for (int start = 0; start < M; start += square) {
+        const int k = start + square <= M ? start : M - square;
+        Vector<T> v[square];
+        for (int i = 0; i < square; ++i) {
+            v[i] = tile[k + i];
+        }
+        if constexpr (square == W) {
+            transpose<T>(v);
+            for (int i = 0; i < W; ++i) {
+                store<T>(block + i * M + k, v[i]);
+            }
+        } else {
+            transpose_lanes<T>(v);
+            for (int lane = 0; lane < W / E; ++lane) {
+                for (int i = 0; i < E; ++i) {
+                    store_lane<T>(block + (lane * E + i) * M + k, v[i], lane);
+                }
+            }
+        }
+    }
+}
+
+// Reads a block of rows of 3 elements.
+template <class T>
+SDAS_INLINE void load_triples(const T* block, Vector<T>& x, Vector<T>& y, Vector<T>& z) {
+    constexpr int W = width<T>;
+    const Vector<T> a = load<T>(block), b = load<T>(block + W), c = load<T>(block + 2 * W);
+    const auto component = [&](auto offset) {
+        constexpr int o = decltype(offset)::value;
+        const Vector<T> ab = shuffle<T>(a, b, [](int i) { return 3 * i + o < 2 * W ? 3 * i + o : 0; });
+        return shuffle<T>(ab, c, [](int i) { return 3 * i + o < 2 * W ? i : 3 * i + o - W; });
+    };
+    x = component(Constant<0>{});
+    y = component(Constant<1>{});
+    z = component(Constant<2>{});
+}
+
+// Writes a block of rows of 3 elements.
+template <class T>
+SDAS_INLINE void store_triples(T* block, Vector<T> x, Vector<T> y, Vector<T> z) {
+    constexpr int W = width<T>;
+    const auto piece = [&](auto number) {
+        constexpr int first = decltype(number)::value * W;
+        const Vector<T> xy = shuffle<T>(x, y, [](int i) { return (first + i) / 3 + ((first + i) % 3 == 1 ? width<T> : 0); });
+        store<T>(block + first, shuffle<T>(xy, z, [](int i) { return (first + i) % 3 == 2 ? (first + i) / 3 + width<T> : i; }));
+    };
+    piece(Constant<0>{});
+    piece(Constant<1>{});
+    piece(Constant<2>{});
+}
+
+}  // namespace sdas::SDAS_SIMD

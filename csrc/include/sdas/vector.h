@@ -1,0 +1,124 @@
+// Vectors of one SIMD level: arithmetic by the compiler's vector extensions, moves between them and
+// row-major memory by shuffles. Included only by kernel files, which are compiled once per level, so
+// everything lives in the namespace sdas::SDAS_SIMD and nothing is shared between levels.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+#define SDAS_VECTOR_BYTES 64
+#elif defined(__AVX2__)
+#define SDAS_VECTOR_BYTES 32
+#else
+#define SDAS_VECTOR_BYTES 16
+#endif
+
+#define SDAS_INLINE inline __attribute__((always_inline))
+
+namespace sdas::SDAS_SIMD {
+
+template <class T>
+struct Simd;
+
+template <>
+struct Simd<float> {
+    typedef float V __attribute__((vector_size(SDAS_VECTOR_BYTES)));
+    typedef float Lane __attribute__((vector_size(16)));
+    typedef std::int32_t Mask __attribute__((vector_size(SDAS_VECTOR_BYTES)));
+};
+
+template <>
+struct Simd<double> {
+    typedef double V __attribute__((vector_size(SDAS_VECTOR_BYTES)));
+    typedef double Lane __attribute__((vector_size(16)));
+    typedef std::int64_t Mask __attribute__((vector_size(SDAS_VECTOR_BYTES)));
+};
+
+template <class T>
+using Vector = typename Simd<T>::V;
+
+// Number of elements of a vector, and of one of its 16-byte lanes.
+template <class T>
+constexpr int width = SDAS_VECTOR_BYTES / sizeof(T);
+template <class T>
+constexpr int lane_width = 16 / sizeof(T);
+
+template <int n>
+struct Constant {
+    static constexpr int value = n;
+};
+
+template <class T>
+SDAS_INLINE Vector<T> load(const T* p) {
+    Vector<T> v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
+template <class T>
+SDAS_INLINE void store(T* p, Vector<T> v) {
+    std::memcpy(p, &v, sizeof v);
+}
+
+template <class T>
+SDAS_INLINE Vector<T> select(typename Simd<T>::Mask mask, Vector<T> yes, Vector<T> no) {
+    return mask ? yes : no;
+}
+
+template <class T>
+SDAS_INLINE Vector<T> absolute(Vector<T> v) {
+    return select<T>(v < 0, -v, v);
+}
+
+// The larger of two elements; not a number if either is.
+template <class T>
+SDAS_INLINE Vector<T> maximum(Vector<T> a, Vector<T> b) {
+    return select<T>(a > b, a, select<T>(a != a, a, b));
+}
+
+SDAS_INLINE Vector<float> square_root(Vector<float> v) {
+#if defined(__AVX512F__)
+    return _mm512_sqrt_ps(v);
+#elif defined(__AVX2__)
+    return _mm256_sqrt_ps(v);
+#elif defined(__x86_64__)
+    return _mm_sqrt_ps(v);
+#else
+    for (int i = 0; i < width<float>; ++i) v[i] = __builtin_sqrtf(v[i]);
+    return v;
+#endif
+}
+
+SDAS_INLINE Vector<double> square_root(Vector<double> v) {
+#if defined(__AVX512F__)
+    return _mm512_sqrt_pd(v);
+#elif defined(__AVX2__)
+    return _mm256_sqrt_pd(v);
+#elif defined(__x86_64__)
+    return _mm_sqrt_pd(v);
+#else
+    for (int i = 0; i < width<double>; ++i) v[i] = __builtin_sqrt(v[i]);
+    return v;
+#endif
+}
+
+// Element i of the result is element index(i) of the concatenation of a and b.
+template <class T, class Index>
+SDAS_INLINE Vector<T> shuffle(Vector<T> a, Vector<T> b, Index index) {
+#if defined(__clang__)
+    Vector<T> v{};
+    for (int i = 0; i < width<T>; ++i) v[i] = index(i) < width<T> ? a[index(i)] : b[index(i) - width<T>];
+    return v;
+#else
+    typename Simd<T>::Mask mask{};
+    for (int i = 0; i < width<T>; ++i) mask[i] = index(i);
+    return __builtin_shuffle(a, b, mask);
+#endif
+}
+
+}  // namespace sdas::SDAS_SIMD

@@ -1,0 +1,93 @@
+"""Real spherical harmonics on the CPU by the compiled kernels of ``csrc/cpu/spherical_harmonics.cpp``.
+
+The three functions take contiguous CPU tensors of one dtype, float32 or float64, and assume that their shapes
+agree: the public function has checked them. M = (lmax + 1)².
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from sdas_kernels import native
+
+#: The largest degree for which kernels are compiled.
+MAX_DEGREE = 8
+
+_SUFFIX = {torch.float32: "float32", torch.float64: "float64"}
+
+
+@lru_cache(maxsize=64)
+def _factors(lmax: int, normalization: str, dtype: torch.dtype) -> Tensor:
+    """F_lm of ``csrc/include/sdas/solid_harmonics.h`` for 0 <= m <= l <= lmax, m fastest.
+
+    For orthonormal harmonics F_lm² = (2 - δ_m0) (2l + 1) / (4π) · (l - m)! (l + m)!.
+    """
+    values = []
+    for l in range(lmax + 1):
+        area = {"integral": 4 * math.pi, "component": 1, "norm": 2 * l + 1}[normalization]
+        for m in range(l + 1):
+            square = (2 if m else 1) * (2 * l + 1) * math.factorial(l - m) * math.factorial(l + m)
+            values.append(math.sqrt(square / area))
+    return torch.tensor(values, dtype=torch.float64).to(dtype)
+
+
+def forward(vectors: Tensor, lmax: int, normalize: bool, normalization: str) -> Tensor:
+    """Harmonics [B, M] of vectors [B, 3]."""
+    harmonics = vectors.new_empty(vectors.shape[0], (lmax + 1) ** 2)
+    run = getattr(native.extension(), f"spherical_harmonics_forward_{_SUFFIX[vectors.dtype]}")
+    scale = _factors(lmax, normalization, vectors.dtype)
+    run(
+        vectors.data_ptr(),
+        harmonics.data_ptr(),
+        vectors.shape[0],
+        lmax,
+        normalize,
+        scale.data_ptr(),
+        torch.get_num_threads(),
+    )
+    return harmonics
+
+
+def backward(grad: Tensor, vectors: Tensor, lmax: int, normalize: bool, normalization: str) -> Tensor:
+    """Gradient [B, 3] of Σ_k grad_k Y_k with respect to vectors [B, 3]; grad [B, M]."""
+    gradient = torch.empty_like(vectors)
+    run = getattr(native.extension(), f"spherical_harmonics_backward_{_SUFFIX[vectors.dtype]}")
+    scale = _factors(lmax, normalization, vectors.dtype)
+    run(
+        grad.data_ptr(),
+        vectors.data_ptr(),
+        gradient.data_ptr(),
+        vectors.shape[0],
+        lmax,
+        normalize,
+        scale.data_ptr(),
+        torch.get_num_threads(),
+    )
+    return gradient
+
+
+def double_backward(
+    grad_grad: Tensor, grad: Tensor, vectors: Tensor, lmax: int, normalize: bool, normalization: str
+) -> tuple[Tensor, Tensor]:
+    """Gradients ([B, M], [B, 3]) of Σ grad_grad · backward(grad, vectors) with respect to grad and vectors."""
+    grad_of_grad = torch.empty_like(grad)
+    grad_of_vectors = torch.empty_like(vectors)
+    run = getattr(native.extension(), f"spherical_harmonics_double_backward_{_SUFFIX[vectors.dtype]}")
+    scale = _factors(lmax, normalization, vectors.dtype)
+    run(
+        grad_grad.data_ptr(),
+        grad.data_ptr(),
+        vectors.data_ptr(),
+        grad_of_grad.data_ptr(),
+        grad_of_vectors.data_ptr(),
+        vectors.shape[0],
+        lmax,
+        normalize,
+        scale.data_ptr(),
+        torch.get_num_threads(),
+    )
+    return grad_of_grad, grad_of_vectors
