@@ -1,0 +1,20 @@
+"""The base of every exception that the drivers raise on purpose.
+
+The command line prints such an exception as one line and exits with 1; ``sdas --debug`` shows the traceback.
+"""
+
+
+class SdasError(Exception):
+    """Something a user can put right; the message names what was given and what is wanted."""
+
+
+class ConfigError(SdasError, ValueError):
+    """A configuration that is not valid; the message gives the path of the key, such as ``train.learning_rate``."""
+
+
+class CheckpointError(SdasError):
+    """A checkpoint that cannot be written or read; the message names the file and what is wrong with it."""
+
+
+class TrainingError(SdasError):
+    """A training run that cannot start or go on."""
