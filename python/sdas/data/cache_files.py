@@ -38,7 +38,7 @@ energies, stresses and known; UTF-8 bytes for sources; frames + 1 for both offse
 
 
 def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
-    """The .npy header (format version 1.0) padded to 128 bytes, so that it can be rewritten when the length is known."""
+    """The .npy header (format version 1.0) padded to 128 bytes, to be rewritten once the length is known."""
     text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}"
     body = text.ljust(HEADER_BYTES - 11) + "\n"
     return b"\x93NUMPY\x01\x00" + len(body).to_bytes(2, "little") + body.encode("ascii")

@@ -13,9 +13,9 @@ from sdas.data.frame import FloatArray, Frame
 
 MIN_MEDIAN_DISTANCE = 0.5
 MAX_MEDIAN_DISTANCE = 6.0
-MIN_MEDIAN_RATIO = 0.65
-MAX_MEDIAN_RATIO = 1.65
-"""Nearest distances run from 0.8 to 1.4 times the sum of covalent radii in molecules and solids; an Å is 1.89 bohr."""
+MIN_MEDIAN_RATIO = 0.6
+MAX_MEDIAN_RATIO = 1.75
+"""Nearest distances are 0.7 to 1.4 times the sum of covalent radii in molecules and solids; an Å is 1.89 bohr."""
 NOBLE_GASES = (2, 10, 18, 36, 54, 86)
 CENTERS = 32
 FRAMES_LOOKED_AT = 16

@@ -1,0 +1,203 @@
+"""``sdas data``: fetch, convert, inspect and split data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from itertools import chain
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from tqdm import tqdm
+
+from sdas.data import cache_files, splits
+from sdas.data.cache import FrameCache, write_cache
+from sdas.data.download import Progress
+from sdas.data.errors import DataError
+from sdas.data.frame import LABELS, Frame
+from sdas.data.readers import detect_format, read_frames
+from sdas.data.rmd17 import BASE_URL, fetch_rmd17
+from sdas.data.statistics import summarize
+
+app = typer.Typer(help="Fetch, convert, inspect and split data.", no_args_is_help=True)
+fetch_app = typer.Typer(help="Download public data sets.", no_args_is_help=True)
+app.add_typer(fetch_app, name="fetch")
+
+
+class Method(str, Enum):
+    """How ``sdas data split`` chooses frames."""
+
+    random = "random"
+    composition = "composition"
+    indices = "indices"
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Turn errors about data and files into one line on standard error and exit status 1."""
+    try:
+        yield
+    except (DataError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _labels(text: str) -> tuple[str, ...]:
+    labels = tuple(word.strip() for word in text.split(",") if word.strip() not in ("", "none"))
+    unknown = [label for label in labels if label not in LABELS]
+    if unknown:
+        raise typer.BadParameter(f"{unknown[0]!r} is no label; choose among {', '.join(LABELS)}, or none")
+    return labels
+
+
+def _numbers(text: str, kind: type, name: str) -> list[float]:
+    try:
+        values = [kind(word) for word in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != 3:
+        raise typer.BadParameter(f"{name} takes three numbers, train,validation,test; got {text!r}")
+    return values
+
+
+Format = Annotated[str | None, typer.Option("--format", help="Format of the files, if it is not to be found out.")]
+UnitsOption = Annotated[
+    str | None, typer.Option(help="Units in the file: ENERGY[,LENGTH[,FORCE[,STRESS]]], as kcal/mol or Ha,bohr.")
+]
+EnergyKey = Annotated[str | None, typer.Option(help="Name of the energy in the file.")]
+ForcesKey = Annotated[str | None, typer.Option(help="Name of the forces in the file.")]
+StressKey = Annotated[str | None, typer.Option(help="Name of the stress or virial in the file.")]
+TypeMap = Annotated[str | None, typer.Option(help="Elements of DeePMD types, as O,H.")]
+OddDistances = Annotated[bool, typer.Option("--allow-odd-distances", help="Keep positions that look like bohr or nm.")]
+
+
+@app.command()
+def convert(
+    sources: Annotated[list[Path], typer.Argument(metavar="SRC...", help="Files or folders with frames.")],
+    to: Annotated[Path, typer.Option(help="The cache to make.")],
+    format: Format = None,
+    units: UnitsOption = None,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
+    stress_key: StressKey = None,
+    type_map: TypeMap = None,
+    require: Annotated[str, typer.Option(help="Labels that every frame must have, or none.")] = "energy,forces",
+    allow_odd_distances: OddDistances = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a cache that is there already.")] = False,
+) -> None:
+    """Read SRC..., convert to Å and eV, check every frame, and write one memory-mapped cache."""
+    required = _labels(require)
+    with _plain_errors():
+        streams = [
+            read_frames(
+                source,
+                format,
+                units=units,
+                energy_key=energy_key,
+                forces_key=forces_key,
+                stress_key=stress_key,
+                type_map=type_map.split(",") if type_map else None,
+                require=required,
+                check_distances=not allow_odd_distances,
+            )
+            for source in sources
+        ]
+        frames = tqdm(chain.from_iterable(streams), unit=" frames", disable=None, leave=False)
+        cache = write_cache(frames, to, require=required, overwrite=overwrite)
+    typer.echo(f"{cache.path}: {len(cache)} frames, {len(cache.numbers)} atoms")
+
+
+@app.command()
+def info(
+    path: Annotated[Path, typer.Argument(help="A cache, or anything that can be converted to one.")],
+    format: Format = None,
+    units: UnitsOption = None,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
+    stress_key: StressKey = None,
+    type_map: TypeMap = None,
+    allow_odd_distances: OddDistances = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare the checksums of a cache too.")] = False,
+) -> None:
+    """Frames, atoms, elements, and statistics of energies and forces."""
+    with _plain_errors():
+        found = format or (detect_format(path) if path.exists() else None)
+        if found == "cache" and verify:
+            FrameCache.open(path).verify()
+        frames: Iterator[Frame] = read_frames(
+            path,
+            found,
+            units=units,
+            energy_key=energy_key,
+            forces_key=forces_key,
+            stress_key=stress_key,
+            type_map=type_map.split(",") if type_map else None,
+            require=(),
+            check_distances=not allow_odd_distances,
+        )
+        summary = summarize(tqdm(frames, unit=" frames", disable=None, leave=False))
+    typer.echo(f"{path}: {found}")
+    for line in summary.lines():
+        typer.echo(f"  {line}")
+
+
+@app.command()
+def split(
+    cache: Annotated[Path, typer.Argument(help=f"A cache: a folder with {cache_files.MANIFEST}.")],
+    to: Annotated[Path | None, typer.Option(help="The JSON file to write; CACHE.split.json unless given.")] = None,
+    by: Annotated[Method, typer.Option(help="How frames are chosen.")] = Method.random,
+    sizes: Annotated[str | None, typer.Option(help="Frames to train, validate and test on, as 950,50,1000.")] = None,
+    fractions: Annotated[str | None, typer.Option(help="The same as fractions, as 0.8,0.1,0.1.")] = None,
+    indices: Annotated[Path | None, typer.Option(help="Indices to use: .npz, .json or .csv.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random order.")] = 0,
+) -> None:
+    """Divide a cache into training, validation and test frames."""
+    if (by is Method.indices) != (indices is not None):
+        raise typer.BadParameter("--by indices and --indices FILE go together")
+    if by is not Method.indices and (sizes is None) == (fractions is None):
+        raise typer.BadParameter("give either --sizes or --fractions")
+    parts = _numbers(sizes, int, "--sizes") if sizes else None
+    shares = _numbers(fractions, float, "--fractions") if fractions else None
+    target = to or cache.with_name(f"{cache.resolve().name}.split.json")
+    with _plain_errors():
+        frames = FrameCache.open(cache)
+        if indices is not None:
+            made = splits.given_split(frames, indices)
+        else:
+            counts = splits.sizes_from_fractions(len(frames), shares) if shares else [int(part) for part in parts or ()]
+            choose = splits.random_split if by is Method.random else splits.composition_split
+            made = choose(frames, counts, seed)
+        made.save(target)
+    typer.echo(f"{target}: " + ", ".join(f"{n} {part}" for n, part in zip(made.sizes(), splits.PARTS, strict=True)))
+
+
+@fetch_app.callback()
+def fetch() -> None:
+    """Download public data sets."""
+
+
+@fetch_app.command()
+def rmd17(
+    molecule: Annotated[str, typer.Option(help="A molecule, or all.")] = "ethanol",
+    to: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("rmd17"),
+    split: Annotated[int, typer.Option(min=1, max=5, help="Which of the five published splits.")] = 1,
+    url: Annotated[str, typer.Option(help="Folder to download from.")] = BASE_URL,
+) -> None:
+    """Revised MD17: 1000 training and 1000 test frames per molecule, PBE/def2-SVP, CC0, 0.7 to 1.8 MB a file."""
+    bar = tqdm(unit="B", unit_scale=True, disable=None, leave=False)
+
+    def progress(name: str) -> Progress:
+        def show(here: int, total: int) -> None:
+            bar.set_description(name)
+            bar.total = total
+            bar.n = here
+            bar.refresh()
+
+        return show
+
+    with bar, _plain_errors():
+        paths = fetch_rmd17(molecule, to, split=split, base_url=url, progress=progress)
+    for path in paths:
+        typer.echo(path)

@@ -1,0 +1,207 @@
+"""Splits of a frame cache into training, validation and test frames: random, given, or by composition."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sdas.data.cache import FrameCache
+from sdas.data.errors import DataError
+from sdas.data.frame import IntArray
+
+PARTS = ("train", "validation", "test")
+FORMAT = "sdas split"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """Frame indices of the three parts, int64, sorted, without repetition or overlap.
+
+    ``fingerprint`` is that of the cache that they refer to, ``count`` its number of frames, ``method`` says how the
+    split was made.
+    """
+
+    train: IntArray
+    validation: IntArray
+    test: IntArray
+    count: int
+    fingerprint: str
+    method: str
+
+    def __post_init__(self) -> None:
+        taken: set[int] = set()
+        for name in PARTS:
+            indices = getattr(self, name)
+            if indices.ndim != 1 or indices.dtype.kind not in "iu":
+                raise DataError(
+                    f"{name} indices must be integers of shape [k], got {indices.dtype} {list(indices.shape)}"
+                )
+            outside = indices[(indices < 0) | (indices >= self.count)]
+            if outside.size:
+                raise DataError(f"{name} index {outside[0]} is outside 0..{self.count - 1}")
+            values, repeats = np.unique(indices, return_counts=True)
+            if (repeats > 1).any():
+                raise DataError(f"{name} index {values[np.argmax(repeats > 1)]} appears more than once")
+            shared = taken.intersection(values.tolist())
+            if shared:
+                raise DataError(f"{name} index {min(shared)} is in an earlier part too")
+            taken.update(values.tolist())
+            object.__setattr__(self, name, values.astype(np.int64))
+
+    def sizes(self) -> tuple[int, int, int]:
+        """Numbers of training, validation and test frames."""
+        return len(self.train), len(self.validation), len(self.test)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the split as JSON, replacing ``path`` at once or not at all."""
+        content = {"format": FORMAT, "version": VERSION, "method": self.method}
+        content |= {"count": self.count, "fingerprint": self.fingerprint}
+        content |= {name: getattr(self, name).tolist() for name in PARTS}
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.part")
+        partial.write_text(json.dumps(content), encoding="utf-8")
+        os.replace(partial, target)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], cache: FrameCache) -> Split:
+        """Read a saved split; raises :class:`DataError` if it belongs to other data than ``cache``."""
+        content = _read_json(Path(path))
+        if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("version") != VERSION:
+            raise DataError(f"{path}: not a split of this version; make one with 'sdas data split'")
+        if content.get("fingerprint") != cache.fingerprint:
+            raise DataError(f"{path}: made for other data than {cache.path}: their fingerprints differ")
+        parts = {name: np.asarray(content[name], dtype=np.int64) for name in PARTS}
+        return cls(**parts, count=len(cache), fingerprint=cache.fingerprint, method=str(content["method"]))
+
+
+def sizes_from_fractions(count: int, fractions: Sequence[float]) -> tuple[int, int, int]:
+    """Whole numbers nearest to ``count`` times the three fractions; what the rounding leaves goes to training.
+
+    Fractions that sum to less than 1 leave frames unused. Raises :class:`DataError` for a negative fraction or a sum
+    above 1.
+    """
+    if len(fractions) != 3 or min(fractions) < 0 or sum(fractions) > 1 + 1e-9:
+        raise DataError(f"fractions must be three numbers >= 0 with a sum of at most 1, got {list(fractions)}")
+    _, validation, test = (round(count * fraction) for fraction in fractions)
+    total = round(count * sum(fractions))
+    return max(0, total - validation - test), validation, test
+
+
+def random_split(cache: FrameCache, sizes: Sequence[int], seed: int) -> Split:
+    """``sizes`` = (train, validation, test) frames drawn at random, without replacement; the rest is unused."""
+    sizes = _checked_sizes(sizes)
+    if sum(sizes) > len(cache):
+        raise DataError(f"{' + '.join(map(str, sizes))} frames are asked for, the cache has {len(cache)}")
+    order = np.random.default_rng(seed).permutation(len(cache))
+    train, validation, test = np.split(order[: sum(sizes)], np.cumsum(sizes)[:2])
+    method = f"random, seed {seed}, sizes {list(sizes)}"
+    return Split(train, validation, test, len(cache), cache.fingerprint, method)
+
+
+def given_split(cache: FrameCache, path: str | os.PathLike[str]) -> Split:
+    """The split written in a file: ``.npz`` or ``.json`` with the keys train, validation (or val, valid) and test,
+    or ``.csv`` with the header ``index,part``. Raises :class:`DataError` for indices out of range, repeated or shared.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise DataError(f"{file} does not exist")
+    readers = {".npz": _read_npz, ".json": _read_json, ".csv": _read_csv}
+    if file.suffix not in readers:
+        raise DataError(f"{file}: indices are read from {', '.join(readers)}, not {file.suffix or 'a bare name'}")
+    try:
+        parts = _named_parts(readers[file.suffix](file))
+        return Split(**parts, count=len(cache), fingerprint=cache.fingerprint, method=f"indices of {file.name}")
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from None
+
+
+def composition_split(cache: FrameCache, sizes: Sequence[int], seed: int) -> Split:
+    """All frames in parts of nearly ``sizes`` frames such that no two parts share a composition.
+
+    Whole compositions are dealt out, largest first, ties in random order, each to the part that lacks the most
+    frames of what was asked for; every part with a size above zero gets at least one. Frames that no part lacks stay
+    unused. Raises :class:`DataError` if there are fewer compositions than such parts.
+    """
+    sizes = _checked_sizes(sizes)
+    groups = _frames_by_composition(cache)
+    wanted = [part for part in range(3) if sizes[part] > 0]
+    if len(groups) < len(wanted):
+        raise DataError(
+            f"the cache has {len(groups)} composition(s), too few for {len(wanted)} parts that share none; "
+            "use a random split"
+        )
+    rng = np.random.default_rng(seed)
+    shuffled = [groups[i] for i in rng.permutation(len(groups))]
+    dealt: list[list[IntArray]] = [[], [], []]
+    lacking = np.array(sizes)
+    by_size = sorted(shuffled, key=len, reverse=True)
+    for position, group in enumerate(by_size):
+        empty = [part for part in wanted if not dealt[part]]
+        open_parts = empty if len(empty) >= len(by_size) - position else wanted
+        part = max(open_parts, key=lambda p: (lacking[p], -p))
+        if not dealt[part] or 2 * lacking[part] >= len(group):
+            dealt[part].append(group)
+            lacking[part] -= len(group)
+    train, validation, test = (np.concatenate(part) if part else np.empty(0, np.int64) for part in dealt)
+    method = f"by composition, seed {seed}, sizes {list(sizes)}"
+    return Split(train, validation, test, len(cache), cache.fingerprint, method)
+
+
+def _frames_by_composition(cache: FrameCache) -> list[IntArray]:
+    found: dict[Hashable, list[int]] = {}
+    for index in range(len(cache)):
+        found.setdefault(cache.composition(index), []).append(index)
+    return [np.array(indices, dtype=np.int64) for indices in found.values()]
+
+
+def _checked_sizes(sizes: Sequence[int]) -> tuple[int, int, int]:
+    if len(sizes) != 3 or min(sizes) < 0 or sizes[0] == 0:
+        raise DataError(f"sizes must be (train > 0, validation >= 0, test >= 0), got {list(sizes)}")
+    return int(sizes[0]), int(sizes[1]), int(sizes[2])
+
+
+def _named_parts(content: Mapping[str, Any]) -> dict[str, Any]:
+    names = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
+    parts: dict[str, Any] = {part: np.empty(0, np.int64) for part in PARTS}
+    if not isinstance(content, Mapping) or "train" not in content:
+        raise DataError("no 'train' indices in it")
+    for key, value in content.items():
+        if key in names:
+            array = np.asarray(value)
+            parts[names[key]] = array if array.size else np.empty(0, np.int64)
+    return parts
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON: {error}") from None
+
+
+def _read_npz(path: Path) -> dict[str, Any]:
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return {name: content[name] for name in content.files}
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as .npz: {error}") from None
+
+
+def _read_csv(path: Path) -> dict[str, Any]:
+    parts: dict[str, list[int]] = {}
+    with open(path, newline="", encoding="utf-8") as file:
+        for line, row in enumerate(csv.DictReader(file), start=2):
+            try:
+                parts.setdefault(row["part"].strip(), []).append(int(row["index"]))
+            except (KeyError, ValueError, AttributeError):
+                raise DataError(f"{path}: line {line} is not index,part under the header 'index,part'") from None
+    return parts
