@@ -70,7 +70,7 @@ EnergyKey = Annotated[str | None, typer.Option(help="Name of the energy in the f
 ForcesKey = Annotated[str | None, typer.Option(help="Name of the forces in the file.")]
 StressKey = Annotated[str | None, typer.Option(help="Name of the stress or virial in the file.")]
 TypeMap = Annotated[str | None, typer.Option(help="Elements of DeePMD types, as O,H.")]
-OddDistances = Annotated[bool, typer.Option("--allow-odd-distances", help="Keep positions that look like bohr or nm.")]
+SkipUnitChecks = Annotated[bool, typer.Option("--skip-unit-checks", help="Keep data whose units look wrong.")]
 
 
 @app.command()
@@ -84,7 +84,7 @@ def convert(
     stress_key: StressKey = None,
     type_map: TypeMap = None,
     require: Annotated[str, typer.Option(help="Labels that every frame must have, or none.")] = "energy,forces",
-    allow_odd_distances: OddDistances = False,
+    skip_unit_checks: SkipUnitChecks = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a cache that is there already.")] = False,
 ) -> None:
     """Read SRC..., convert to Å and eV, check every frame, and write one memory-mapped cache."""
@@ -100,7 +100,7 @@ def convert(
                 stress_key=stress_key,
                 type_map=type_map.split(",") if type_map else None,
                 require=required,
-                check_distances=not allow_odd_distances,
+                check_units=not skip_unit_checks,
             )
             for source in sources
         ]
@@ -118,7 +118,7 @@ def info(
     forces_key: ForcesKey = None,
     stress_key: StressKey = None,
     type_map: TypeMap = None,
-    allow_odd_distances: OddDistances = False,
+    skip_unit_checks: SkipUnitChecks = False,
     verify: Annotated[bool, typer.Option("--verify", help="Compare the checksums of a cache too.")] = False,
 ) -> None:
     """Frames, atoms, elements, and statistics of energies and forces."""
@@ -135,7 +135,7 @@ def info(
             stress_key=stress_key,
             type_map=type_map.split(",") if type_map else None,
             require=(),
-            check_distances=not allow_odd_distances,
+            check_units=not skip_unit_checks,
         )
         summary = summarize(tqdm(frames, unit=" frames", disable=None, leave=False))
     typer.echo(f"{path}: {found}")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice, product
+from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 from ase.data import covalent_radii
@@ -19,7 +19,6 @@ MAX_MEDIAN_RATIO = 1.75
 NOBLE_GASES = (2, 10, 18, 36, 54, 86)
 CENTERS = 32
 FRAMES_LOOKED_AT = 16
-FRAMES_HELD = 64
 
 _IMAGES = np.array(list(product((-1, 0, 1), repeat=3)), dtype=np.float64)
 
@@ -51,11 +50,12 @@ def nearest_neighbors(frame: Frame, centers: int = CENTERS) -> tuple[FloatArray,
 
 
 def check_length_unit(frames: Sequence[Frame], source: str) -> None:
-    """Raise :class:`DataError` if the median nearest distance over ``frames`` says that positions are not in Å.
+    """Raise :class:`DataError` if the median nearest distance over some of ``frames`` says that positions are not in Å.
 
     Noble gases, which do not bind, are left out; without any pair of atoms nothing is concluded.
     """
-    bound = [frame for frame in frames if not np.isin(frame.numbers, NOBLE_GASES).all()]
+    some = frames[:: max(1, len(frames) // FRAMES_LOOKED_AT)]
+    bound = [frame for frame in some if not np.isin(frame.numbers, NOBLE_GASES).all()]
     measured = [nearest_neighbors(frame) for frame in bound]
     distances = np.concatenate([distance for distance, _ in measured]) if measured else np.empty(0)
     if distances.size == 0:
@@ -63,18 +63,10 @@ def check_length_unit(frames: Sequence[Frame], source: str) -> None:
     median = float(np.median(distances))
     ratio = float(np.median(np.concatenate([ratio for _, ratio in measured])))
     found = f"{source}: the median distance to the nearest atom is {median:.3f} Å, {ratio:.2f} times a covalent bond"
-    remedy = "; if the positions are right all the same, pass check_distances=False (--allow-odd-distances)"
+    remedy = "; if the positions are right all the same, pass check_units=False (--skip-unit-checks)"
     if median < MIN_MEDIAN_DISTANCE:
         raise DataError(f"{found}; read as nm it would be {10 * median:.2f} Å: units='ENERGY,nm'?{remedy}")
     if ratio < MIN_MEDIAN_RATIO:
         raise DataError(f"{found}; were they converted from bohr while stored in Å?{remedy}")
     if median > MAX_MEDIAN_DISTANCE or ratio > MAX_MEDIAN_RATIO:
         raise DataError(f"{found}; read as bohr it would be {0.529177 * median:.2f} Å: units='ENERGY,bohr'?{remedy}")
-
-
-def with_checked_lengths(frames: Iterable[Frame], source: str) -> Iterator[Frame]:
-    """Pass ``frames`` on after :func:`check_length_unit` on some of the first 64, the only ones held back."""
-    stream = iter(frames)
-    head = list(islice(stream, FRAMES_HELD))
-    check_length_unit(head[:: max(1, len(head) // FRAMES_LOOKED_AT)], source)
-    return chain(head, stream)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 
 from ase.io.formats import UnknownFileTypeError, filetype
 
 from sdas.data import cache_files
 from sdas.data.cache import FrameCache
+from sdas.data.consistency import check_energy_and_forces
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame, check_frame
-from sdas.data.plausibility import with_checked_lengths
+from sdas.data.plausibility import check_length_unit
 from sdas.data.readers import npz
 from sdas.data.readers.ase_files import DATABASE_SUFFIXES, read_ase, read_ase_database
 from sdas.data.readers.deepmd import read_deepmd, systems
@@ -20,6 +22,7 @@ from sdas.data.readers.oc20_lmdb import lmdb_files, read_oc20_lmdb
 from sdas.data.readers.options import ReadOptions
 from sdas.data.units import Units
 
+FRAMES_HELD = 64
 Reader = Callable[[Path, ReadOptions], Iterator[Frame]]
 
 
@@ -85,7 +88,7 @@ def read_frames(
     stress_key: str | None = None,
     type_map: Sequence[str] | None = None,
     require: Sequence[str] = ("energy", "forces"),
-    check_distances: bool = True,
+    check_units: bool = True,
 ) -> Iterator[Frame]:
     """Stream the frames of ``path`` in Å, eV, eV/Å and eV/Å³, each checked.
 
@@ -93,7 +96,8 @@ def read_frames(
     :meth:`sdas.data.units.Units.parse` and says what the file stores, where it does not say so itself. The keys name
     the labels in the file; without them the usual names are tried and two that disagree are refused. ``type_map``
     gives the elements of DeePMD types. ``require`` lists the labels that every frame must have.
-    ``check_distances`` refuses positions that look like bohr or nm.
+    ``check_units`` refuses a file whose first 64 frames, the only ones held back, look like bohr or nm by their
+    distances, or whose forces do not fit the energies along its steps.
 
     Raises :class:`DataError` naming the file and the frame, for a missing or empty file at once, for the rest as the
     frames come.
@@ -114,14 +118,15 @@ def read_frames(
         type_map=None if type_map is None else tuple(type_map),
         ase_format=ase_format or None,
     )
-    return _checked(READERS[name](source, options), source, tuple(require), check_distances)
+    return _checked(READERS[name](source, options), source, tuple(require), check_units)
 
 
-def _checked(frames: Iterator[Frame], source: Path, require: tuple[str, ...], check_distances: bool) -> Iterator[Frame]:
+def _checked(frames: Iterator[Frame], source: Path, require: tuple[str, ...], check_units: bool) -> Iterator[Frame]:
     sound = (check_frame(frame, require) for frame in frames)
-    count = 0
-    for frame in with_checked_lengths(sound, str(source)) if check_distances else sound:
-        count += 1
-        yield frame
-    if count == 0:
+    head = list(islice(sound, FRAMES_HELD if check_units else 1))
+    if not head:
         raise DataError(f"{source} holds no frames")
+    if check_units:
+        check_length_unit(head, str(source))
+        check_energy_and_forces(head, str(source))
+    yield from chain(head, sound)

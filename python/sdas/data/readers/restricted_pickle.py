@@ -50,6 +50,13 @@ def _storage(data: bytes) -> Any:
     return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 
+def _latin_1(text: str, encoding: str = "latin1") -> bytes:
+    """Bytes as pickle protocols 0 to 2 write them, spelled as text in that one encoding."""
+    if encoding != "latin1":
+        raise _Unsafe(f"_codecs.encode to {encoding!r}")
+    return text.encode("latin1")
+
+
 def _parameter(data: Any, requires_grad: bool, hooks: Any) -> Any:
     return data
 
@@ -66,6 +73,7 @@ class _Unsafe(Exception):
 def _builders() -> dict[tuple[str, str], Callable[..., Any]]:
     table: dict[tuple[str, str], Callable[..., Any]] = {
         ("collections", "OrderedDict"): OrderedDict,
+        ("_codecs", "encode"): _latin_1,
         ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
         ("torch._utils", "_rebuild_parameter"): _parameter,
         ("torch.storage", "_load_from_bytes"): _storage,
