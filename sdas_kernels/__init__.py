@@ -1,0 +1,36 @@
+"""Fused kernels for equivariant neural networks on atoms, beneath thin PyTorch modules.
+
+    import sdas_kernels as sk
+
+Operators: `spherical_harmonics`, `radial_basis`, `edge_softmax`, `neighbor_tensor_product`, `neighbor_attention`,
+`tensor_product`; each with first and second derivatives. Modules: `sk.nn`. Atoms: `NeighborGraph`.
+Backends: `use_backend`, `explain`. Units: Å, eV, eV/Å.
+"""
+
+from sdas_kernels import nn
+from sdas_kernels.dispatch import explain, use_backend
+from sdas_kernels.graph import EdgeIndex, NeighborGraph
+from sdas_kernels.irreps import Irrep, Irreps
+from sdas_kernels.ops.edge_softmax import edge_softmax
+from sdas_kernels.ops.neighbor_attention import neighbor_attention
+from sdas_kernels.ops.neighbor_tensor_product import neighbor_tensor_product
+from sdas_kernels.ops.radial_basis import polynomial_envelope, radial_basis
+from sdas_kernels.ops.spherical_harmonics import spherical_harmonics
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "EdgeIndex",
+    "Irrep",
+    "Irreps",
+    "NeighborGraph",
+    "edge_softmax",
+    "explain",
+    "neighbor_attention",
+    "neighbor_tensor_product",
+    "nn",
+    "polynomial_envelope",
+    "radial_basis",
+    "spherical_harmonics",
+    "use_backend",
+]

@@ -1,0 +1,45 @@
+"""Checks of operator arguments: errors that name the argument, what was given, and what is wanted."""
+
+from __future__ import annotations
+
+import torch
+
+from sdas_kernels.graph import EdgeIndex
+
+
+def check_floating(op: str, **tensors: torch.Tensor) -> None:
+    """All are floating-point tensors of one dtype on one device."""
+    first_name, first = next(iter(tensors.items()))
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(f"{op}: {name} must be a torch.Tensor, got {type(tensor).__name__}")
+        if not tensor.is_floating_point():
+            raise TypeError(f"{op}: {name} must have a floating dtype, got {tensor.dtype}")
+        if tensor.dtype != first.dtype:
+            raise TypeError(f"{op}: {name} is {tensor.dtype} but {first_name} is {first.dtype}: convert one of them")
+        if tensor.device != first.device:
+            raise ValueError(f"{op}: {name} is on {tensor.device} but {first_name} is on {first.device}")
+
+
+def check_shapes(op: str, sizes: dict[str, int], **shaped: tuple[torch.Tensor, tuple[str, ...]]) -> None:
+    """Every tensor has the shape named for it, e.g. `value=(value, ("N", "M1", "C"))`.
+
+    `sizes` holds the sizes known beforehand and is filled with those that the first tensor to name them fixes.
+    """
+    for name, (tensor, axes) in shaped.items():
+        wanted = f"[{', '.join(axes)}]"
+        if tensor.ndim != len(axes):
+            raise ValueError(f"{op}: {name} must be {wanted}, got {list(tensor.shape)}")
+        for axis, size in zip(axes, tensor.shape, strict=True):
+            if sizes.setdefault(axis, size) != size:
+                raise ValueError(
+                    f"{op}: {name} must be {wanted} with {axis} = {sizes[axis]}, got {list(tensor.shape)}"
+                )
+
+
+def check_graph(op: str, edges: EdgeIndex, like: torch.Tensor) -> None:
+    """The graph lies on the tensors' device."""
+    if not isinstance(edges, EdgeIndex):
+        raise TypeError(f"{op}: graph must be a NeighborGraph or an EdgeIndex, got {type(edges).__name__}")
+    if edges.receivers.device != like.device:
+        raise ValueError(f"{op}: graph is on {edges.receivers.device} but the tensors are on {like.device}")

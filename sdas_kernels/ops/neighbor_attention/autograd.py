@@ -1,0 +1,130 @@
+"""Registration of the derivative ladder with PyTorch: value -> backward -> double backward.
+
+Operands are query, key, sink, value, radial_gain, harmonics, radial, envelope; `index` holds the graph's index tensors.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from sdas_kernels.dispatch import kernels
+from sdas_kernels.paths import Paths
+
+_OP = "neighbor_attention"
+Tensor = torch.Tensor
+
+
+@torch.library.custom_op("sdas_kernels::neighbor_attention", mutates_args=())
+def neighbor_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    sink: torch.Tensor,
+    value: torch.Tensor,
+    radial_gain: torch.Tensor,
+    harmonics: torch.Tensor,
+    radial: torch.Tensor,
+    envelope: torch.Tensor,
+    index: list[torch.Tensor],
+    lmax_out: int,
+    even_only: bool,
+) -> torch.Tensor:
+    """`[N, rows, C]`."""
+    forward = kernels(_OP, value).forward
+    return forward(
+        query, key, sink, value, radial_gain, harmonics, radial, envelope, index, lmax_out, even_only
+    )
+
+
+@torch.library.custom_op("sdas_kernels::neighbor_attention_backward", mutates_args=())
+def neighbor_attention_backward(
+    grad: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    sink: torch.Tensor,
+    value: torch.Tensor,
+    radial_gain: torch.Tensor,
+    harmonics: torch.Tensor,
+    radial: torch.Tensor,
+    envelope: torch.Tensor,
+    index: list[torch.Tensor],
+    lmax_out: int,
+    even_only: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients by the eight operands."""
+    operands = (query, key, sink, value, radial_gain, harmonics, radial, envelope)
+    return kernels(_OP, value).backward(grad.contiguous(), *operands, index, lmax_out, even_only)
+
+
+@torch.library.custom_op("sdas_kernels::neighbor_attention_double_backward", mutates_args=())
+def neighbor_attention_double_backward(
+    grad_query: torch.Tensor,
+    grad_key: torch.Tensor,
+    grad_sink: torch.Tensor,
+    grad_value: torch.Tensor,
+    grad_radial_gain: torch.Tensor,
+    grad_harmonics: torch.Tensor,
+    grad_radial: torch.Tensor,
+    grad_envelope: torch.Tensor,
+    grad: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    sink: torch.Tensor,
+    value: torch.Tensor,
+    radial_gain: torch.Tensor,
+    harmonics: torch.Tensor,
+    radial: torch.Tensor,
+    envelope: torch.Tensor,
+    index: list[torch.Tensor],
+    lmax_out: int,
+    even_only: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of the backward by grad and the eight operands."""
+    tangents = (
+        grad_query, grad_key, grad_sink, grad_value, grad_radial_gain, grad_harmonics, grad_radial, grad_envelope
+    )  # fmt: skip
+    operands = (query, key, sink, value, radial_gain, harmonics, radial, envelope)
+    double_backward = kernels(_OP, value).double_backward
+    return double_backward(
+        *(t.contiguous() for t in tangents), grad.contiguous(), *operands, index, lmax_out, even_only
+    )
+
+
+@neighbor_attention.register_fake
+def _(query: Any, key: Any, sink: Any, value: torch.Tensor, radial_gain: torch.Tensor, *rest: Any) -> torch.Tensor:
+    lmax_out, even_only = rest[4:]
+    paths = Paths(math.isqrt(int(value.shape[1])) - 1, int(radial_gain.shape[1]) - 1, lmax_out, even_only)
+    return value.new_empty(value.shape[0], paths.rows, value.shape[2])
+
+
+@neighbor_attention_backward.register_fake
+def _(grad: torch.Tensor, *operands: Any) -> tuple[torch.Tensor, ...]:
+    return tuple(t.new_empty(t.shape) for t in operands[:8])
+
+
+@neighbor_attention_double_backward.register_fake
+def _(*arguments: Any) -> tuple[torch.Tensor, ...]:
+    return tuple(t.new_empty(t.shape) for t in arguments[8:17])
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    *tensors, index, ctx.lmax_out, ctx.even_only = inputs
+    ctx.save_for_backward(*tensors, *index)
+
+
+def _differentiate(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+    operands, index = ctx.saved_tensors[:8], list(ctx.saved_tensors[8:])
+    grads = neighbor_attention_backward(grad, *operands, index, ctx.lmax_out, ctx.even_only)
+    return *grads, [None] * len(index), None, None
+
+
+def _differentiate_backward(ctx: Any, *tangents: torch.Tensor) -> tuple[Any, ...]:
+    tensors, index = ctx.saved_tensors[:9], list(ctx.saved_tensors[9:])
+    grads = neighbor_attention_double_backward(*tangents, *tensors, index, ctx.lmax_out, ctx.even_only)
+    return *grads, [None] * len(index), None, None
+
+
+neighbor_attention.register_autograd(_differentiate, setup_context=_save)
+neighbor_attention_backward.register_autograd(_differentiate_backward, setup_context=_save)

@@ -1,0 +1,108 @@
+"""Sum over neighbors of the tensor product of their features with the harmonics of the edge.
+
+    w_ij^{k,l}          = α_ij^k Σ_n W_{k,l,n} R_n(d_ij)
+    A_i[c, l1m1, l2m2]  = Σ_j w_ij^{k(c),l2} v_j[c, l1m1] Y_l2m2(r̂_ij)
+    z_i[path, c, l3m3]  = Σ_{m1,m2} C^{l3m3}_{l1m1,l2m2} A_i[c, l1m1, l2m2]         path = (l1, l2, l3)
+
+The Clebsch–Gordan contraction follows the sum, once per node: the sum over neighbors is linear. The C channels are
+split evenly among the K heads, head k owning the channels k·C/K .. (k+1)·C/K.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from sdas_kernels.dispatch import Backend, register
+from sdas_kernels.graph import EdgeIndex, NeighborGraph
+from sdas_kernels.ops.checks import check_floating, check_graph, check_shapes
+from sdas_kernels.ops.neighbor_tensor_product import autograd
+from sdas_kernels.paths import Paths
+
+register(Backend("neighbor_tensor_product", "reference", f"{__name__}.reference"))
+
+
+def neighbor_tensor_product(
+    attention: torch.Tensor,
+    radial: torch.Tensor,
+    radial_gain: torch.Tensor,
+    value: torch.Tensor,
+    harmonics: torch.Tensor,
+    graph: NeighborGraph | EdgeIndex,
+    lmax_out: int,
+    even_only: bool = True,
+    path_weight: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Gather, weight, couple and sum, without an edge tensor that has channels where a fused backend serves.
+
+    Args:
+        attention: `[E, K]`, the weight of each edge and head.
+        radial: `[E, n]`, radial basis.
+        radial_gain: `[K, L2+1, n]`, signed gain per head and degree of the harmonics.
+        value: `[N, M1, C]`, features of the senders, M1 = (L1+1)²; K divides C.
+        harmonics: `[E, M2]`, M2 = (L2+1)².
+        graph: edges sorted by receiver.
+        lmax_out: highest degree of the result.
+        even_only: only paths with l1 + l2 + l3 even (`sdas_kernels.paths.Paths`).
+        path_weight: `[paths, C]`, optional; sums the paths of each degree with a weight per path and channel.
+
+    Returns:
+        `[N, rows, C]`, rows ordered by l3, m3, path; or `[N, (lmax_out+1)², C]` with `path_weight`.
+        Twice differentiable in every tensor.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind, shape, dtype or device.
+    """
+    op = "neighbor_tensor_product"
+    edges = graph.edges if isinstance(graph, NeighborGraph) else graph
+    check_floating(
+        op, attention=attention, radial=radial, radial_gain=radial_gain, value=value, harmonics=harmonics
+    )
+    check_graph(op, edges, value)
+    sizes = {"N": edges.num_nodes, "E": edges.num_edges}
+    check_shapes(
+        op,
+        sizes,
+        attention=(attention, ("E", "K")),
+        radial=(radial, ("E", "n")),
+        radial_gain=(radial_gain, ("K", "L2 + 1", "n")),
+        value=(value, ("N", "M1", "C")),
+        harmonics=(harmonics, ("E", "M2")),
+    )
+    paths = paths_of(op, value, harmonics, lmax_out, even_only)
+    if sizes["C"] % sizes["K"]:
+        raise ValueError(f"{op}: {sizes['C']} channels cannot be split evenly among {sizes['K']} heads")
+    if sizes["L2 + 1"] != paths.lmax_harmonics + 1:
+        raise ValueError(
+            f"{op}: radial_gain must be [K, L2 + 1, n] with L2 = {paths.lmax_harmonics}, as harmonics has, "
+            f"got {list(radial_gain.shape)}"
+        )
+    operands = [t.contiguous() for t in (attention, radial, radial_gain, value, harmonics)]
+    z = autograd.neighbor_tensor_product(*operands, edges.tensors(), lmax_out, even_only)
+    return z if path_weight is None else sum_paths(z, path_weight, paths)
+
+
+def sum_paths(z: torch.Tensor, path_weight: torch.Tensor, paths: Paths) -> torch.Tensor:
+    """Σ over the paths of each degree with a weight per path and channel: `[N, rows, C]` -> `[N, M, C]`."""
+    if path_weight.shape != (len(paths.all), z.shape[2]):
+        raise ValueError(
+            f"neighbor_tensor_product: path_weight must be [{len(paths.all)}, {z.shape[2]}], "
+            f"got {list(path_weight.shape)}"
+        )
+    weights = path_weight.split(paths.counts)
+    blocks = [z[:, rows].unflatten(1, (-1, len(w))) for rows, w in zip(paths.row_slices(), weights, strict=True)]
+    return torch.cat([(block * w).sum(2) for block, w in zip(blocks, weights, strict=True)], 1)
+
+
+def paths_of(op: str, value: torch.Tensor, harmonics: torch.Tensor, lmax_out: int, even_only: bool) -> Paths:
+    """The paths that the shapes of value `[N, M1, C]` and harmonics `[E, M2]` imply."""
+    degrees = []
+    for name, rows in (("value", value.shape[1]), ("harmonics", harmonics.shape[1])):
+        lmax = math.isqrt(rows) - 1
+        if rows < 1 or (lmax + 1) ** 2 != rows:
+            raise ValueError(f"{op}: {name} has {rows} rows, wanted (lmax + 1)²")
+        degrees.append(lmax)
+    if lmax_out < 0:
+        raise ValueError(f"{op}: lmax_out must be >= 0, got {lmax_out}")
+    return Paths(degrees[0], degrees[1], lmax_out, even_only)
