@@ -111,12 +111,10 @@ def evaluate(
 
 
 def predict(model: torch.nn.Module, frames: Sequence[Frame], *, stress: bool = False) -> dict[str, Array]:
-    """energy `[B]` eV, forces `[N, 3]` eV/Å and, if wanted, stress `[B, 3, 3]` eV/Å³ of one batch, as float64 arrays."""
+    """energy `[B]` eV, forces `[N, 3]` eV/Å, and stress `[B, 3, 3]` eV/Å³ if wanted, of one batch; float64."""
     parameter = next(model.parameters())
-    graphs = [
-        NeighborGraph.build(f.positions, f.numbers, model.cutoff, f.cell, f.pbc, dtype=parameter.dtype)  # type: ignore[arg-type]
-        for f in frames
-    ]
+    cutoff = float(model.cutoff)  # type: ignore[arg-type]
+    graphs = [NeighborGraph.build(f.positions, f.numbers, cutoff, f.cell, f.pbc, parameter.dtype) for f in frames]
     out = model(NeighborGraph.batch(graphs).to(parameter.device), forces=True, stress=stress)
     wanted = ("energy", "forces", "stress") if stress else ("energy", "forces")
     return {name: out[name].detach().cpu().numpy().astype(np.float64) for name in wanted}

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -42,12 +43,12 @@ def load_evaluation(folder: str | os.PathLike[str]) -> tuple[Evaluation, dict[st
         facts = json.loads((source / SUMMARY).read_text())
         with np.load(source / PREDICTIONS, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in ARRAYS}
-            arrays.update({name: stored[name] if name in stored else None for name in STRESS_ARRAYS})
+            arrays.update({name: stored.get(name) for name in STRESS_ARRAYS})
         wall_s, by_element = facts.pop("wall_s"), facts.pop("by_element")
         counts = facts.pop("n_frames"), facts.pop("n_atoms")
     except FileNotFoundError as error:
         raise SdasError(f"{source}: no evaluation here ({error.filename} is missing): run sdas evaluate") from error
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, OSError, BadZipFile) as error:
         raise SdasError(f"{source}: damaged evaluation ({error}): run sdas evaluate again") from error
     if counts != (len(arrays["energies"]), len(arrays["numbers"])):
         raise SdasError(f"{source}: {SUMMARY} and {PREDICTIONS} are of different runs: run sdas evaluate again")

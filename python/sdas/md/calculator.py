@@ -1,0 +1,97 @@
+"""The model as an ASE calculator."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.data import chemical_symbols
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from sdas.checkpoint import load_model
+from sdas.errors import SdasError
+from sdas_kernels.graph import NeighborGraph
+
+
+class SDASCalculator(Calculator):
+    """Energy, forces and stress of a model, for molecules and periodic cells.
+
+    Results follow ASE: energy and free_energy in eV (the same number), forces `[n, 3]` in eV/Å, stress in eV/Å³ as the
+    six numbers xx, yy, zz, yz, xz, xy with ASE's sign, (∂E/∂strain) / volume; stress needs a cell that is periodic
+    along all three axes. Neighbors are found anew whenever atoms move.
+
+    Args:
+        model: an `sdas_kernels.nn.SDAS`, or a directory that `sdas.checkpoint.load_model` reads.
+        dtype: torch.float64 (the default: no rounding noise in long runs) or torch.float32; the model is copied to it.
+        device: such as "cpu" or "cuda"; by default where the model is.
+    """
+
+    implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 (ASE declares it so)
+    discard_results_on_any_change = True
+
+    def __init__(
+        self,
+        model: torch.nn.Module | str | Path,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        module: Any = model if isinstance(model, torch.nn.Module) else load_model(model)
+        self.model = copy.deepcopy(module).to(device=device, dtype=dtype).eval().requires_grad_(False)
+        self.dtype = dtype
+        self.device = next(self.model.parameters()).device
+        self.species = sorted(int(number) for number in self.model.species)
+        self.graph: NeighborGraph | None = None
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Fill `self.results`; energy and forces always, stress if it is asked for.
+
+        Raises `SdasError` for an element that the model does not know and for a stress of a system that is not
+        periodic along all three axes.
+        """
+        super().calculate(atoms, properties, system_changes)
+        assert self.atoms is not None
+        want_stress = "stress" in properties
+        self._check(self.atoms, want_stress)
+        cell = np.asarray(self.atoms.cell) if self.atoms.pbc.any() else None
+        self.graph = NeighborGraph.build(
+            self.atoms.positions, self.atoms.numbers, self.model.cutoff, cell, self.atoms.pbc, self.dtype, self.device
+        )
+        out = self.model(self.graph, forces=True, stress=want_stress)
+        energy = float(out["energy"].detach().reshape(()))
+        self.results = {"energy": energy, "free_energy": energy, "forces": _array(out["forces"])}
+        if want_stress:
+            self.results["stress"] = full_3x3_to_voigt_6_stress(_array(out["stress"]).reshape(3, 3))
+
+    def _check(self, atoms: Atoms, want_stress: bool) -> None:
+        strange = sorted(set(atoms.numbers.tolist()) - set(self.species))
+        if strange:
+            names = ", ".join(chemical_symbols[number] for number in strange)
+            species = ", ".join(chemical_symbols[number] for number in self.species)
+            raise SdasError(f"the model does not know {names}; it was trained on {species}")
+        if want_stress and not atoms.pbc.all():
+            raise SdasError(f"stress needs a cell periodic along all three axes; pbc is {atoms.pbc.tolist()}")
+
+    def closest_pair(self) -> tuple[float, int, int]:
+        """Distance in Å and indices of the closest two atoms of the last calculation; infinity without neighbors."""
+        if self.graph is None or self.graph.num_edges == 0:
+            return float("inf"), -1, -1
+        lengths = self.graph.edge_vectors().detach().norm(dim=1)
+        edge = int(lengths.argmin())
+        return float(lengths[edge]), int(self.graph.receivers[edge]), int(self.graph.senders[edge])
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy().astype(np.float64)

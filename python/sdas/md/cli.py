@@ -1,0 +1,66 @@
+"""`sdas md`: run dynamics with a trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from sdas.errors import SdasError
+
+DTYPES = {"float64": torch.float64, "float32": torch.float32}
+
+
+def md(
+    model: Annotated[Path, typer.Argument(help="Run directory or model directory.")],
+    structure: Annotated[Path, typer.Option(help="Start: any file that ASE reads.")],
+    steps: Annotated[int, typer.Option(help="Number of steps, those of an interrupted run included.")] = 2000,
+    timestep: Annotated[float, typer.Option(help="Time step, fs.")] = 0.5,
+    temperature: Annotated[
+        float, typer.Option(help="Temperature of the first velocities and the thermostat, K.")
+    ] = 300,
+    ensemble: Annotated[str, typer.Option(help="nve (velocity Verlet) or nvt (Langevin).")] = "nve",
+    friction: Annotated[float, typer.Option(help="Friction of the thermostat, 1/ps.")] = 2.0,
+    seed: Annotated[int, typer.Option(help="Seed of velocities and thermostat.")] = 0,
+    every: Annotated[int, typer.Option(help="Steps between frames of the trajectory and rows of the log.")] = 10,
+    frame: Annotated[int, typer.Option(help="Which frame of the structure file; negative counts from the end.")] = 0,
+    dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default the CPU.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the results; by default md inside MODEL.")] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin anew instead of resuming the run in the folder.")
+    ] = False,
+) -> None:
+    """Run molecular dynamics; an interrupted run is resumed.
+
+    Writes trajectory.extxyz, log.csv, md.json and the state from which to resume.
+    """
+    from sdas.md import MDSettings, SDASCalculator, simulate
+
+    if dtype not in DTYPES:
+        raise SdasError(f"--dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    settings = MDSettings(steps, timestep, temperature, ensemble, friction, seed, every)
+    atoms = read_structure(structure, frame)
+    calculator = SDASCalculator(model, DTYPES[dtype], device)
+    result = simulate(atoms, calculator, settings, out or model / "md", fresh=fresh, progress=True)
+    typer.echo(f"{result.steps} steps of {result.n_atoms} atoms, mean temperature {result.mean_temperature_k:.0f} K")
+    if result.drift is not None:
+        typer.echo(
+            f"energy drift {result.drift.drift_mev_per_atom_per_ps:+.4f} meV/atom/ps, "
+            f"fluctuation {result.drift.fluctuation_mev_per_atom:.4f} meV/atom"
+        )
+    typer.echo(f"written to {result.folder}")
+
+
+def read_structure(path: Path, frame: int) -> Any:
+    """Frame `frame` of a structure file as `ase.Atoms`; raises SdasError if there is none."""
+    import ase.io
+
+    try:
+        return ase.io.read(path, index=frame)
+    except FileNotFoundError as error:
+        raise SdasError(f"{path}: there is no such file") from error
+    except (ase.io.formats.UnknownFileTypeError, ValueError, IndexError, StopIteration) as error:
+        raise SdasError(f"{path}: frame {frame} cannot be read: {error or type(error).__name__}") from error

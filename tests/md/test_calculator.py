@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from ase.filters import FrechetCellFilter
+from sdas.errors import SdasError
+from sdas.md import SDASCalculator
+
+
+def test_forces_are_minus_the_slope_of_the_energy(pair_potential, molecule):
+    molecule.calc = SDASCalculator(pair_potential)
+    slopes = calculate_numerical_forces(molecule, eps=1e-4)
+    np.testing.assert_allclose(molecule.get_forces(), slopes, atol=1e-6)
+    assert np.abs(slopes).max() > 0.1
+
+
+def test_stress_is_the_strain_derivative_in_voigt_order(pair_potential, crystal):
+    crystal.calc = SDASCalculator(pair_potential)
+    slopes = calculate_numerical_stress(crystal, eps=1e-5, voigt=True)
+    np.testing.assert_allclose(crystal.get_stress(), slopes, atol=1e-7)
+    assert len(set(np.round(slopes, 4))) == 6, "the test needs six different components to see their order"
+
+
+def test_energy_is_that_of_the_model_in_ev(pair_potential):
+    pair = Atoms("O2", positions=[[0, 0, 0], [0, 0, 1.5]])
+    pair.calc = SDASCalculator(pair_potential)
+    expected = 4.0 * (1 - np.exp(-2 * 0.3)) ** 2 * (1 - (1.5 / 4) ** 2) ** 3
+    assert pair.get_potential_energy() == pytest.approx(expected, rel=1e-12)
+    assert pair.get_potential_energy(force_consistent=True) == pair.get_potential_energy()
+
+
+def test_single_precision_only_when_asked(pair_potential, molecule):
+    exact, rough = molecule.copy(), molecule.copy()
+    exact.calc, rough.calc = SDASCalculator(pair_potential), SDASCalculator(pair_potential, dtype=torch.float32)
+    difference = np.abs(exact.get_forces() - rough.get_forces()).max()
+    assert 0 < difference < 1e-4
+    assert pair_potential.depth.dtype == torch.float32, "the caller's model must stay as it was"
+    assert pair_potential.depth.requires_grad
+
+
+def test_results_follow_the_atoms(pair_potential, molecule):
+    molecule.calc = SDASCalculator(pair_potential)
+    before = molecule.get_potential_energy()
+    molecule.positions[0] += 0.1
+    assert molecule.get_potential_energy() != before
+
+
+def test_forces_of_fixed_atoms_are_not_hidden_from_the_results(pair_potential, molecule):
+    from ase.constraints import FixAtoms
+
+    molecule.set_constraint(FixAtoms([0]))
+    molecule.calc = SDASCalculator(pair_potential)
+    assert np.abs(molecule.get_forces(apply_constraint=False)[0]).max() > 0
+
+
+def test_a_cell_can_be_relaxed(pair_potential, crystal):
+    from ase.optimize import BFGS
+
+    crystal.calc = SDASCalculator(pair_potential)
+    before = crystal.get_potential_energy()
+    BFGS(FrechetCellFilter(crystal), logfile=None).run(fmax=0.02, steps=60)
+    assert crystal.get_potential_energy() < before
+
+
+def test_unknown_elements_are_named(pair_potential):
+    water = Atoms("OH2", positions=[[0, 0, 0], [0, 0, 1], [0, 1, 0]], calculator=SDASCalculator(pair_potential))
+    with pytest.raises(SdasError, match=r"does not know H; it was trained on O"):
+        water.get_potential_energy()
+
+
+def test_stress_of_a_molecule_is_an_error(pair_potential, molecule):
+    molecule.calc = SDASCalculator(pair_potential)
+    with pytest.raises(SdasError, match="periodic along all three axes"):
+        molecule.get_stress()
+
+
+def test_closest_pair(pair_potential, molecule):
+    calculator = SDASCalculator(pair_potential)
+    molecule.calc = calculator
+    molecule.get_potential_energy()
+    distance, i, j = calculator.closest_pair()
+    assert distance == pytest.approx(molecule.get_distance(i, j))
+    assert distance == pytest.approx(min(molecule.get_all_distances()[np.triu_indices(3, 1)]))
+    lonely = Atoms("O", positions=[[0, 0, 0]], calculator=calculator)
+    lonely.get_potential_energy()
+    assert calculator.closest_pair()[0] == np.inf
+
+
+def test_one_calculator_serves_many_structures(pair_potential, molecule, crystal):
+    calculator = SDASCalculator(pair_potential)
+    values = []
+    for atoms in (molecule, crystal, molecule):
+        atoms.calc = calculator
+        values.append(atoms.get_potential_energy())
+    assert values[0] == values[2] != values[1]
