@@ -1,0 +1,203 @@
+"""One counter of floating-point operations for every model, and the exact FLOPs of training steps without counting all.
+
+    with FlopCounter() as counter:
+        loss = model(batch)["energy"].sum()
+        loss.backward()
+    counter.total, counter.by_op, counter.unknown
+
+The counter sees what PyTorch really runs below autograd: forward, backward, double backward, gradient clipping and
+the optimizer, of any model. What one operation counts stands in :mod:`sdas_kernels.flop_rules`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sdas_kernels import dispatch
+from sdas_kernels.flop_rules import find_rule, tensors_in
+
+Formula = Callable[..., int]
+_formulas: dict[str, Formula] = {}
+_NAMESPACES_WITHOUT_ARITHMETIC = frozenset({"prim", "prims", "c10d", "_c10d_functional", "profiler", "debugprims"})
+
+
+def register_flops(name: str, formula: Formula) -> None:
+    """Say what a custom operator costs: ``formula`` takes the operator's own arguments and returns FLOPs.
+
+    ``name`` is qualified, such as ``sdas_kernels::spherical_harmonics``. For operators of this package the formula
+    describes the native kernels; when the reference backend runs, the counter counts inside it. Raises `ValueError`
+    for a name without namespace or one that is registered already.
+    """
+    if "::" not in name:
+        raise ValueError(f"register_flops: the name must be qualified as namespace::operator, got {name!r}")
+    if name in _formulas:
+        raise ValueError(f"register_flops: {name} has a formula already")
+    _formulas[name] = formula
+
+
+class FlopCounter(TorchDispatchMode):
+    """Counts the floating-point operations of everything that runs inside its ``with`` block.
+
+    total: FLOPs so far. by_op: FLOPs per qualified operator name, without those that count 0. unknown: calls per
+    operator for which there is no rule and no formula; each is warned about once, since its work is missing in total.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_op: Counter[str] = Counter()
+        self.unknown: Counter[str] = Counter()
+
+    @property
+    def total(self) -> int:
+        """FLOPs so far."""
+        return sum(self.by_op.values())
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run ``func`` as if nobody watched, and add what it costs."""
+        kwargs = kwargs or {}
+        qualified = func._schema.name
+        namespace, _, name = qualified.partition("::")
+        if namespace == "sdas_kernels" and _runs_reference(name, args):
+            return self._count_inside(func, args, kwargs)
+        formula = _formulas.get(qualified)
+        rule = find_rule(name) if namespace == "aten" else None
+        if formula is None and rule is None and namespace == "aten":
+            with self:
+                decomposed = func.decompose(*args, **kwargs)
+            if decomposed is not NotImplemented:
+                return decomposed
+        out = func(*args, **kwargs)
+        if formula is not None:
+            self._add(qualified, formula(*args, **kwargs))
+        elif rule is not None:
+            self._add(qualified, rule(args, kwargs, out))
+        elif namespace not in _NAMESPACES_WITHOUT_ARITHMETIC:
+            self._warn(qualified)
+        return out
+
+    def _count_inside(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Run the operator's own body with the counter on, which the dispatcher turned off for this call."""
+        device = next(tensors_in(args)).device.type
+        key = getattr(torch._C.DispatchKey, {"cpu": "CPU", "cuda": "CUDA", "meta": "Meta"}[device])
+        with self:
+            return func.redispatch(torch._C.DispatchKeySet(key), *args, **kwargs)
+
+    def _add(self, name: str, flops: int) -> None:
+        if flops:
+            self.by_op[name] += int(flops)
+
+    def _warn(self, name: str) -> None:
+        if name not in self.unknown:
+            warnings.warn(
+                f"FlopCounter: no rule for {name}, its work is not counted; give one with register_flops", stacklevel=3
+            )
+        self.unknown[name] += 1
+
+
+def _runs_reference(name: str, args: Sequence[Any]) -> bool:
+    """Whether a custom operator of this package would run its reference implementation on these arguments."""
+    owners = [op for op in dispatch.ops() if name == op or name.startswith(f"{op}_")]
+    operand = next((t for t in tensors_in(args) if t.is_floating_point()), None)
+    if not owners or operand is None:
+        return False
+    return dispatch.backend_name(max(owners, key=len), operand.device.type, operand.dtype) == "reference"
+
+
+class FlopModel:
+    """FLOPs of a training step as an affine function of its numbers of atoms, edges and graphs, learned exactly.
+
+    Every operation of a message-passing model runs over atoms, edges, graphs or a constant, so the FLOPs of a step are
+    c₀ + c₁·N + c₂·E + c₃·B with rational c. The first step is counted and not learned from, since it may do work that
+    is done once. After it, a step whose row [1, N, E, B] does not lie in the span of the rows counted so far has to be
+    counted (at most four times), and so has one more, which checks that the function is affine. Every other step is
+    evaluated in exact arithmetic. If the check fails, the model warns and wants every step counted.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, int, int]] = []
+        self.flops: list[int] = []
+        self.started = False
+        self.checked = False
+        self.affine = True
+
+    def needs_count(self, atoms: int, edges: int, graphs: int) -> bool:
+        """Whether a step of this size has to be counted and given to :meth:`record`."""
+        return not self.affine or not self.checked or self._predict(atoms, edges, graphs) is None
+
+    def record(self, atoms: int, edges: int, graphs: int, flops: int) -> None:
+        """Learn from a counted step."""
+        if not self.started:
+            self.started = True
+            return
+        expected = self._predict(atoms, edges, graphs) if self.affine else flops
+        if expected is None:
+            self.rows.append((atoms, edges, graphs))
+            self.flops.append(flops)
+        elif expected == flops:
+            self.checked = True
+        else:
+            self.affine = False
+            warnings.warn(
+                f"FlopModel: a step of {atoms} atoms, {edges} edges, {graphs} graphs took {flops} FLOPs where an "
+                f"affine function gives {expected}; every step is counted from now on, which is slower",
+                stacklevel=2,
+            )
+
+    def evaluate(self, atoms: int, edges: int, graphs: int) -> int:
+        """FLOPs of a step that needs no count; raises `ValueError` for one that does."""
+        flops = self._predict(atoms, edges, graphs) if self.affine else None
+        if flops is None:
+            raise ValueError(
+                f"FlopModel: a step of {atoms} atoms, {edges} edges, {graphs} graphs must be counted first"
+            )
+        return flops
+
+    def _predict(self, atoms: int, edges: int, graphs: int) -> int | None:
+        weights = _combination([(1, *row) for row in self.rows], (1, atoms, edges, graphs))
+        if weights is None:
+            return None
+        flops = sum((w * f for w, f in zip(weights, self.flops, strict=True)), Fraction(0))
+        return round(flops)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was learned, ready for JSON."""
+        return {
+            "rows": [list(row) for row in self.rows],
+            "flops": self.flops,
+            "started": self.started,
+            "checked": self.checked,
+            "affine": self.affine,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what :meth:`state_dict` gave."""
+        self.rows = [(int(n), int(e), int(b)) for n, e, b in state["rows"]]
+        self.flops = [int(f) for f in state["flops"]]
+        self.checked, self.affine = bool(state["checked"]), bool(state["affine"])
+        self.started = bool(state["started"])
+
+
+def _combination(rows: Sequence[Sequence[int]], target: Sequence[int]) -> list[Fraction] | None:
+    """Weights w with Σ w_i rows_i = target, exactly; None if there are none. The rows are independent."""
+    system = [[Fraction(row[d]) for row in rows] + [Fraction(target[d])] for d in range(len(target))]
+    unknowns = len(rows)
+    for column in range(unknowns):
+        pivot = next(r for r in range(column, len(system)) if system[r][column] != 0)
+        system[column], system[pivot] = system[pivot], system[column]
+        leading = system[column]
+        for r, equation in enumerate(system):
+            if r != column and equation[column] != 0:
+                factor = equation[column] / leading[column]
+                system[r] = [a - factor * b for a, b in zip(equation, leading, strict=True)]
+    if any(equation[-1] != 0 for equation in system[unknowns:]):
+        return None
+    return [system[k][-1] / system[k][k] for k in range(unknowns)]

@@ -1,0 +1,227 @@
+"""The FLOP counter against counts by hand, and the affine model against real counts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sdas_kernels import dispatch
+from sdas_kernels.flops import FlopCounter, FlopModel, register_flops
+
+
+def count(function, *args):
+    with FlopCounter() as counter:
+        function(*args)
+    assert not counter.unknown
+    return counter.total
+
+
+A, B, BATCH = torch.randn(3, 5), torch.randn(5, 7), torch.randn(2, 3, 5)
+V = torch.rand(11) + 0.5
+INDEX = torch.tensor([0, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("function", "flops"),
+    [
+        (lambda: A @ B, 2 * 3 * 5 * 7),
+        (lambda: BATCH @ B, 2 * 2 * 3 * 5 * 7),
+        (lambda: torch.bmm(BATCH, BATCH.transpose(1, 2)), 2 * 2 * 3 * 5 * 3),
+        (lambda: torch.einsum("bik,bjk->bij", BATCH, BATCH), 2 * 2 * 3 * 5 * 3),
+        (lambda: torch.addmm(torch.ones(7), A, B), 2 * 3 * 5 * 7 + 21),
+        (lambda: torch.nn.functional.linear(A, B.T.contiguous(), torch.ones(7)), 2 * 3 * 5 * 7 + 21),
+        (lambda: torch.baddbmm(torch.ones(2, 3, 3), BATCH, BATCH.transpose(1, 2)), 2 * 2 * 3 * 5 * 3 + 18),
+        (lambda: torch.mv(A, B[:, 0]), 2 * 3 * 5),
+        (lambda: torch.dot(V, V), 2 * 11 - 1),
+        (lambda: torch.conv1d(torch.ones(2, 3, 10), torch.ones(4, 3, 3)), 2 * 2 * 8 * 4 * 3 * 3),
+        (lambda: V + V, 11),
+        (lambda: torch.add(V, V, alpha=2), 22),
+        (lambda: torch.sin(V) * V / 2, 33),
+        (lambda: V**2, 11),
+        (lambda: V**3, 22),
+        (lambda: torch.nn.functional.silu(V), 22),
+        (lambda: torch.addcmul(V, V, V), 22),
+        (lambda: torch.addcmul(V, V, V, value=0.5), 33),
+        (lambda: V.sum(), 10),
+        (lambda: A.sum(1), 3 * 4),
+        (lambda: A.mean(), 15),
+        (lambda: torch.softmax(A, 1), 4 * 15),
+        (lambda: torch.zeros(2, 5).index_add(0, INDEX, A), 15),
+        (lambda: torch.zeros(2, 5).scatter_add(0, torch.zeros(3, 5, dtype=torch.int64), A), 15),
+        (lambda: torch.zeros(2, 5).index_put((INDEX,), A, accumulate=True), 15),
+        (lambda: torch.zeros(2, 5).index_put((INDEX[1:],), A[1:]), 0),
+        (lambda: torch._foreach_mul([V, A], 2.0), 26),
+        (lambda: torch._foreach_lerp_([V.clone(), A.clone()], [V, A], 0.1), 78),
+        (lambda: torch._foreach_addcmul_([V.clone()], [V], [V], 0.5), 33),
+        (lambda: torch._foreach_norm([V, A]), 52),
+    ],
+)
+def test_counts_by_hand(function, flops):
+    assert count(function) == flops
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda: A.T.reshape(15).view(3, 5)[:, :2].contiguous(),
+        lambda: torch.cat([A, A]).index_select(0, INDEX).to(torch.float64),
+        lambda: torch.where(A > 0, A, 0.0).clamp(max=1.0).amax(1),
+        lambda: INDEX + INDEX * 2,
+        lambda: torch.argsort(V)[:3].sum(),
+        lambda: torch.empty(3).uniform_().fill_(2.0),
+        lambda: torch.maximum(V, V).max(),
+    ],
+)
+def test_moving_and_comparing_count_nothing(function):
+    assert count(function) == 0
+
+
+def test_backward_and_double_backward_are_counted():
+    x, w = torch.randn(4, 6, requires_grad=True), torch.randn(6, 5, requires_grad=True)
+
+    def forward_only():
+        return x @ w
+
+    def with_force():
+        (force,) = torch.autograd.grad((x @ w).sum(), x, create_graph=True)
+        return force
+
+    def with_loss():
+        with_force().pow(2).sum().backward()
+
+    one = 2 * 4 * 6 * 5
+    assert count(forward_only) == one
+    assert count(with_force) == 2 * one + (20 - 1)  # y = xw, its sum, then dx = g wᵀ
+    by_force = 3 * 24 - 1  # squares, their sum, then 2·force·g in backward
+    assert count(with_loss) >= 3 * one + (20 - 1) + by_force
+
+
+def test_optimizers_count_their_work_for_every_parameter():
+    def step(**options):
+        w = torch.nn.Parameter(torch.randn(10, 10))
+        w.grad = torch.ones_like(w)
+        optimizer = torch.optim.Adam([w], **options)
+        return count(optimizer.step)
+
+    step_counter = 1
+    assert step(fused=True) == step(foreach=True) == step(foreach=False) == 1300 + step_counter
+
+
+def test_an_unknown_operator_is_named_and_warned_about_once():
+    @torch.library.custom_op("flops_test::mystery", mutates_args=())
+    def mystery(x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    counter = FlopCounter()
+
+    def call_twice():
+        with counter:
+            mystery(V)
+            mystery(V)
+
+    with pytest.warns(UserWarning, match="no rule for flops_test::mystery") as caught:
+        call_twice()
+    assert len(caught) == 1
+    assert counter.unknown == {"flops_test::mystery": 2}
+    register_flops("flops_test::mystery", lambda x: x.numel())
+    assert count(mystery, V) == 11
+    with pytest.raises(ValueError, match="already"):
+        register_flops("flops_test::mystery", lambda x: 0)
+    with pytest.raises(ValueError, match="qualified"):
+        register_flops("mystery", lambda x: 0)
+
+
+def test_composite_operators_count_as_their_parts():
+    assert count(lambda: torch.nn.functional.bilinear(A, A, torch.ones(2, 5, 5))) == 3 * 3 * 2 * 25
+    assert count(lambda: torch.cosine_similarity(A, A)) > 3 * 2 * 15
+
+
+def test_the_counter_does_not_change_results():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.SiLU(), torch.nn.Linear(8, 1))
+
+    def gradients():
+        x = A.clone().requires_grad_()
+        (g,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+        return torch.autograd.grad(g.pow(2).sum(), list(model.parameters())[:3])
+
+    plain = gradients()
+    with FlopCounter():
+        counted = gradients()
+    assert all(torch.equal(a, b) for a, b in zip(plain, counted, strict=True))
+
+
+def test_operators_of_this_package_are_counted_inside_their_reference():
+    from sdas_kernels.ops.spherical_harmonics import reference
+    from sdas_kernels.ops.spherical_harmonics.autograd import spherical_harmonics
+
+    vectors = torch.randn(10, 3, dtype=torch.float64)
+    with dispatch.use_backend("reference"):
+        leaf = vectors.clone().requires_grad_()
+        spherical_harmonics(leaf, 2, True, "component").sum().backward()  # builds what is kept
+        direct = count(reference.forward, vectors, 2, True, "component")
+        inside = count(spherical_harmonics, vectors, 2, True, "component")
+        both = count(lambda: spherical_harmonics(leaf, 2, True, "component").sum().backward())
+    assert inside == direct > 10 * 9
+    assert both > 2 * inside
+
+
+def step_of(atoms: int, edges: int, graphs: int) -> int:
+    """A miniature of a training step: node, edge and graph work, force and loss gradients, counted."""
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(4, 4))
+    senders = torch.arange(edges) % atoms
+    system = torch.arange(atoms) % graphs
+
+    def run():
+        r = torch.randn(atoms, 4, requires_grad=True)
+        messages = torch.sin(r.index_select(0, senders) @ weight)
+        nodes = torch.zeros(atoms, 4).index_add(0, senders, messages)
+        energy = torch.zeros(graphs).index_add(0, system, (nodes @ weight).pow(2).sum(1))
+        (force,) = torch.autograd.grad(energy.sum(), r, create_graph=True)
+        (force.pow(2).mean() + energy.pow(2).mean()).backward()
+
+    return count(run)
+
+
+def test_affine_model_predicts_what_is_counted():
+    model = FlopModel()
+    sizes = [(9, 72, 8), (10, 72, 8), (9, 80, 8), (9, 72, 5), (12, 30, 4), (7, 19, 3), (40, 1000, 6)]
+    counted = 0
+    for size in sizes:
+        if model.needs_count(*size):
+            model.record(*size, step_of(*size))
+            counted += 1
+    assert counted == 6
+    for size in sizes:
+        assert model.evaluate(*size) == step_of(*size)
+
+
+def test_affine_model_needs_few_counts_when_sizes_hardly_vary():
+    model = FlopModel()
+    model.record(72, 576, 8, 10**9)  # with work that is done once
+    for size in [(72, 576, 8), (72, 570, 8)]:
+        assert model.needs_count(*size)
+        model.record(*size, step_of(*size))
+    assert model.needs_count(72, 560, 8)
+    model.record(72, 560, 8, step_of(72, 560, 8))
+    assert not model.needs_count(72, 500, 8)
+    assert model.evaluate(72, 500, 8) == step_of(72, 500, 8)
+    restored = FlopModel()
+    restored.load_state_dict(model.state_dict())
+    assert restored.evaluate(72, 500, 8) == model.evaluate(72, 500, 8)
+    assert restored.needs_count(73, 500, 8)
+    with pytest.raises(ValueError, match="must be counted"):
+        restored.evaluate(73, 500, 8)
+
+
+def test_affine_model_gives_up_loudly_on_work_that_is_not_affine():
+    model = FlopModel()
+    model.record(10, 10, 1, 100)
+    model.record(10, 10, 1, 100)
+    model.record(20, 20, 1, 400)
+    with pytest.warns(UserWarning, match="affine"):
+        model.record(30, 30, 1, 900)
+    assert model.needs_count(10, 10, 1)
+    model.record(40, 40, 1, 1600)
+    assert model.needs_count(40, 40, 1)
