@@ -1,0 +1,136 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from sdas.data import DataError, Frame
+from sdas.errors import SdasError
+from sdas.evaluate import evaluate, load_evaluation, save_evaluation
+
+
+class SumModel(torch.nn.Module):
+    """Energy: the sum of the atomic numbers; force on an atom: its position."""
+
+    def __init__(self, species=(1, 8)):
+        super().__init__()
+        self.species, self.cutoff, self.batches = species, 3.0, []
+        self.weight = torch.nn.Parameter(torch.ones((), dtype=torch.float64))
+        self.modes = []
+
+    def forward(self, graph, forces=True, stress=False):
+        self.batches.append(graph.num_systems)
+        self.modes.append(self.training)
+        energy = torch.zeros(graph.num_systems, dtype=torch.float64)
+        energy = energy.index_add(0, graph.system, graph.numbers.double()) * self.weight
+        return {"energy": energy, "forces": graph.positions * self.weight, "stress": graph.cells / 100}
+
+
+def make_frame(numbers, energy_error=0.0, force_error=0.0, source="made: frame 0", **changes):
+    numbers = np.array(numbers)
+    positions = np.arange(3.0 * len(numbers)).reshape(-1, 3)
+    fields = {
+        "numbers": numbers,
+        "positions": positions,
+        "cell": None,
+        "pbc": np.zeros(3, dtype=bool),
+        "energy": float(numbers.sum()) - energy_error,
+        "forces": positions - force_error,
+        "stress": None,
+        "source": source,
+    }
+    return Frame(**{**fields, **changes})
+
+
+FRAMES = [make_frame([8, 1, 1], 0.003, 0.01), make_frame([8], -0.001, -0.02), make_frame([1, 1], 0.002, 0.0)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
+def test_errors_do_not_depend_on_the_batches(batch_size):
+    model = SumModel()
+    result = evaluate(model, FRAMES, batch_size)
+    assert result.metrics["energy_mae_mev"] == pytest.approx(2.0)
+    assert result.metrics["force_mae_mev_per_ang"] == pytest.approx((3 * 10 + 20) / 6)
+    assert result.by_element["H"]["force_mae_mev_per_ang"] == pytest.approx(5)
+    assert result.by_element["O"]["force_max_mev_per_ang"] == pytest.approx(20)
+    assert result.offsets.tolist() == [0, 3, 4, 6]
+    assert result.numbers.tolist() == [8, 1, 1, 8, 1, 1]
+    np.testing.assert_allclose(result.energies, [10, 8, 2])
+    np.testing.assert_allclose(result.forces[3], FRAMES[1].positions[0])
+    assert max(model.batches) == min(batch_size, 3)
+    assert sum(model.batches) == 3
+
+
+def test_frames_may_come_as_a_stream():
+    assert evaluate(SumModel(), (frame for frame in FRAMES), 2).n_frames == 3
+
+
+def test_the_model_is_evaluated_in_eval_mode_and_left_as_it_was():
+    model = SumModel().train()
+    evaluate(model, FRAMES)
+    assert model.modes == [False]
+    assert model.training
+
+
+def test_an_unknown_element_names_element_frame_and_species():
+    frames = [*FRAMES, make_frame([7, 1, 6], source="new.xyz: frame 41")]
+    with pytest.raises(SdasError, match=r"new.xyz: frame 41: the model does not know C, N; it was trained on H, O"):
+        evaluate(SumModel(), frames)
+
+
+@pytest.mark.parametrize("label", ["energy", "forces"])
+def test_a_missing_label_is_an_error(label):
+    with pytest.raises(DataError, match=rf"bare.xyz: frame 3: no {label}"):
+        evaluate(SumModel(), [FRAMES[0], make_frame([8], source="bare.xyz: frame 3", **{label: None})])
+
+
+def test_stress_is_compared_when_wanted():
+    cell = np.diag([4.0, 5.0, 6.0])
+    box = {"cell": cell, "pbc": np.ones(3, dtype=bool)}
+    frame = make_frame([8], stress=cell / 100 - 0.009 * np.eye(3), **box)
+    assert evaluate(SumModel(), [frame], stress=True).metrics["stress_mae_mev_per_ang3"] == pytest.approx(3)
+    assert "stress_mae_mev_per_ang3" not in evaluate(SumModel(), [frame]).metrics
+    with pytest.raises(DataError, match="no stress"):
+        evaluate(SumModel(), [frame, make_frame([8], **box)], stress=True)
+
+
+def test_numbers_that_are_not_finite_are_an_error():
+    model = SumModel()
+    model.weight.data.fill_(float("nan"))
+    with pytest.raises(SdasError, match="made: frame 0: the model's energy is not finite"):
+        evaluate(model, FRAMES)
+
+
+def test_nothing_to_evaluate_is_an_error():
+    with pytest.raises(SdasError, match="no frames"):
+        evaluate(SumModel(), [])
+    with pytest.raises(SdasError, match="batch size"):
+        evaluate(SumModel(), FRAMES, 0)
+
+
+def test_files_hold_what_was_measured(tmp_path):
+    result = evaluate(SumModel(), FRAMES)
+    path = save_evaluation(result, tmp_path, data="some.xyz")
+    stored = json.loads(path.read_text())
+    assert stored["data"] == "some.xyz"
+    assert stored["n_frames"] == 3
+    assert stored["energy_mae_mev"] == result.metrics["energy_mae_mev"]
+    again, facts = load_evaluation(tmp_path)
+    assert facts == {"data": "some.xyz"}
+    assert again.metrics == result.metrics
+    assert again.by_element == result.by_element
+    assert again.stresses is None
+    np.testing.assert_array_equal(again.forces, result.forces)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["evaluation.json", "predictions.npz"]
+
+
+def test_missing_or_mixed_files_are_an_error(tmp_path):
+    with pytest.raises(SdasError, match="no evaluation here"):
+        load_evaluation(tmp_path)
+    save_evaluation(evaluate(SumModel(), FRAMES), tmp_path)
+    save_evaluation(evaluate(SumModel(), FRAMES[:1]), tmp_path / "other")
+    (tmp_path / "other" / "predictions.npz").replace(tmp_path / "predictions.npz")
+    with pytest.raises(SdasError, match="different runs"):
+        load_evaluation(tmp_path)
+    (tmp_path / "predictions.npz").write_bytes(b"PK\x03\x04")
+    with pytest.raises(SdasError, match="damaged"):
+        load_evaluation(tmp_path)
