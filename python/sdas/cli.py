@@ -1,0 +1,86 @@
+"""The command ``sdas``. A subcommand is imported when it is asked for, so ``sdas --help`` imports none of them."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from sdas import __version__
+from sdas.errors import SdasError
+
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "data": ("sdas.data.cli", "app", "Fetch, convert, inspect and split data."),
+    "train": ("sdas.train.cli", "train", "Train a model, resume a run, or choose loss weights by cross-validation."),
+    "evaluate": ("sdas.evaluate.cli", "evaluate", "Errors of a trained model on labeled frames."),
+    "report": ("sdas.report.cli", "report", "Write the report of one or more runs."),
+    "md": ("sdas.md.cli", "md", "Run molecular dynamics with a trained model."),
+    "doctor": ("sdas.doctor.cli", "doctor", "Say what is installed, which kernels run here, and how fast."),
+    "demo": ("sdas.demo", "demo", "Train, evaluate and run dynamics on the data that comes with the package."),
+}
+"""Subcommand: module, the function or Typer app in it, and the line in the help of ``sdas``."""
+
+
+class LazyGroup(TyperGroup):
+    """A group whose subcommands stand in :data:`COMMANDS`, and which prints our own errors as one line."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The subcommand, imported now, unless only its line in the help is wanted."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, summary = COMMANDS[cmd_name]
+        if ctx.meta.get("sdas.help"):
+            return TyperCommand(cmd_name, help=summary)
+        found = getattr(importlib.import_module(module), attribute)
+        if not isinstance(found, typer.Typer):
+            function, found = found, typer.Typer(add_completion=False)
+            found.command(cmd_name)(function)
+        command = typer.main.get_command(found)
+        command.name = cmd_name
+        command.params = [p for p in command.params if p.name not in ("install_completion", "show_completion")]
+        return command
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Help from the table alone."""
+        ctx.meta["sdas.help"] = True
+        super().format_help(ctx, formatter)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the subcommand; an :class:`SdasError` becomes one line on standard error and exit status 1."""
+        try:
+            return super().invoke(ctx)
+        except SdasError as error:
+            if ctx.params.get("debug"):
+                raise
+            typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+            raise typer.Exit(1) from None
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sdas {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(cls=LazyGroup, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Machine-learned force fields: data, training, evaluation and dynamics."""
+
+
+if __name__ == "__main__":
+    sys.exit(app())
