@@ -10,9 +10,11 @@ from ase.data import covalent_radii
 
 from sdas.data.errors import DataError
 from sdas.data.frame import FloatArray, Frame
+from sdas.data.units import BOHR
 
 MIN_MEDIAN_DISTANCE = 0.5
 MAX_MEDIAN_DISTANCE = 6.0
+MAX_NM_RATIO = 0.2
 MIN_MEDIAN_RATIO = 0.6
 MAX_MEDIAN_RATIO = 1.75
 """Nearest distances are 0.7 to 1.4 times the sum of covalent radii in molecules and solids; an Å is 1.89 bohr."""
@@ -64,9 +66,9 @@ def check_length_unit(frames: Sequence[Frame], source: str) -> None:
     ratio = float(np.median(np.concatenate([ratio for _, ratio in measured])))
     found = f"{source}: the median distance to the nearest atom is {median:.3f} Å, {ratio:.2f} times a covalent bond"
     remedy = "; if the positions are right all the same, pass check_units=False (--skip-unit-checks)"
-    if median < MIN_MEDIAN_DISTANCE:
+    if ratio < MAX_NM_RATIO:
         raise DataError(f"{found}; read as nm it would be {10 * median:.2f} Å: units='ENERGY,nm'?{remedy}")
-    if ratio < MIN_MEDIAN_RATIO:
+    if median < MIN_MEDIAN_DISTANCE or ratio < MIN_MEDIAN_RATIO:
         raise DataError(f"{found}; were they converted from bohr while stored in Å?{remedy}")
     if median > MAX_MEDIAN_DISTANCE or ratio > MAX_MEDIAN_RATIO:
-        raise DataError(f"{found}; read as bohr it would be {0.529177 * median:.2f} Å: units='ENERGY,bohr'?{remedy}")
+        raise DataError(f"{found}; read as bohr it would be {BOHR * median:.2f} Å: units='ENERGY,bohr'?{remedy}")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
-from ase.io.formats import UnknownFileTypeError, filetype
+from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
 from sdas.data import cache_files
 from sdas.data.cache import FrameCache
@@ -62,9 +62,11 @@ def detect_format(path: Path) -> str:
     if path.suffix in DATABASE_SUFFIXES:
         return "ase-db"
     try:
-        filetype(os.fspath(path))
+        known = filetype(os.fspath(path)) in ioformats
     except (UnknownFileTypeError, OSError, UnicodeDecodeError):
-        raise DataError(f"{path}: unknown format; known formats: {KNOWN}") from None
+        known = False
+    if not known:
+        raise DataError(f"{path}: unknown format; known formats: {KNOWN}")
     return "ase"
 
 

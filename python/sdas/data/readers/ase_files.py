@@ -13,7 +13,6 @@ import ase.db
 import ase.io
 from ase import Atoms
 from ase.geometry import complete_cell
-from ase.io.formats import UnknownFileTypeError
 
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame
@@ -37,12 +36,14 @@ def read_ase_database(path: Path, options: ReadOptions) -> Iterator[Frame]:
 
 
 def _structures(path: Path, ase_format: str | None) -> Iterator[Atoms]:
+    count = 0
     try:
-        yield from ase.io.iread(path, index=":", format=ase_format)
-    except (UnknownFileTypeError, DataError):
-        raise
+        for atoms in ase.io.iread(path, index=":", format=ase_format):
+            yield atoms
+            count += 1
     except Exception as error:  # ASE's parsers raise whatever their parsing meets
-        raise DataError(f"{path}: ASE cannot read it: {type(error).__name__}: {error}") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise DataError(f"{path}: ASE cannot read it beyond its first {count} frames: {reason}") from error
 
 
 def _rows(path: Path) -> Iterator[Atoms]:
