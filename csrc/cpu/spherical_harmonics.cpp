@@ -25,34 +25,51 @@ SDAS_INLINE void store_points(T* block, const Point<Vector<T>>& p) {
     store_triples<T>(block, p.y, p.z, p.x);
 }
 
-// A vector v as v = size * length * unit, where size is its largest component: no square over- or underflows.
+// Limits between which a squared norm neither over- nor underflows, and powers of two that bring the vectors
+// beyond them back.
+template <class T>
+struct Range;
+template <>
+struct Range<float> {
+    static constexpr float least = 0x1p-100f, most = 0x1p+100f, enlarge = 0x1p+90f, reduce = 0x1p-70f;
+};
+template <>
+struct Range<double> {
+    static constexpr double least = 0x1p-900, most = 0x1p+900, enlarge = 0x1p+600, reduce = 0x1p-560;
+};
+
+// A vector's direction and the inverse of its norm, 1/r = inverse * factor. Both are zero at the origin.
 template <class T>
 struct Polar {
     Point<Vector<T>> unit;
-    Vector<T> size, length;
-    typename Simd<T>::Mask zero;
+    Vector<T> inverse, factor, r2;  // r2: the squared norm of `unit`, 1 or 0
 
-    SDAS_INLINE explicit Polar(const Point<Vector<T>>& v) {
+    SDAS_INLINE explicit Polar(Point<Vector<T>> v) {
         using V = Vector<T>;
-        size = maximum<T>(maximum<T>(absolute<T>(v.x), absolute<T>(v.y)), absolute<T>(v.z));
-        zero = size == 0;
-        size = select<T>(zero, V{} + 1, size);
-        const Point<V> scaled{v.x / size, v.y / size, v.z / size};
-        length = select<T>(zero, V{} + 1, square_root(dot(scaled, scaled)));
-        unit = {scaled.x / length, scaled.y / length, scaled.z / length};
-    }
-
-    // The part of h perpendicular to the vector, over the vector's norm: the derivative of the unit vector
-    // along h. Zero at the origin.
-    SDAS_INLINE Point<Vector<T>> project(const Point<Vector<T>>& h) const {
-        const Vector<T> along = dot(unit, h);
-        return over_norm({h.x - unit.x * along, h.y - unit.y * along, h.z - unit.z * along});
+        V square = dot(v, v);
+        factor = V{} + 1;
+        // False for what is not a number, which then takes the longer way and stays what it is.
+        const auto inside = (square > Range<T>::least) & (square < Range<T>::most);
+        if (!all<T>(inside)) {
+            // The factor is 1 inside, so that a vector's result does not depend on its neighbors in the block.
+            factor = select<T>(inside, factor,
+                               select<T>(square < 1, V{} + Range<T>::enlarge, V{} + Range<T>::reduce));
+            v = {v.x * factor, v.y * factor, v.z * factor};
+            square = dot(v, v);
+        }
+        inverse = select<T>(square == 0, V{}, 1 / square_root(square));
+        r2 = select<T>(square == 0, V{}, V{} + 1);
+        unit = {v.x * inverse, v.y * inverse, v.z * inverse};
     }
 
     SDAS_INLINE Point<Vector<T>> over_norm(const Point<Vector<T>>& h) const {
-        using V = Vector<T>;
-        return {select<T>(zero, V{}, h.x / length / size), select<T>(zero, V{}, h.y / length / size),
-                select<T>(zero, V{}, h.z / length / size)};
+        return {h.x * inverse * factor, h.y * inverse * factor, h.z * inverse * factor};
+    }
+
+    // The part of h perpendicular to the vector, over the norm: the derivative of the unit vector along h.
+    SDAS_INLINE Point<Vector<T>> project(const Point<Vector<T>>& h) const {
+        const Vector<T> along = dot(unit, h);
+        return over_norm({h.x - unit.x * along, h.y - unit.y * along, h.z - unit.z * along});
     }
 };
 
@@ -60,9 +77,15 @@ template <int L, class T>
 SDAS_INLINE void forward(const SphericalHarmonics<T>& job, const T* vectors, T* harmonics) {
     using V = Vector<T>;
     Point<V> p = load_points<T>(vectors);
-    if (job.normalize) p = Polar<T>(p).unit;
+    V r2;
+    if (job.normalize) {
+        const Polar<T> polar(p);
+        p = polar.unit;
+        r2 = polar.r2;
+    } else {
+        r2 = dot(p, p);
+    }
     V tile[(L + 1) * (L + 1)];
-    const V r2 = job.normalize ? V{} + 1 : dot(p, p);
     solid_harmonics<L, 0, T, V>(p, r2, V{} + 1, V{}, job.scale, tile);
     store_rows<T, (L + 1) * (L + 1)>(harmonics, tile);
 }

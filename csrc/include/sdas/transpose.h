@@ -69,6 +69,29 @@ SDAS_INLINE void transpose(Vector<T>* v) {
     }
 }
 
+// Writes a tile of 4 columns, whose block is 4 vectors, by whole vectors.
+template <class T>
+SDAS_INLINE void store_quadruples(T* block, const Vector<T>* tile) {
+    constexpr int W = width<T>, E = lane_width<T>;
+    Vector<T> v[4] = {tile[0], tile[1], tile[2], tile[3]};
+    for (int k = 0; k < 4; k += E) transpose_lanes<T>(v + k);
+    // Lane p of a and b, of c and d, in the order in which rows lie: first both halves of a row of doubles.
+    const Vector<T> a = v[0], b = v[E == 2 ? 2 : 1], c = v[E == 2 ? 1 : 2], d = v[3];
+    const Vector<T> ab = lanes<T, false>(a, b), cd = lanes<T, false>(c, d);
+    const Vector<T> AB = lanes<T, true>(a, b), CD = lanes<T, true>(c, d);
+    if constexpr (W / E == 4) {
+        store<T>(block, lanes<T, false>(ab, cd));
+        store<T>(block + W, lanes<T, false>(AB, CD));
+        store<T>(block + 2 * W, lanes<T, true>(ab, cd));
+        store<T>(block + 3 * W, lanes<T, true>(AB, CD));
+    } else {
+        store<T>(block, ab);
+        store<T>(block + W, cd);
+        store<T>(block + 2 * W, AB);
+        store<T>(block + 3 * W, CD);
+    }
+}
+
 template <class T>
 SDAS_INLINE void store_lane(T* p, Vector<T> v, int lane) {
     std::memcpy(p, reinterpret_cast<const char*>(&v) + 16 * lane, 16);
@@ -123,6 +146,7 @@ SDAS_INLINE void store_rows(T* block, const Vector<T>* tile) {
     constexpr int W = width<T>, E = lane_width<T>;
     constexpr int square = M >= W ? W : E;
     static_assert(M >= E);
+    if constexpr (M == 4 && W / E > 1) return store_quadruples<T>(block, tile);
     for (int start = 0; start < M; start += square) {
         const int k = start + square <= M ? start : M - square;
         Vector<T> v[square];

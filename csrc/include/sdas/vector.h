@@ -70,15 +70,18 @@ SDAS_INLINE Vector<T> select(typename Simd<T>::Mask mask, Vector<T> yes, Vector<
     return mask ? yes : no;
 }
 
+// Whether every element of a comparison's result is true.
 template <class T>
-SDAS_INLINE Vector<T> absolute(Vector<T> v) {
-    return select<T>(v < 0, -v, v);
-}
-
-// The larger of two elements; not a number if either is.
-template <class T>
-SDAS_INLINE Vector<T> maximum(Vector<T> a, Vector<T> b) {
-    return select<T>(a > b, a, select<T>(a != a, a, b));
+SDAS_INLINE bool all(typename Simd<T>::Mask mask) {
+#if defined(__AVX512F__)
+    return _mm512_movepi32_mask(reinterpret_cast<__m512i>(mask)) == 0xffff;
+#elif defined(__AVX2__)
+    return _mm256_movemask_epi8(reinterpret_cast<__m256i>(mask)) == -1;
+#else
+    bool result = true;
+    for (int i = 0; i < width<T>; ++i) result = result && mask[i];
+    return result;
+#endif
 }
 
 SDAS_INLINE Vector<float> square_root(Vector<float> v) {
