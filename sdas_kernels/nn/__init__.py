@@ -1,0 +1,32 @@
+"""Thin modules over the operators."""
+
+from sdas_kernels.nn.geometry import EdgeGeometry
+from sdas_kernels.nn.layer import EquivariantRMSNorm, NodeUpdate, SDASLayer
+from sdas_kernels.nn.linear import EquivariantLinear
+from sdas_kernels.nn.neighbor_attention import NeighborAttention
+from sdas_kernels.nn.paper import PaperEmbedding, PaperLayer
+from sdas_kernels.nn.sdas import SDAS
+from sdas_kernels.nn.spherical_harmonics import SphericalHarmonics
+from sdas_kernels.nn.tensor_product import (
+    ElementwiseTensorProduct,
+    FullTensorProduct,
+    FullyConnectedTensorProduct,
+    TensorProduct,
+)
+
+__all__ = [
+    "SDAS",
+    "EdgeGeometry",
+    "ElementwiseTensorProduct",
+    "EquivariantLinear",
+    "EquivariantRMSNorm",
+    "FullTensorProduct",
+    "FullyConnectedTensorProduct",
+    "NeighborAttention",
+    "NodeUpdate",
+    "PaperEmbedding",
+    "PaperLayer",
+    "SDASLayer",
+    "SphericalHarmonics",
+    "TensorProduct",
+]

@@ -1,0 +1,33 @@
+"""What layers need to know of an edge, computed once per model call."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from sdas_kernels.graph import EdgeIndex, NeighborGraph
+from sdas_kernels.ops.radial_basis import polynomial_envelope, radial_basis
+from sdas_kernels.ops.spherical_harmonics import spherical_harmonics
+
+
+class EdgeGeometry(NamedTuple):
+    """harmonics [E, (lmax+1)²], radial [E, n], envelope [E], and the edges they belong to."""
+
+    harmonics: torch.Tensor
+    radial: torch.Tensor
+    envelope: torch.Tensor
+    edges: EdgeIndex
+
+    @classmethod
+    def from_vectors(
+        cls, vectors: torch.Tensor, graph: NeighborGraph, lmax: int, n_radial: int, cutoff: float
+    ) -> EdgeGeometry:
+        """From edge vectors `[E, 3]` Å, differentiable in them."""
+        lengths = torch.linalg.vector_norm(vectors, dim=1)
+        return cls(
+            spherical_harmonics(vectors, lmax, normalize=True, normalization="component"),
+            radial_basis(lengths, n_radial, cutoff),
+            polynomial_envelope(lengths, cutoff),
+            graph.edges,
+        )

@@ -1,0 +1,136 @@
+"""Attention over neighbors whose values are tensor products: the module around `sdas_kernels.neighbor_attention`."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from sdas_kernels.nn.linear import EquivariantLinear
+from sdas_kernels.ops.edge_softmax import edge_softmax
+from sdas_kernels.ops.neighbor_attention import neighbor_attention
+from sdas_kernels.ops.neighbor_tensor_product import neighbor_tensor_product
+from sdas_kernels.nn.geometry import EdgeGeometry
+from sdas_kernels.paths import Paths
+
+
+class NeighborAttention(nn.Module):
+    """Each atom asks who is where, and sums what its neighbors answer.
+
+        query_i = [q_i/√D | U x_i | P h_i]            h_i: the scalars of x_i
+        z_i     = neighbor_attention(query, K h, sink, V x, W, geometry)
+        out_l3  = Σ_{paths to l3} M_path z_path       ("full" path mixing; "channel": a weight per path and channel,
+                                                       then one matrix per degree)
+
+    Args:
+        channels, heads: C and K; K must divide C.
+        lmax: degrees of the input, of the harmonics and of the output.
+        n_radial: radial functions per edge.
+        key_channels: D, channels of query and key per head.
+        scalar_source: values carry only scalars (the first layer, where there is nothing else yet).
+        parity: keep natural parity, that is E(3) equivariance; False opens the odd paths, SE(3).
+        attention: False weighs neighbors by the envelope alone.
+        direction_query, radial_query: let the logit depend on where the neighbor is, and how far away.
+        sink: a learned logit that may draw attention away from all neighbors.
+        radial_gain: signed gain per head and degree as a function of distance; False passes α on unchanged.
+        path_mixing: "full" or "channel".
+
+    Shapes: x `[N, (lmax+1)², C]` -> `[N, (lmax+1)², C]`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        lmax: int,
+        n_radial: int = 8,
+        key_channels: int = 4,
+        scalar_source: bool = False,
+        parity: bool = True,
+        attention: bool = True,
+        direction_query: bool = True,
+        radial_query: bool = True,
+        sink: bool = True,
+        radial_gain: bool = True,
+        path_mixing: str = "full",
+    ) -> None:
+        super().__init__()
+        if heads < 1 or channels % heads:
+            raise ValueError(f"NeighborAttention: heads must divide channels, got {heads} heads, {channels} channels")
+        if path_mixing not in ("full", "channel"):
+            raise ValueError(f'NeighborAttention: path_mixing must be "full" or "channel", got {path_mixing!r}')
+        self.channels, self.heads, self.lmax, self.n_radial = channels, heads, lmax, n_radial
+        self.key_channels, self.parity = key_channels, parity
+        self.value_lmax = 0 if scalar_source else lmax
+        self.paths = Paths(self.value_lmax, lmax, lmax, even_only=parity)
+
+        self.has_attention = attention
+        if attention:
+            # query, key, radial query and sink of every head, from the scalars by one matrix product
+            self.logit_sizes = [
+                heads * key_channels,
+                heads * key_channels,
+                heads * n_radial if radial_query else 0,
+                heads if sink else 0,
+            ]
+            self.logits = nn.Linear(channels, sum(self.logit_sizes))
+        self.direction_query = EquivariantLinear(lmax, channels, heads) if attention and direction_query else None
+        self.value = EquivariantLinear(self.value_lmax, channels, channels)
+        self.radial_gain = nn.Parameter(0.5 * torch.randn(heads, lmax + 1, n_radial)) if radial_gain else None
+
+        if path_mixing == "full":
+            self.path_weight = None
+            self.mixing = nn.ParameterList(
+                nn.Parameter(torch.randn(count * channels, channels) / math.sqrt(count * channels))
+                for count in self.paths.counts
+            )
+        else:
+            scale = [1 / math.sqrt(count) for count in self.paths.counts for _ in range(count)]
+            self.path_weight = nn.Parameter(torch.randn(len(scale), channels) * torch.tensor(scale)[:, None])
+            self.mixing = EquivariantLinear(lmax, channels, channels)
+
+    def forward(self, x: torch.Tensor, geometry: EdgeGeometry) -> torch.Tensor:
+        """`[N, M, C]` -> `[N, M, C]`."""
+        source = x[:, : (self.value_lmax + 1) ** 2]
+        z = self._attend(x, self.value(source), geometry)
+        if self.path_weight is not None:
+            return self.mixing(z)
+        blocks = [
+            z[:, rows].reshape(len(x), 2 * l + 1, weight.shape[0]) @ weight
+            for l, (rows, weight) in enumerate(zip(self.paths.row_slices(), self.mixing, strict=True))
+        ]
+        return torch.cat(blocks, 1)
+
+    def weights(self, x: torch.Tensor, geometry: EdgeGeometry) -> torch.Tensor:
+        """The attention weights α `[E, K]`, for looking at."""
+        if not self.has_attention:
+            return geometry.envelope[:, None].expand(-1, self.heads)
+        query, key, sink = self._queries(x)
+        return edge_softmax(query, key, sink, geometry.harmonics, geometry.radial, geometry.envelope, geometry.edges)
+
+    def _attend(self, x: torch.Tensor, value: torch.Tensor, g: EdgeGeometry) -> torch.Tensor:
+        end = {"lmax_out": self.lmax, "even_only": self.parity, "path_weight": self.path_weight}
+        if self.has_attention and self.radial_gain is not None:
+            return neighbor_attention(
+                *self._queries(x), value, self.radial_gain, g.harmonics, g.radial, g.envelope, g.edges, **end
+            )
+        radial, gain = g.radial, self.radial_gain
+        if gain is None:
+            radial, gain = x.new_ones(g.edges.num_edges, 1), x.new_ones(self.heads, self.lmax + 1, 1)
+        return neighbor_tensor_product(self.weights(x, g), radial, gain, value, g.harmonics, g.edges, **end)
+
+    def _queries(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Query `[N, K, D + M + n]`, key `[N, K, D]`, sink `[N, K]`."""
+        query, key, radial, sink = (
+            part.unflatten(1, (self.heads, -1)) if part.shape[1] else None
+            for part in self.logits(x[:, 0]).split(self.logit_sizes, 1)
+        )
+        direction = x.new_zeros(len(x), self.heads, x.shape[1])
+        if self.direction_query is not None:
+            direction = self.direction_query(x).transpose(1, 2)
+        if radial is None:
+            radial = x.new_zeros(len(x), self.heads, self.n_radial)
+        no_sink = x.new_full((len(x), self.heads), -torch.inf)
+        joined = torch.cat([query / math.sqrt(self.key_channels), direction, radial], 2)
+        return joined, key, no_sink if sink is None else sink.squeeze(2)

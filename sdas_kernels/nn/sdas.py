@@ -1,0 +1,194 @@
+"""The SDAS potential: energy of atoms, and forces and stress as its exact gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from sdas_kernels.graph import NeighborGraph
+from sdas_kernels.nn.geometry import EdgeGeometry
+from sdas_kernels.nn.layer import SDASLayer
+from sdas_kernels.nn.paper import PaperEmbedding, PaperLayer
+
+
+class SDAS(nn.Module):
+    """An equivariant transformer over atoms within a cutoff.
+
+        E = Σ_i [ shift(Z_i) + scale · Σ_layers f(h_i) ]       F_i = -∂E/∂r_i       σ = (1/V) ∂E/∂ε
+
+    Args:
+        species: atomic numbers that the model knows.
+        channels, heads: channels of every degree, and attention heads (a divisor of channels).
+        lmax: highest degree of the features.
+        layers: how many layers.
+        cutoff: Å; graphs must be built with the same.
+        n_radial: radial functions.
+        key_channels: channels of query and key per head.
+        parity: True for E(3) (inversion too), False for SE(3).
+        layer: "default" (smooth at the cutoff) or "paper" (as published).
+        options: the switches of `NeighborAttention` and `SDASLayer`, for the default layer only.
+
+    `config` holds the arguments: `SDAS(**model.config)` is a model of the same shape.
+    """
+
+    species: torch.Tensor
+    energy_shift: torch.Tensor
+    energy_scale: torch.Tensor
+    _species_of_number: torch.Tensor
+
+    def __init__(
+        self,
+        species: Iterable[int],
+        channels: int = 32,
+        heads: int = 32,
+        lmax: int = 2,
+        layers: int = 2,
+        cutoff: float = 5.0,
+        n_radial: int = 8,
+        key_channels: int = 4,
+        parity: bool = True,
+        layer: str = "default",
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        known = sorted({int(z) for z in species})
+        if not known or known[0] < 1 or known[-1] > 118:
+            raise ValueError(f"SDAS: species must be atomic numbers 1..118, at least one, got {known}")
+        for name, number in (("channels", channels), ("layers", layers), ("n_radial", n_radial)):
+            if number < 1:
+                raise ValueError(f"SDAS: {name} must be at least 1, got {number}")
+        if not cutoff > 0:
+            raise ValueError(f"SDAS: cutoff must be positive (Å), got {cutoff}")
+        self.config: dict[str, Any] = {
+            "species": known,
+            "channels": channels,
+            "heads": heads,
+            "lmax": lmax,
+            "layers": layers,
+            "cutoff": float(cutoff),
+            "n_radial": n_radial,
+            "key_channels": key_channels,
+            "parity": parity,
+            "layer": layer,
+            **options,
+        }
+        self.lmax, self.n_radial, self.cutoff = lmax, n_radial, float(cutoff)
+        self.register_buffer("species", torch.tensor(known))
+        lookup = torch.full((119,), -1, dtype=torch.int64)
+        lookup[known] = torch.arange(len(known))
+        self.register_buffer("_species_of_number", lookup, persistent=False)
+        self.register_buffer("energy_shift", torch.zeros(len(known), dtype=torch.float64))
+        self.register_buffer("energy_scale", torch.ones((), dtype=torch.float64))
+
+        self.embedding = nn.Embedding(len(known), channels)
+        shared = {"channels": channels, "heads": heads, "lmax": lmax, "key_channels": key_channels, "parity": parity}
+        if layer == "default":
+            self.first_features = None
+            self.layers = nn.ModuleList(
+                SDASLayer(**shared, n_radial=n_radial, scalar_source=k == 0, **options) for k in range(layers)
+            )
+        elif layer == "paper":
+            if options:
+                raise TypeError(f"SDAS: the paper layer has no options, got {', '.join(options)}")
+            self.first_features = PaperEmbedding(channels, lmax, n_radial)
+            self.layers = nn.ModuleList(PaperLayer(**shared) for _ in range(layers))
+        else:
+            raise ValueError(f'SDAS: layer must be "default" or "paper", got {layer!r}')
+        readouts = layers if layer == "default" else 1
+        width = max(1, channels // 2)
+        self.readouts = nn.ModuleList(
+            nn.Sequential(nn.Linear(channels, width), nn.SiLU(), nn.Linear(width, 1)) for _ in range(readouts)
+        )
+
+    def set_energy_reference(self, shifts: Mapping[int, float], scale: float) -> None:
+        """Energy of each species (eV per atom, by atomic number) and the unit of the network's output (eV)."""
+        missing = [z for z in self.species.tolist() if z not in shifts]
+        if missing:
+            raise ValueError(f"SDAS: no energy shift for atomic numbers {missing}")
+        values = torch.tensor([shifts[z] for z in self.species.tolist()], dtype=torch.float64)
+        if not (torch.isfinite(values).all() and 0 < scale < float("inf")):
+            raise ValueError(f"SDAS: shifts must be finite and scale positive, got {dict(shifts)}, {scale}")
+        self.energy_shift.copy_(values)
+        self.energy_scale.fill_(scale)
+
+    def forward(self, batch: NeighborGraph, forces: bool = True, stress: bool = False) -> dict[str, torch.Tensor]:
+        """Energies, and forces and stress where asked for.
+
+        In training mode, or if `batch.positions` requires a gradient, forces and stress can be differentiated again.
+
+        Returns:
+            "energy" `[B]` eV, float64; "forces" `[N, 3]` eV/Å; "stress" `[B, 3, 3]` eV/Å³, symmetric, the derivative
+            of the energy by strain per volume (tension positive, as ASE's).
+
+        Raises:
+            ValueError: an atom of unknown species, another cutoff, or stress of a system without a cell.
+        """
+        kinds = self._check(batch)
+        if not (forces or stress):
+            return {"energy": self.energies(batch, batch.edge_vectors(), kinds)}
+        with torch.enable_grad():
+            again = self.training or batch.positions.requires_grad
+            positions = batch.positions if batch.positions.requires_grad else batch.positions.detach().requires_grad_()
+            if not stress:
+                energy = self.energies(batch, batch.edge_vectors(positions), kinds)
+                (by_positions,) = torch.autograd.grad(energy.sum(), positions, create_graph=again)
+                return {"energy": energy if again else energy.detach(), "forces": -by_positions}
+            volume = self._volumes(batch)
+            strain = positions.new_zeros(batch.num_systems, 3, 3).requires_grad_()
+            stretch = torch.eye(3, dtype=batch.dtype, device=batch.device) + (strain + strain.mT) / 2
+            moved = (positions[:, None, :] @ stretch.index_select(0, batch.system)).squeeze(1)
+            energy = self.energies(batch, batch.edge_vectors(moved, batch.cells @ stretch), kinds)
+            by_positions, by_strain = torch.autograd.grad(energy.sum(), (positions, strain), create_graph=again)
+        found = {"energy": energy if again else energy.detach(), "stress": by_strain / volume[:, None, None]}
+        return {**found, "forces": -by_positions} if forces else found
+
+    def energies(self, batch: NeighborGraph, vectors: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
+        """Energy of every system `[B]`, float64 eV, from edge vectors `[E, 3]` Å and species indices `[N]`."""
+        atomic = self.energy_scale * self.features(batch, vectors, kinds)[0].double()
+        atomic = atomic + self.energy_shift.index_select(0, kinds)
+        return atomic.new_zeros(batch.num_systems).index_add(0, batch.system, atomic)
+
+    def features(
+        self, batch: NeighborGraph, vectors: torch.Tensor, kinds: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The network's atomic energies `[N]`, without scale and shift, and its last features `[N, M, C]`."""
+        geometry = EdgeGeometry.from_vectors(vectors, batch, self.lmax, self.n_radial, self.cutoff)
+        h = self.embedding(kinds)
+        if self.first_features is not None:
+            x = self.first_features(geometry)
+            for layer in self.layers:
+                h, x = layer(h, x, geometry)
+            return self.readouts[0](h).squeeze(1), x
+        x = torch.nn.functional.pad(h[:, None, :], (0, 0, 0, (self.lmax + 1) ** 2 - 1))
+        atomic = h.new_zeros(len(h))
+        for layer, readout in zip(self.layers, self.readouts, strict=True):
+            x = layer(x, geometry)
+            atomic = atomic + readout(x[:, 0]).squeeze(1)
+        return atomic, x
+
+    def _check(self, batch: NeighborGraph) -> torch.Tensor:
+        """Index of each atom's species `[N]`."""
+        if not isinstance(batch, NeighborGraph):
+            raise TypeError(f"SDAS: wants a NeighborGraph, got {type(batch).__name__}")
+        if abs(batch.cutoff - self.cutoff) > 1e-6:
+            raise ValueError(f"SDAS: the graph was built with cutoff {batch.cutoff} Å, the model has {self.cutoff} Å")
+        dtype, device = self.embedding.weight.dtype, self.embedding.weight.device
+        if batch.dtype != dtype or batch.device != device:
+            raise ValueError(
+                f"SDAS: the graph is {batch.dtype} on {batch.device}, the model {dtype} on {device}: "
+                "use graph.to(...) or model.to(...)"
+            )
+        kinds = self._species_of_number.index_select(0, batch.numbers)
+        if bool((kinds < 0).any()):
+            unknown = sorted(set(batch.numbers[kinds < 0].tolist()))
+            raise ValueError(f"SDAS: atomic numbers {unknown} are unknown to a model of {self.species.tolist()}")
+        return kinds
+
+    def _volumes(self, batch: NeighborGraph) -> torch.Tensor:
+        volume = torch.linalg.det(batch.cells).abs()
+        if bool((volume < 1e-12).any()):
+            raise ValueError(f"SDAS: system {int(volume.argmin())} has no cell, so no stress")
+        return volume
