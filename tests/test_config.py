@@ -1,0 +1,91 @@
+"""A configuration is refused with a message that says where and how to put it right, and survives being written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sdas.config import default_config, load_config, parse_config, render_config
+from sdas.errors import ConfigError
+
+MINIMAL = "data: {path: frames}\ntrain: {steps: 100}\n"
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_rendered_default_is_valid_yaml_and_says_the_same(tmp_path):
+    text = render_config(default_config())
+    again = load_config(write(tmp_path, text))
+    again.data.path = default_config().data.path
+    assert again == default_config()
+    assert "# Å. Atoms closer than this see each other." in text
+    keys = [line for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
+    comments = [line for line in text.splitlines() if line.strip().startswith("#")]
+    assert len(comments) >= len(keys)
+
+
+def test_overrides_are_applied_and_typed(tmp_path):
+    overrides = ["train.learning_rate=1e-3", "model.species=[1, 8]", "train.deterministic=true"]
+    config = load_config(write(tmp_path, MINIMAL), overrides)
+    assert config.train.learning_rate == 1e-3
+    assert config.model.species == [1, 8]
+    assert config.train.deterministic is True
+    assert load_config(None, ["data.path=x", "train.minutes=0.5"]).train.minutes == 0.5
+
+
+def test_paths_become_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load_config(write(tmp_path, MINIMAL))
+    assert config.data.path == str(tmp_path / "frames")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.learnin_rate=1", r"train.learnin_rate is not a key; did you mean train.learning_rate\?"),
+        ("learning_rate=1", r"learning_rate is not a key; did you mean train.learning_rate\?"),
+        ("data.split.size=[1,2,3]", r"did you mean data.split.sizes\?"),
+        ("model.zzz=1", r"model.zzz is not a key; the keys here are species, channels"),
+        ("train.learning_rate=-1", r"train.learning_rate: input should be greater than 0, got -1"),
+        ("train.learning_rate=.nan", "train.learning_rate: .*finite"),
+        ("train.minutes=3", "train: give exactly one of steps and minutes"),
+        ("train.optimizer=sgd", "train.optimizer: input should be 'adam' or 'adamw', got 'sgd'"),
+        ("model.heads=5", "model: heads must divide channels, got heads 5 and channels 32"),
+        ("data.split.sizes=[0.9, 0.2, 0.1]", "fractions must sum to at most 1"),
+        ("data.split.sizes=[900, 0.2, 0]", "whole numbers"),
+        ("data.split.method=indices", "go together"),
+        ("train.weight_decay=0.1", "adamw"),
+        ("train", "must read section.key=value"),
+        ("train.steps.x=1", "steps is not a section"),
+        ("train.steps=[", "not valid YAML"),
+    ],
+)
+def test_mistakes_are_explained(tmp_path, override, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(tmp_path, MINIMAL), [override])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: {steps: 1}", "data is missing"),
+        ("- a", "must hold sections"),
+        ("a: [", "not valid YAML"),
+        ("", "data is missing; train is missing"),
+    ],
+)
+def test_broken_files_are_named(tmp_path, text, message):
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(path)
+    assert str(path) in str(caught.value)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_parsing_does_not_need_a_file():
+    assert parse_config({"data": {"path": "/x"}, "train": {"steps": 3}}, "test").train.batch_size == 8
