@@ -1,0 +1,15 @@
+"""`sdas report`: the page about a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(run_dir: Annotated[Path, typer.Argument(help="Run directory, trained and evaluated.")]) -> None:
+    """Write report.html, one page that needs nothing else, and report.json into a run directory."""
+    from sdas.report import write_report
+
+    typer.echo(f"written: {write_report(run_dir)}")

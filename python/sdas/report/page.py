@@ -1,0 +1,110 @@
+"""report.html and report.json of a run directory."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+import sdas_kernels.dispatch
+from sdas.evaluate.files import write_atomically
+from sdas.report import figures
+from sdas.report.contents import RunContents, read_run
+from sdas.report.numbers import report_numbers
+
+PAGE, NUMBERS = "report.html", "report.json"
+
+
+def write_report(run_dir: str | Path, *, reproduce: list[str] | None = None) -> Path:
+    """Write report.html and report.json into a run directory and return the path of the page.
+
+    The page needs no other file and no network. `reproduce` are the commands that it shows; by default those of
+    training from the run's configuration, evaluating and reporting.
+
+    Raises:
+        SdasError: the directory lacks summary.json, evaluation.json or predictions.npz, or one of them is damaged.
+    """
+    run = read_run(run_dir)
+    numbers = report_numbers(run)
+    text = render(run, numbers, reproduce or default_commands(run))
+    write_atomically(run.folder / NUMBERS, lambda file: file.write(json.dumps(numbers, indent=2).encode() + b"\n"))
+    write_atomically(run.folder / PAGE, lambda file: file.write(text.encode()))
+    return run.folder / PAGE
+
+
+def render(run: RunContents, numbers: dict[str, Any], commands: list[str]) -> str:
+    """The page as HTML text."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sdas.report", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["short"] = short
+    environment.filters["duration"] = duration
+    md = run.md_summary
+    plots = {
+        "energy_parity": figures.energy_parity(run.evaluation),
+        "force_parity": figures.force_parity(run.evaluation),
+        "error_histogram": figures.error_histogram(run.evaluation),
+        "learning_flops": figures.learning_curve(run.metrics, "train_flops"),
+        "learning_time": figures.learning_curve(run.metrics, "wall_s"),
+        "training_loss": figures.training_loss(run.metrics),
+        "md_energy": None,
+        "md_temperature": None,
+    }
+    if run.md_log is not None and md is not None and len(run.md_log["step"]) > 1:
+        plots["md_energy"] = figures.md_energy(run.md_log, md["n_atoms"], md["ensemble"] == "nve")
+        plots["md_temperature"] = figures.md_temperature(run.md_log)
+    return environment.get_template("report.html.jinja").render(
+        name=run.folder.resolve().name,
+        written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        numbers=numbers,
+        metrics=run.evaluation.metrics,
+        by_element=run.evaluation.by_element,
+        n_atoms=run.evaluation.n_atoms,
+        md=md,
+        plots={key: Markup(svg) for key, svg in plots.items() if svg},
+        backends=sdas_kernels.dispatch.explain(),
+        config=run.config,
+        commands=commands,
+    )
+
+
+def default_commands(run: RunContents) -> list[str]:
+    """What to type to get this report again."""
+    folder = run.folder
+    data = run.evaluation_facts.get("data")
+    return [
+        f"sdas train {folder}/config.yaml",
+        f"sdas evaluate {folder}" + (f" --data {data}" if data else ""),
+        f"sdas report {folder}",
+    ]
+
+
+def short(value: Any, digits: int = 3) -> str:
+    """A number with `digits` significant digits, large and small ones as m·10ⁿ; a dash for None."""
+    if value is None:
+        return "–"
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", "\u202f")
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        text = f"{value:.{digits}g}"
+        text = f"{value:.0f}" if "e" in text else text
+    else:
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        text = f"{mantissa}·10{figures.superscript(int(exponent))}"
+    return text.replace("-", "−")
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as 45 s, 4 min 59 s or 3 h 20 min."""
+    if seconds is None:
+        return "–"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.3g} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
