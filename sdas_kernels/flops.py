@@ -47,12 +47,15 @@ class FlopCounter(TorchDispatchMode):
 
     total: FLOPs so far. by_op: FLOPs per qualified operator name, without those that count 0. unknown: calls per
     operator for which there is no rule and no formula; each is warned about once, since its work is missing in total.
+    estimated: calls per operator of this package that ran a native kernel without a formula; each counts what its
+    reference implementation takes on the same operands.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.by_op: Counter[str] = Counter()
         self.unknown: Counter[str] = Counter()
+        self.estimated: Counter[str] = Counter()
 
     @property
     def total(self) -> int:
@@ -66,9 +69,15 @@ class FlopCounter(TorchDispatchMode):
         kwargs = kwargs or {}
         qualified = func._schema.name
         namespace, _, name = qualified.partition("::")
-        if namespace == "sdas_kernels" and _runs_reference(name, args):
-            return self._count_inside(func, args, kwargs)
         formula = _formulas.get(qualified)
+        backend = _backend(name, args) if namespace == "sdas_kernels" else None
+        if backend == "reference":
+            return self._count_inside(func, args, kwargs)
+        if backend is not None and formula is None:
+            self.estimated[qualified] += 1
+            with dispatch.use_backend("reference"):
+                self._count_inside(func, args, kwargs)
+            return func(*args, **kwargs)
         rule = find_rule(name) if namespace == "aten" else None
         if formula is None and rule is None and namespace == "aten":
             with self:
@@ -103,13 +112,13 @@ class FlopCounter(TorchDispatchMode):
         self.unknown[name] += 1
 
 
-def _runs_reference(name: str, args: Sequence[Any]) -> bool:
-    """Whether a custom operator of this package would run its reference implementation on these arguments."""
+def _backend(name: str, args: Sequence[Any]) -> str | None:
+    """The backend by which a custom operator of this package would run on these arguments, if it has backends."""
     owners = [op for op in dispatch.ops() if name == op or name.startswith(f"{op}_")]
     operand = next((t for t in tensors_in(args) if t.is_floating_point()), None)
     if not owners or operand is None:
-        return False
-    return dispatch.backend_name(max(owners, key=len), operand.device.type, operand.dtype) == "reference"
+        return None
+    return dispatch.backend_name(max(owners, key=len), operand.device.type, operand.dtype)
 
 
 class FlopModel:

@@ -89,6 +89,13 @@ class ModelConfig(Section):
     lmax: int = Field(default=2, ge=0, description="Largest degree of the spherical harmonics.")
     layers: int = Field(default=2, ge=1, description="Message-passing layers.")
     cutoff: float = Field(default=5.0, gt=0, description="Å. Atoms closer than this see each other.")
+    n_radial: int = Field(default=8, ge=1, description="Radial functions.")
+    key_channels: int = Field(default=4, ge=1, description="Channels of query and key per head.")
+    parity: bool = Field(default=True, description="true: E(3), inversion too; false: SE(3).")
+    layer: Literal["default", "paper"] = Field(
+        default="default", description="default: smooth at the cutoff; paper: as published."
+    )
+    options: dict[str, Any] = Field(default={}, description="Switches of the default layer, by name.")
 
     @model_validator(mode="after")
     def _heads_divide_channels(self) -> ModelConfig:

@@ -1,0 +1,244 @@
+"""Models and training states on disk: a directory with tensors (safetensors) and a JSON that describes them.
+
+Nothing is ever unpickled. A directory is written under a temporary name beside its place, flushed to disk and renamed,
+so a reader finds all of it or nothing, and a full disk leaves what was there. The JSON carries the SHA-256 of the
+tensor file and the versions that wrote it.
+
+    model/        model.safetensors, model.json            save_model, load_model
+    checkpoints/  step-000000500/state.safetensors, .json  save_training_state, load_training_state
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from sdas import __version__
+from sdas.errors import CheckpointError
+from sdas_kernels.clebsch_gordan import VERSION as CLEBSCH_GORDAN_VERSION
+
+MODEL_FORMAT, TRAINING_FORMAT = "sdas model", "sdas training state"
+FORMAT_VERSION = 1
+KEPT = 2
+"""Training states that are kept: the last, and one to fall back on."""
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def versions() -> dict[str, Any]:
+    """What wrote a file: versions of this package, of torch, and of the Clebsch–Gordan tables."""
+    return {"sdas": __version__, "torch": torch.__version__, "clebsch_gordan": CLEBSCH_GORDAN_VERSION}
+
+
+def save_model(path: str | os.PathLike[str], model: nn.Module, extra: Mapping[str, Any] | None = None) -> None:
+    """Write ``model`` to the directory ``path``, replacing a model there.
+
+    ``model`` is an ``SDAS``: its ``config`` rebuilds it. ``extra`` is any JSON that describes it, given back by
+    :func:`read_model_document`. Raises :class:`CheckpointError` if it cannot be written.
+    """
+    dtype = next(model.parameters()).dtype
+    document = {
+        "model": type(model).__name__,
+        "config": model.config,
+        "dtype": str(dtype).removeprefix("torch."),
+        "extra": dict(extra or {}),
+    }
+    _write(Path(path), "model", MODEL_FORMAT, model.state_dict(), document)
+
+
+def read_model_document(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The JSON of a saved model: config, dtype, versions and ``extra``; raises :class:`CheckpointError`."""
+    return _read_document(Path(path), "model", MODEL_FORMAT)
+
+
+def load_model(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> nn.Module:
+    """The ``SDAS`` that :func:`save_model` wrote to the directory ``path``, in eval mode.
+
+    Raises :class:`CheckpointError` naming the file and what is wrong: missing, truncated, changed, of a format or of
+    Clebsch–Gordan tables that this version cannot read, or not fitting the model.
+    """
+    import sdas_kernels.nn
+
+    folder = Path(path)
+    document = _read_document(folder, "model", MODEL_FORMAT)
+    tensors = _read_tensors(folder, "model", document)
+    if document.get("model") != "SDAS" or document.get("dtype") not in _DTYPES:
+        raise CheckpointError(
+            f"{folder / 'model.json'}: holds a {document.get('model')!r} of {document.get('dtype')!r}, "
+            "this version loads 'SDAS' of float32 or float64"
+        )
+    try:
+        model = sdas_kernels.nn.SDAS(**document["config"]).to(_DTYPES[document["dtype"]])
+        restore_buffers_dtype(model, tensors)
+        model.load_state_dict(tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{folder}: the tensors do not fit the model: {' '.join(str(error).split())}") from None
+    return model.to(device).eval()
+
+
+def restore_buffers_dtype(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Give every floating buffer the dtype that it was saved with; ``Module.to(dtype)`` converts them all."""
+    owners = dict(model.named_modules())
+    for name, _ in list(model.named_buffers()):
+        owner, _, leaf = name.rpartition(".")
+        if name in tensors and tensors[name].is_floating_point():
+            owners[owner]._buffers[leaf] = owners[owner]._buffers[leaf].to(tensors[name].dtype)  # type: ignore[union-attr]
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """All that a run needs to go on: named tensors, and JSON for the rest. ``step`` is that of the next step."""
+
+    step: int
+    tensors: dict[str, torch.Tensor]
+    document: dict[str, Any]
+
+
+def save_training_state(folder: str | os.PathLike[str], state: TrainingState) -> Path:
+    """Write ``state`` to ``folder/step-…`` and remove all but the last two; returns the directory.
+
+    Raises :class:`CheckpointError` if it cannot be written; those already there stay valid.
+    """
+    root = Path(folder)
+    target = root / f"step-{state.step:09d}"
+    _write(target, "state", TRAINING_FORMAT, state.tensors, {"step": state.step, "state": state.document})
+    for old in _training_folders(root)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def load_training_state(folder: str | os.PathLike[str]) -> TrainingState | None:
+    """The newest valid state in ``folder``, or None if there is none at all.
+
+    A damaged newest state is warned about and the one before it is taken. Raises :class:`CheckpointError` if there
+    are states and none is valid.
+    """
+    faults = []
+    for candidate in reversed(_training_folders(Path(folder))):
+        try:
+            document = _read_document(candidate, "state", TRAINING_FORMAT)
+            tensors = _read_tensors(candidate, "state", document)
+        except CheckpointError as error:
+            faults.append(str(error))
+            continue
+        if faults:
+            warnings.warn(
+                f"CHECKPOINT DAMAGED: {'; '.join(faults)}. Going on from the one before it, {candidate}", stacklevel=2
+            )
+        return TrainingState(int(document["step"]), tensors, document["state"])
+    if faults:
+        raise CheckpointError(f"no checkpoint can be used: {'; '.join(faults)}")
+    return None
+
+
+def _training_folders(root: Path) -> list[Path]:
+    return sorted(path for path in root.glob("step-*") if path.is_dir()) if root.is_dir() else []
+
+
+def _write(
+    target: Path, stem: str, kind: str, tensors: Mapping[str, torch.Tensor], document: Mapping[str, Any]
+) -> None:
+    """Write both files in a temporary directory beside ``target``, then put it in place."""
+    partial: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
+        os.chmod(partial, 0o755)
+        content = safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+        head = {"format": kind, "format_version": FORMAT_VERSION, "versions": versions()}
+        head |= {"tensors": f"{stem}.safetensors", "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+        _write_file(partial / f"{stem}.safetensors", content)
+        _write_file(partial / f"{stem}.json", (json.dumps({**head, **document}, indent=2) + "\n").encode())
+        _put_in_place(partial, target)
+    except OSError as error:
+        raise CheckpointError(
+            f"{target}: could not be written: {error.strerror or error}; what was saved before it is unchanged"
+        ) from None
+    finally:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_file(path: Path, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _put_in_place(partial: Path, target: Path) -> None:
+    """Rename ``partial`` to ``target``; what is there is moved aside first, put back on failure, and removed last."""
+    _sync(partial)
+    aside = None
+    if target.exists():
+        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.replaced-", dir=target.parent))
+        os.replace(target, aside / "old")
+    try:
+        os.replace(partial, target)
+    except OSError:
+        if aside is not None:
+            os.replace(aside / "old", target)
+        raise
+    _sync(target.parent)
+    if aside is not None:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_document(folder: Path, stem: str, kind: str) -> dict[str, Any]:
+    path = folder / f"{stem}.json"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(document, dict) or document.get("format") != kind:
+        raise CheckpointError(f"{path}: is not a {kind}")
+    if document.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: has format version {document.get('format_version')}, this version reads {FORMAT_VERSION}"
+        )
+    tables = document.get("versions", {}).get("clebsch_gordan")
+    if tables != CLEBSCH_GORDAN_VERSION:
+        raise CheckpointError(
+            f"{path}: made with Clebsch–Gordan tables of version {tables}, these are {CLEBSCH_GORDAN_VERSION}: "
+            "the weights would mean something else"
+        )
+    return document
+
+
+def _read_tensors(folder: Path, stem: str, document: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    path = folder / f"{stem}.safetensors"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(content) != document.get("bytes"):
+        raise CheckpointError(f"{path}: truncated: {len(content)} bytes, {stem}.json says {document.get('bytes')}")
+    if hashlib.sha256(content).hexdigest() != document.get("sha256"):
+        raise CheckpointError(f"{path}: damaged: its SHA-256 is not the one in {stem}.json")
+    try:
+        return safetensors.torch.load(content)
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a safetensors file: {error}") from None
