@@ -14,7 +14,9 @@ from sdas.data.units import HARTREE, KCAL_PER_MOL
 
 def labelled(energy=-1.0, forces=None, info=None, **results):
     atoms = molecule("H2O")
-    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=np.ones((3, 3)) if forces is None else forces, **results)
+    atoms.calc = SinglePointCalculator(
+        atoms, energy=energy, forces=np.ones((3, 3)) if forces is None else forces, **results
+    )
     atoms.info.update(info or {})
     return atoms
 
@@ -56,6 +58,17 @@ def test_forces_of_constrained_atoms_are_the_raw_ones(tmp_path):
     np.testing.assert_array_equal(next(read_frames(write(tmp_path / "a.traj", slab))).forces, forces)
 
 
+def test_forces_stored_as_zero_on_fixed_atoms_are_refused_unless_accepted(tmp_path):
+    atoms = molecule("H2O")
+    atoms.set_constraint(FixAtoms([0]))
+    forces = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
+    atoms.calc = SinglePointCalculator(atoms, energy=1.0, forces=forces)
+    path = write(tmp_path / "a.traj", atoms)
+    with pytest.raises(DataError, match="frame 0: the stored forces of its 1 fixed atoms are all exactly zero"):
+        next(read_frames(path))
+    np.testing.assert_array_equal(next(read_frames(path, allow_zeroed_forces=True)).forces, forces)
+
+
 @pytest.mark.parametrize("pbc", [True, [True, True, False]])
 def test_a_flat_cell_is_completed_only_along_axes_that_do_not_repeat(tmp_path, pbc):
     layer = fcc111("Cu", (2, 2, 1), vacuum=None)
@@ -92,7 +105,9 @@ def test_labels_under_other_usual_names_are_found(tmp_path):
 
 def test_two_different_energies_are_refused_and_a_key_decides(tmp_path):
     path = write(tmp_path / "a.xyz", labelled(-1.0, info={"REF_energy": -3.0}))
-    with pytest.raises(DataError, match=r"frame 0: 2 different values could be the energy: energy = -1.0, REF_energy = -3.0"):
+    with pytest.raises(
+        DataError, match=r"frame 0: 2 different values could be the energy: energy = -1.0, REF_energy = -3.0"
+    ):
         next(read_frames(path))
     assert next(read_frames(path, energy_key="REF_energy")).energy == -3.0
     assert next(read_frames(path, energy_key="energy")).energy == -1.0
@@ -116,7 +131,9 @@ def test_free_energy_beside_energy_is_refused_unless_equal(tmp_path):
 def test_a_name_that_changes_between_frames_is_refused(tmp_path):
     forces = {"forces": np.zeros((3, 3))}
     path = write(tmp_path / "a.xyz", bare({"REF_energy": 1.0}, forces), bare({"DFT_energy": 1.0}, forces))
-    with pytest.raises(DataError, match="frame 1: the energy of earlier frames is called 'REF_energy', here only DFT_energy"):
+    with pytest.raises(
+        DataError, match="frame 1: the energy of earlier frames is called 'REF_energy', here only DFT_energy"
+    ):
         list(read_frames(path))
 
 

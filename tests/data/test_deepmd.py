@@ -66,7 +66,7 @@ def test_a_virial_is_minus_volume_times_stress(tmp_path):
 
 def test_without_periodicity(tmp_path):
     folder = make(tmp_path / "w", box=None)
-    with pytest.raises(DataError, match="no box.npy.*nopbc"):
+    with pytest.raises(DataError, match=r"no box\.npy.*nopbc"):
         next(read_frames(folder))
     (folder / "nopbc").touch()
     frame = next(read_frames(folder))

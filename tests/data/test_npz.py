@@ -121,7 +121,7 @@ def test_damaged_archives_are_refused(tmp_path):
     for name, content in {"cut": whole[: len(whole) // 2], "text": b"hello", "empty": b""}.items():
         bad = tmp_path / f"{name}.npz"
         bad.write_bytes(content)
-        with pytest.raises(DataError, match="not a complete .npz file|is empty"):
+        with pytest.raises(DataError, match=r"not a complete \.npz file|is empty"):
             list(read_frames(bad))
     middle = whole.index(b"coords.npy") + 400
     flipped = tmp_path / "flipped.npz"

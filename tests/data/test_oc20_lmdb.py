@@ -115,6 +115,11 @@ def test_a_relaxation_record_is_read_only_by_name(tmp_path, graph_classes):
         ({"force": None}, "record 0: no forces"),
         ({"y": None}, "record 0: no energy"),
         ({"energy": 3.0}, "both y and energy could be the energy"),
+        (
+            {"force": torch.tensor([[0.0] * 3] * 2 + [[1.0] * 3] * 2)},
+            "forces of its 2 fixed atoms are all exactly zero",
+        ),
+        ({"fixed": torch.zeros(3)}, "fixed has 3 entries for 4 atoms"),
         ({"natoms": 5}, "natoms is 5"),
         ({"cell": None, "pbc": torch.ones(1, 3, dtype=torch.bool)}, "no cell is given"),
         ({"force": torch.full((4, 3), float("nan"))}, "record 0: forces hold NaN"),
@@ -133,13 +138,16 @@ class Exploit:
         return self.function, self.arguments
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_a_pickle_that_names_other_functions_is_not_run(tmp_path, protocol):
     import os
 
     mark = tmp_path / "ran"
     for record in (Exploit(os.system, f"touch {mark}"), {"y": Exploit(eval, f"open({str(mark)!r}, 'w')")}):
-        with pytest.raises(DataError, match=r"names (posix\.system|builtins\.eval|__builtin__\.eval|nt\.system).*not run"):
+        with pytest.raises(
+            DataError, match=r"names (posix\.system|builtins\.eval|__builtin__\.eval|nt\.system).*not run"
+        ):
             load_record(pickle.dumps(record, protocol=protocol), "a.lmdb: record 0")
     nested = pickle.dumps(Exploit(torch.storage._load_from_bytes, pickle.dumps(Exploit(os.system, f"touch {mark}"))))
     with pytest.raises(DataError, match="damaged record"):

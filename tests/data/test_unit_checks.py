@@ -28,7 +28,9 @@ STRUCTURES = {
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
-@pytest.mark.parametrize(("scale", "guess"), [(1.0, None), (1 / BOHR, "ENERGY,bohr"), (0.1, "ENERGY,nm"), (BOHR, "from bohr")])
+@pytest.mark.parametrize(
+    ("scale", "guess"), [(1.0, None), (1 / BOHR, "ENERGY,bohr"), (0.1, "ENERGY,nm"), (BOHR, "from bohr")]
+)
 def test_wrong_length_units_are_noticed(name, scale, guess):
     frames = [frame_of(STRUCTURES[name], scale)]
     if guess is None:

@@ -34,7 +34,9 @@ def test_units_are_parsed(text, energy, length, force, stress):
     assert (units.energy, units.length, units.force, units.stress) == pytest.approx((energy, length, force, stress))
 
 
-@pytest.mark.parametrize("text", ["", "eV,", "parsec", "eV,furlong", "eV,Å,eV", "eV,Å,kcal/mol", "eV,Å,eV/Å,eV/Å", "eV,Å,eV/Å,GPa,K"])
+@pytest.mark.parametrize(
+    "text", ["", "eV,", "parsec", "eV,furlong", "eV,Å,eV", "eV,Å,kcal/mol", "eV,Å,eV/Å,eV/Å", "eV,Å,eV/Å,GPa,K"]
+)
 def test_nonsense_is_refused(text):
     with pytest.raises(DataError, match="unit"):
         Units.parse(text)

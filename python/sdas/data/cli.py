@@ -72,6 +72,8 @@ StressKey = Annotated[str | None, typer.Option(help="Name of the stress or viria
 TypeMap = Annotated[str | None, typer.Option(help="Elements of DeePMD types, as O,H.")]
 SkipUnitChecks = Annotated[bool, typer.Option("--skip-unit-checks", help="Keep data whose units look wrong.")]
 
+ZeroedForces = Annotated[bool, typer.Option("--allow-zeroed-forces", help="Accept forces set to zero on fixed atoms.")]
+
 
 @app.command()
 def convert(
@@ -85,6 +87,7 @@ def convert(
     type_map: TypeMap = None,
     require: Annotated[str, typer.Option(help="Labels that every frame must have, or none.")] = "energy,forces",
     skip_unit_checks: SkipUnitChecks = False,
+    allow_zeroed_forces: ZeroedForces = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a cache that is there already.")] = False,
 ) -> None:
     """Read SRC..., convert to Å and eV, check every frame, and write one memory-mapped cache."""
@@ -101,6 +104,7 @@ def convert(
                 type_map=type_map.split(",") if type_map else None,
                 require=required,
                 check_units=not skip_unit_checks,
+                allow_zeroed_forces=allow_zeroed_forces,
             )
             for source in sources
         ]
@@ -119,6 +123,7 @@ def info(
     stress_key: StressKey = None,
     type_map: TypeMap = None,
     skip_unit_checks: SkipUnitChecks = False,
+    allow_zeroed_forces: ZeroedForces = False,
     verify: Annotated[bool, typer.Option("--verify", help="Compare the checksums of a cache too.")] = False,
 ) -> None:
     """Frames, atoms, elements, and statistics of energies and forces."""
@@ -136,6 +141,7 @@ def info(
             type_map=type_map.split(",") if type_map else None,
             require=(),
             check_units=not skip_unit_checks,
+            allow_zeroed_forces=allow_zeroed_forces,
         )
         summary = summarize(tqdm(frames, unit=" frames", disable=None, leave=False))
     typer.echo(f"{path}: {found}")

@@ -80,10 +80,11 @@ def _transfer(remote: RemoteFile, part: Path, progress: Progress | None) -> None
     start = part.stat().st_size if part.exists() else 0
     if start >= remote.bytes:
         return
-    request = urllib.request.Request(remote.url, headers={"User-Agent": "sdas", "Accept-Encoding": "identity"})
+    headers = {"User-Agent": "sdas", "Accept-Encoding": "identity"}
     if start:
-        request.add_header("Range", f"bytes={start}-")
+        headers["Range"] = f"bytes={start}-"
     try:
+        request = urllib.request.Request(remote.url, headers=headers)
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
             continues = response.status == 206 and _range_start(response.headers.get("Content-Range")) == start
             here = start if continues else 0

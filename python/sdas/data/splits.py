@@ -125,13 +125,16 @@ def given_split(cache: FrameCache, path: str | os.PathLike[str]) -> Split:
 
 
 def composition_split(cache: FrameCache, sizes: Sequence[int], seed: int) -> Split:
-    """All frames in parts of nearly ``sizes`` frames such that no two parts share a composition.
+    """Parts of nearly ``sizes`` = (train, validation, test) frames such that no two share a composition.
 
-    Whole compositions are dealt out, largest first, ties in random order, each to the part that lacks the most
-    frames of what was asked for; every part with a size above zero gets at least one. Frames that no part lacks stay
-    unused. Raises :class:`DataError` if there are fewer compositions than such parts.
+    Whole compositions are dealt out in random order, each to the part whose size it brings nearest to what was asked
+    for; of several such deals the one with the best sizes is kept. Every part with a size above zero gets at least
+    one composition; frames beyond the sizes stay unused. Raises :class:`DataError` if there are fewer compositions
+    than such parts.
     """
     sizes = _checked_sizes(sizes)
+    if sum(sizes) > len(cache):
+        raise DataError(f"{' + '.join(map(str, sizes))} frames are asked for, the cache has {len(cache)}")
     groups = _frames_by_composition(cache)
     wanted = [part for part in range(3) if sizes[part] > 0]
     if len(groups) < len(wanted):
@@ -140,20 +143,30 @@ def composition_split(cache: FrameCache, sizes: Sequence[int], seed: int) -> Spl
             "use a random split"
         )
     rng = np.random.default_rng(seed)
-    shuffled = [groups[i] for i in rng.permutation(len(groups))]
-    dealt: list[list[IntArray]] = [[], [], []]
-    lacking = np.array(sizes)
-    by_size = sorted(shuffled, key=len, reverse=True)
-    for position, group in enumerate(by_size):
-        empty = [part for part in wanted if not dealt[part]]
-        open_parts = empty if len(empty) >= len(by_size) - position else wanted
-        part = max(open_parts, key=lambda p: (lacking[p], -p))
-        if not dealt[part] or 2 * lacking[part] >= len(group):
-            dealt[part].append(group)
-            lacking[part] -= len(group)
-    train, validation, test = (np.concatenate(part) if part else np.empty(0, np.int64) for part in dealt)
+    deals = max(4, min(64, 200_000 // len(groups)))
+    best = min((_deal(groups, sizes, len(cache), rng) for _ in range(deals)), key=lambda deal: deal[0])[1]
+    parts = [[group for group, part in zip(groups, best, strict=True) if part == p] for p in range(3)]
+    train, validation, test = (np.concatenate(part) if part else np.empty(0, np.int64) for part in parts)
     method = f"by composition, seed {seed}, sizes {list(sizes)}"
     return Split(train, validation, test, len(cache), cache.fingerprint, method)
+
+
+def _deal(
+    groups: list[IntArray], sizes: tuple[int, int, int], count: int, rng: np.random.Generator
+) -> tuple[int, list[int]]:
+    """The part of each group (3 = unused) in one random deal, and before it the sum of |size − size asked for|."""
+    asked = [*sizes, count - sum(sizes)]
+    lacking = list(asked)
+    assigned = [3] * len(groups)
+    empty = {part for part in range(3) if asked[part] > 0}
+    for dealt, index in enumerate(rng.permutation(len(groups)).tolist()):
+        size = len(groups[index])
+        parts = empty if len(empty) >= len(groups) - dealt else [part for part in range(4) if asked[part] > 0]
+        part = min(parts, key=lambda p: (abs(lacking[p] - size) - abs(lacking[p]), -lacking[p] / asked[p]))
+        assigned[index] = part
+        lacking[part] -= size
+        empty.discard(part)
+    return sum(abs(rest) for rest in lacking[:3]), assigned
 
 
 def _frames_by_composition(cache: FrameCache) -> list[IntArray]:

@@ -15,8 +15,8 @@ HARTREE = 27.211386024367243
 BOHR = 0.5291772105638411
 """One bohr in Å."""
 KCAL_PER_MOL = 0.0433641153087705
-"""One kcal/mol (thermochemical, 4184 J) in eV, as customary for MD17; CODATA 2014 gives a value smaller by 2.6e-7 of it,
-which shifts the total energies of ethanol by 1.1 meV, all alike, and forces by nothing that can be seen."""
+"""One kcal/mol (thermochemical, 4184 J) in eV, as customary for MD17; CODATA 2014 gives a value smaller by 2.6e-7
+of it, which shifts the total energies of ethanol by 1.1 meV, all alike, and forces by nothing that can be seen."""
 KJ_PER_MOL = KCAL_PER_MOL / 4.184
 """One kJ/mol in eV."""
 GPA = 0.006241509125883258

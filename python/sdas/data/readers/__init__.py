@@ -91,6 +91,7 @@ def read_frames(
     type_map: Sequence[str] | None = None,
     require: Sequence[str] = ("energy", "forces"),
     check_units: bool = True,
+    allow_zeroed_forces: bool = False,
 ) -> Iterator[Frame]:
     """Stream the frames of ``path`` in Å, eV, eV/Å and eV/Å³, each checked.
 
@@ -99,7 +100,8 @@ def read_frames(
     the labels in the file; without them the usual names are tried and two that disagree are refused. ``type_map``
     gives the elements of DeePMD types. ``require`` lists the labels that every frame must have.
     ``check_units`` refuses a file whose first 64 frames, the only ones held back, look like bohr or nm by their
-    distances, or whose forces do not fit the energies along its steps.
+    distances, or whose forces do not fit the energies along its steps. Forces that were set to zero on fixed atoms
+    before they were stored are refused unless ``allow_zeroed_forces``.
 
     Raises :class:`DataError` naming the file and the frame, for a missing or empty file at once, for the rest as the
     frames come.
@@ -119,6 +121,7 @@ def read_frames(
         stress_key=stress_key,
         type_map=None if type_map is None else tuple(type_map),
         ase_format=ase_format or None,
+        allow_zeroed_forces=allow_zeroed_forces,
     )
     return _checked(READERS[name](source, options), source, tuple(require), check_units)
 

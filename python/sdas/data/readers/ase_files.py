@@ -11,8 +11,11 @@ from pathlib import Path
 
 import ase.db
 import ase.io
+import numpy as np
 from ase import Atoms
+from ase.constraints import FixAtoms
 from ase.geometry import complete_cell
+from numpy.typing import NDArray
 
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame
@@ -73,7 +76,7 @@ def _frames(structures: Iterator[Atoms], path: Path, what: str, options: ReadOpt
             cell = complete_cell(cell)
         if len(atoms) == 0:
             raise DataError(f"{where}: holds no atoms")
-        yield build_frame(
+        frame = build_frame(
             where,
             units,
             numbers=atoms.numbers,
@@ -84,3 +87,12 @@ def _frames(structures: Iterator[Atoms], path: Path, what: str, options: ReadOpt
             forces=labels.forces(atoms, where),
             stress=labels.stress(atoms, where),
         )
+        yield options.check_fixed_atoms(frame, _fixed_atoms(atoms))
+
+
+def _fixed_atoms(atoms: Atoms) -> NDArray[np.bool_]:
+    fixed = np.zeros(len(atoms), dtype=bool)
+    for constraint in atoms.constraints:
+        if isinstance(constraint, FixAtoms):
+            fixed[constraint.index] = True
+    return fixed

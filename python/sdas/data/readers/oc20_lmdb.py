@@ -75,7 +75,7 @@ def _frame(record: Any, where: str, options: ReadOptions) -> Frame:
         raise DataError(f"{where}: natoms is {stated} but there are {len(numbers)} atomic numbers")
     cell = _values(fields, "cell", where) if "cell" in fields else None
     periodic = _values(fields, "pbc", where).reshape(-1) if "pbc" in fields else cell is not None
-    return build_frame(
+    frame = build_frame(
         where,
         options.units or DEFAULT_UNITS,
         numbers=numbers.reshape(-1),
@@ -85,6 +85,10 @@ def _frame(record: Any, where: str, options: ReadOptions) -> Frame:
         energy=None if energy_field is None else _values(fields, energy_field, where),
         forces=None if forces_field is None else _values(fields, forces_field, where),
     )
+    fixed = _values(fields, "fixed", where).reshape(-1) > 0 if "fixed" in fields else np.zeros(len(frame), dtype=bool)
+    if len(fixed) != len(frame):
+        raise DataError(f"{where}: fixed has {len(fixed)} entries for {len(frame)} atoms")
+    return options.check_fixed_atoms(frame, fixed)
 
 
 def _choose(fields: dict[str, Any], asked: str | None, names: tuple[str, ...], label: str, where: str) -> str | None:

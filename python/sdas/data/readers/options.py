@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame
@@ -24,6 +25,7 @@ class ReadOptions:
     stress_key: str | None = None
     type_map: tuple[str, ...] | None = None
     ase_format: str | None = None
+    allow_zeroed_forces: bool = False
 
     def agreed_units(self, declared: Units | None, where: str) -> Units | None:
         """The units to convert from, given those that the file itself declares; raises DataError on contradiction."""
@@ -32,6 +34,21 @@ class ReadOptions:
                 f"{where}: the file declares its units as {declared.name}, but units={self.units.name!r} was asked for"
             )
         return declared or self.units
+
+    def check_fixed_atoms(self, frame: Frame, fixed: NDArray[np.bool_]) -> Frame:
+        """Return ``frame`` unless its forces were set to zero on the ``fixed`` atoms (bool [n]) before being stored.
+
+        A program that fixes atoms may write zeros in place of their forces. Such labels are no gradient of the energy.
+        """
+        if self.allow_zeroed_forces or frame.forces is None or not fixed.any() or fixed.all():
+            return frame
+        if not frame.forces[fixed].any() and frame.forces[~fixed].any():
+            raise DataError(
+                f"{frame.source}: the stored forces of its {int(fixed.sum())} fixed atoms are all exactly zero, as if "
+                "the constraint had been applied to them; label the frame again, or accept wrong forces by "
+                "allow_zeroed_forces=True (--allow-zeroed-forces)"
+            )
+        return frame
 
 
 def build_frame(
@@ -66,7 +83,7 @@ def build_frame(
     )
 
 
-def _floats(values: Any, factor: float, name: str, source: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _floats(values: Any, factor: float, name: str, source: str) -> NDArray[np.float64]:
     try:
         array = np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -76,7 +93,7 @@ def _floats(values: Any, factor: float, name: str, source: str) -> np.ndarray[An
     return array
 
 
-def _integers(values: Any, source: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _integers(values: Any, source: str) -> NDArray[np.int64]:
     array = np.asarray(values)
     whole = array.astype(np.int64) if array.dtype.kind in "iuf" and np.isfinite(array).all() else None
     if whole is None or (whole != array).any():

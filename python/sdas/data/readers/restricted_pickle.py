@@ -11,10 +11,10 @@ import io
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
-import torch
 
 from sdas.data.errors import DataError
 
@@ -47,6 +47,8 @@ class Record:
 
 
 def _storage(data: bytes) -> Any:
+    import torch
+
     return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 
@@ -70,7 +72,11 @@ class _Unsafe(Exception):
     """A name in a pickle that is not in the table."""
 
 
+@cache
 def _builders() -> dict[tuple[str, str], Callable[..., Any]]:
+    """The table; torch, slow to import, is imported only where such records are read."""
+    import torch
+
     table: dict[tuple[str, str], Callable[..., Any]] = {
         ("collections", "OrderedDict"): OrderedDict,
         ("_codecs", "encode"): _latin_1,
@@ -89,13 +95,11 @@ def _builders() -> dict[tuple[str, str], Callable[..., Any]]:
 
 
 class _Unpickler(pickle.Unpickler):
-    builders = _builders()
-
     def find_class(self, module: str, name: str) -> Any:
         if module in RECORD_MODULES:
             return Record
         try:
-            return self.builders[module, name]
+            return _builders()[module, name]
         except KeyError:
             raise _Unsafe(f"{module}.{name}") from None
 

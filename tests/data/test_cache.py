@@ -1,0 +1,196 @@
+"""The cache gives back what was put in, maps it without copies, and is either whole or not there."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+from multiprocessing import get_context
+
+import numpy as np
+import pytest
+
+from sdas.data import DataError, FrameCache, cache_files, read_frames, write_cache
+
+CUBE = 6.0 * np.eye(3)
+
+
+@pytest.fixture
+def mixed(water):
+    """Frames of different sizes, periodicity and labels."""
+    periodic = np.ones(3, dtype=bool)
+    one = {"numbers": np.array([79]), "positions": np.zeros((1, 3)), "forces": np.zeros((1, 3))}
+    return [
+        water(0),
+        water(1, energy=None),
+        water(2, forces=None, cell=CUBE, pbc=periodic, stress=np.eye(3)),
+        water(3, **one, source="Löwe 狮: frame 9"),
+        water(4, energy=None, forces=None, cell=CUBE),
+    ]
+
+
+def test_frames_come_back_bit_for_bit(tmp_path, mixed, same_frame):
+    cache = write_cache(iter(mixed), tmp_path / "c")
+    assert len(cache) == len(mixed)
+    assert cache.species == (1, 8, 79)
+    for index, frame in enumerate(mixed):
+        same_frame(cache[index], frame)
+        assert cache[index].source == cache.source(index) == frame.source
+        assert cache.composition(index) == frame.composition
+    assert [frame.source for frame in cache] == [frame.source for frame in mixed]
+    assert [len(frame) for frame in cache[1:4]] == [3, 3, 1]
+    assert cache[-1].source == mixed[-1].source
+    assert cache.atom_counts().tolist() == [3, 3, 3, 1, 3]
+    assert not cache.has("forces")
+    for index in (5, -6):
+        with pytest.raises(IndexError, match="of a cache of 5 frames"):
+            cache[index]
+    cache.verify()
+
+
+def test_frames_are_views_of_the_files(tmp_path, water):
+    cache = write_cache([water(i) for i in range(4)], tmp_path / "c")
+    frame = cache[2]
+    for name in ("numbers", "positions", "forces"):
+        assert np.shares_memory(getattr(frame, name), getattr(cache, name)), name
+        assert not getattr(frame, name).flags.writeable
+    np.testing.assert_array_equal(np.load(tmp_path / "c" / "positions.npy"), cache.positions)
+    assert cache.has("energy")
+    assert cache.has("forces")
+
+
+def test_the_fingerprint_is_of_the_content_alone(tmp_path, water):
+    frames = [water(i) for i in range(4)]
+    renamed = [water(i, source="elsewhere: frame 1") for i in range(4)]
+    changed = [*frames[:3], water(3, energy=1.0)]
+    marks = [write_cache(f, tmp_path / name).fingerprint for f, name in ((frames, "a"), (renamed, "b"), (changed, "c"))]
+    assert marks[0] == marks[1] != marks[2]
+
+
+def _sources(cache):
+    return [frame.source for frame in cache]
+
+
+def test_a_cache_travels_to_other_processes_as_its_path(tmp_path, water):
+    cache = write_cache([water(i) for i in range(50)], tmp_path / "c")
+    assert len(pickle.dumps(cache)) < 1000
+    with get_context("spawn").Pool(1) as pool:
+        assert pool.apply(_sources, (cache,)) == _sources(cache)
+
+
+def test_a_bad_frame_leaves_nothing_behind(tmp_path, water):
+    def frames():
+        yield water(0)
+        yield water(1, energy=float("nan"))
+
+    with pytest.raises(DataError, match="water: frame 1: energy is nan"):
+        write_cache(frames(), tmp_path / "c")
+    with pytest.raises(DataError, match="water: frame 0: no stress"):
+        write_cache([water(0)], tmp_path / "c", require=("stress",))
+    with pytest.raises(DataError, match="no frames"):
+        write_cache([], tmp_path / "c")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_cache_is_replaced_only_on_request_and_only_by_a_whole_one(tmp_path, water):
+    path = tmp_path / "c"
+    write_cache([water(0)], path)
+    with pytest.raises(DataError, match="exists already"):
+        write_cache([water(1)], path)
+    with pytest.raises(DataError, match="no frames"):
+        write_cache([], path, overwrite=True)
+    assert FrameCache.open(path)[0].source == "water: frame 0"
+    assert write_cache([water(1)], path, overwrite=True)[0].source == "water: frame 1"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["c"]
+    other = tmp_path / "letters"
+    other.mkdir()
+    (other / "dear.txt").write_text("do not lose me")
+    with pytest.raises(DataError, match="exists already"):
+        write_cache([water(0)], other, overwrite=True)
+    assert (other / "dear.txt").exists()
+
+
+def test_a_killed_conversion_leaves_no_cache(tmp_path):
+    script = textwrap.dedent(
+        """
+        import sys, numpy as np
+        from sdas.data import Frame, write_cache
+        def frames():
+            for i in range(10**9):
+                if i == 3000:
+                    print("going", flush=True)
+                yield Frame(np.array([8]), np.zeros((1, 3)), None, np.zeros(3, bool), 1.0, np.zeros((1, 3)), None, "x")
+        write_cache(frames(), sys.argv[1])
+        """
+    )
+    target = tmp_path / "c"
+    child = subprocess.Popen([sys.executable, "-c", script, str(target)], stdout=subprocess.PIPE)
+    assert child.stdout.readline() == b"going\n"
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    left = list(tmp_path.iterdir())
+    assert [entry.name.startswith(".c.partial-") for entry in left] == [True]
+    for path in (target, left[0]):
+        with pytest.raises(DataError, match=r"is not a frame cache: it has no meta\.json"):
+            FrameCache.open(path)
+
+
+@pytest.mark.parametrize("name", sorted(cache_files.COLUMNS))
+def test_truncated_missing_and_foreign_arrays_are_noticed(tmp_path, mixed, name):
+    path = tmp_path / "c"
+    write_cache(mixed, path)
+    file = path / f"{name}.npy"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    with pytest.raises(DataError, match=rf"damaged frame cache: {name}.npy has {len(whole) - 1} bytes instead of"):
+        FrameCache.open(path)
+    file.write_bytes(whole.replace(b"'descr'", b"'DESCR'"))
+    with pytest.raises(DataError, match=f"the header of {name}.npy disagrees"):
+        FrameCache.open(path)
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(DataError, match=rf"the content of {name}.npy changed|arrays do not fit together"):
+        FrameCache.open(path).verify()
+    file.unlink()
+    with pytest.raises(DataError, match=rf"{name}.npy is missing"):
+        FrameCache.open(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda m: m.update(version=99), "version 99, this release reads"),
+        (lambda m: m.update(format="other"), "format 'other'"),
+        (lambda m: m.pop("arrays"), "damaged or not of a frame cache"),
+        (lambda m: m["arrays"].pop("forces"), "lists arrays"),
+        (lambda m: m["arrays"]["forces"].update(sha256="0" * 64), "fingerprint does not match"),
+    ],
+)
+def test_a_wrong_manifest_is_noticed(tmp_path, mixed, change, complaint):
+    path = tmp_path / "c"
+    write_cache(mixed, path)
+    manifest = json.loads((path / "meta.json").read_text())
+    change(manifest)
+    (path / "meta.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match=complaint):
+        FrameCache.open(path)
+    (path / "meta.json").write_text("{")
+    with pytest.raises(DataError, match="damaged"):
+        FrameCache.open(path)
+
+
+def test_a_cache_is_a_source_like_any_other(tmp_path, mixed, same_frame):
+    write_cache(mixed, tmp_path / "c")
+    for a, b in zip(read_frames(tmp_path / "c", require=()), mixed, strict=True):
+        same_frame(a, b)
+
+
+def test_permissions_follow_the_umask(tmp_path, water):
+    before = os.umask(0o027)
+    try:
+        write_cache([water(0)], tmp_path / "c")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "c").stat().st_mode & 0o777 == 0o750
