@@ -131,7 +131,7 @@ def _derivative_matrices(lmax: int, normalization: str) -> torch.Tensor:
         generator = torch.Generator().manual_seed(0)
         points = torch.randn(4 * (lmax + 1) ** 2, 3, dtype=torch.float64, generator=generator)
         points = (points / points.norm(dim=-1, keepdim=True)).requires_grad_(True)
-        values = solid_harmonics(points, lmax, normalization) + 0 * points[:, :1]  # degree 0 alone does not depend on it
+        values = solid_harmonics(points, lmax, normalization) + 0 * points[:, :1]  # degree 0 does not depend on points
         slopes = torch.stack([torch.autograd.grad(v.sum(), points, retain_graph=True)[0] for v in values.T], 1)
     matrices = torch.linalg.lstsq(values.detach(), slopes.detach().flatten(1)).solution  # [n, (m, a)]
     matrices = matrices.unflatten(1, ((lmax + 1) ** 2, 3)).permute(2, 1, 0)
