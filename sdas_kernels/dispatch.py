@@ -90,6 +90,11 @@ def kernels(op: str, tensor: torch.Tensor) -> ModuleType:
     return _choose(op, tensor.device.type, tensor.dtype, _forced.get(op) or _forced.get(""))[1]
 
 
+def backends(op: str, device: str, dtype: torch.dtype) -> list[str]:
+    """Names of the backends that can run `op` here on such tensors, fastest first. Raises `KeyError` without the op."""
+    return [name for name in BACKENDS if name in _registry[op] and _registry[op][name].serves(device, dtype)[0]]
+
+
 def backend_name(op: str, device: str, dtype: torch.dtype) -> str:
     """Name of the backend that `kernels` chooses."""
     return _choose(op, device, dtype, _forced.get(op) or _forced.get(""))[0]

@@ -41,7 +41,7 @@ def edge_softmax_backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients by the six operands."""
     backward = kernels(_OP, query).backward
-    return _owned(backward(grad.contiguous(), query, key, sink, harmonics, radial, envelope, index))
+    return backward(grad.contiguous(), query, key, sink, harmonics, radial, envelope, index)
 
 
 @torch.library.custom_op("sdas_kernels::edge_softmax_double_backward", mutates_args=())
@@ -64,16 +64,10 @@ def edge_softmax_double_backward(
     """Gradients of the backward by grad and the six operands."""
     tangents = (grad_query, grad_key, grad_sink, grad_harmonics, grad_radial, grad_envelope)
     double_backward = kernels(_OP, query).double_backward
-    return _owned(
-        double_backward(
-            *(t.contiguous() for t in tangents),
-            grad.contiguous(), query, key, sink, harmonics, radial, envelope, index,
-        )
+    return double_backward(
+        *(t.contiguous() for t in tangents),
+        grad.contiguous(), query, key, sink, harmonics, radial, envelope, index,
     )  # fmt: skip
-
-
-def _owned(tensors: tuple[torch.Tensor, ...]) -> Any:
-    return tuple(t.contiguous() for t in tensors)
 
 
 @edge_softmax.register_fake

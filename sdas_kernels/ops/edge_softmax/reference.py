@@ -133,7 +133,11 @@ def _logit_backward(
     by_query = sum_to_receivers(grad[:, :, None] * target, index)
     by_key = sum_to_senders(grad[:, :, None] * of_edge[:, :, :channels], index)
     by_where = torch.bmm(grad[:, None, :], of_edge[:, :, channels:]).squeeze(1)
-    return by_query, by_key, by_where[:, :num_harmonics], by_where[:, num_harmonics:]
+    by_harmonics, by_radial = (
+        part.clone(memory_format=torch.contiguous_format)
+        for part in by_where.split([num_harmonics, radial.shape[1]], 1)
+    )  # an operator's results may not share memory
+    return by_query, by_key, by_harmonics, by_radial
 
 
 def _normalized(

@@ -1,0 +1,97 @@
+"""Shared by all tests: the seed, real reference data, and small systems of every kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from scipy.spatial.transform import Rotation
+
+from sdas_kernels.graph import NeighborGraph
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """Every test draws the same random numbers whichever tests ran before it."""
+    torch.manual_seed(0)
+    np.random.seed(0)
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder of real reference data; the test is skipped where it is absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"REAL DATA ABSENT: {SHARED_DATA} is not there, so nothing is tested against it")
+    return SHARED_DATA
+
+
+def ethanol() -> Atoms:
+    """A molecule, off its minimum."""
+    return Atoms(
+        "C2OH6",
+        [
+            [-0.04, 0.55, -0.27], [-1.27, -0.24, 0.11], [1.15, -0.31, 0.04], [0.02, 0.73, -1.35], [0.05, 1.51, 0.26],
+            [-1.35, -0.45, 1.20], [-2.18, 0.35, -0.13], [-1.20, -1.19, -0.42], [1.83, 0.22, 0.50],
+        ],
+    )  # fmt: skip
+
+
+def water_box() -> Atoms:
+    """A liquid: eight water molecules in a periodic box of 6.2 Å, each turned its own way."""
+    molecule = np.array([[0.0, 0.0, 0.0], [0.76, 0.59, 0.0], [-0.76, 0.59, 0.0]])
+    places = 3.1 * np.array(np.meshgrid(*[range(2)] * 3)).reshape(3, 8).T
+    turns = Rotation.random(8, rng=np.random.default_rng(5))
+    positions = np.concatenate([place + turn.apply(molecule) for place, turn in zip(places, turns, strict=True)])
+    return Atoms("OH2" * 8, positions, cell=[6.2] * 3, pbc=True)
+
+
+def small_cell() -> Atoms:
+    """A solid in a skewed cell shorter than the cutoff: atoms see images of themselves."""
+    cell = [[2.9, 0.0, 0.2], [0.7, 2.7, 0.0], [0.1, 0.4, 3.2]]
+    return Atoms("CO", scaled_positions=[[0.02, 0.05, 0.0], [0.47, 0.55, 0.4]], cell=cell, pbc=True)
+
+
+def slab() -> Atoms:
+    """Periodic along two directions, free along the third."""
+    positions = [[0.1, 0.0, 0.0], [1.4, 1.6, 0.3], [0.2, 1.5, 1.7], [1.5, 0.1, 1.9], [0.9, 0.8, 3.4]]
+    return Atoms("C2O2H", positions, cell=[[2.9, 0.2, 0.0], [0.3, 3.1, 0.0], [0.0, 0.0, 9.0]], pbc=[True, True, False])
+
+
+SYSTEMS: dict[str, Callable[[], Atoms]] = {
+    "molecule": ethanol,
+    "liquid": water_box,
+    "small cell": small_cell,
+    "slab": slab,
+    "one atom": lambda: Atoms("O", [[0.3, 0.1, -0.2]]),
+    "no edges": lambda: Atoms("OHC", [[0.0, 0.0, 0.0], [9.0, 0.0, 0.0], [0.0, 0.0, 20.0]]),
+}
+
+
+@pytest.fixture
+def systems() -> dict[str, Atoms]:
+    """One system of each kind, of hydrogen, carbon and oxygen only."""
+    return {name: make() for name, make in SYSTEMS.items()}
+
+
+@pytest.fixture(params=SYSTEMS)
+def atoms(request: pytest.FixtureRequest) -> Atoms:
+    """Each kind of system in turn."""
+    return SYSTEMS[request.param]()
+
+
+def graph_of(atoms: Atoms, cutoff: float = 4.0, dtype: torch.dtype = torch.float64) -> NeighborGraph:
+    """Its graph, float64 unless said."""
+    cell = atoms.cell.array if atoms.pbc.any() else None
+    return NeighborGraph.build(atoms.positions, atoms.numbers, cutoff, cell, atoms.pbc, dtype=dtype)
+
+
+@pytest.fixture
+def to_graph() -> Callable[..., NeighborGraph]:
+    """`to_graph(atoms, cutoff=4.0, dtype=torch.float64)`."""
+    return graph_of
