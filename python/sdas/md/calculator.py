@@ -14,8 +14,8 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from sdas.checkpoint import load_model
 from sdas.errors import SdasError
+from sdas.evaluate import load_run_model
 from sdas_kernels.graph import NeighborGraph
 
 
@@ -27,7 +27,7 @@ class SDASCalculator(Calculator):
     along all three axes. Neighbors are found anew whenever atoms move.
 
     Args:
-        model: an `sdas_kernels.nn.SDAS`, or a directory that `sdas.checkpoint.load_model` reads.
+        model: an `sdas_kernels.nn.SDAS`, or a run directory or model directory.
         dtype: torch.float64 (the default: no rounding noise in long runs) or torch.float32; the model is copied to it.
         device: such as "cpu" or "cuda"; by default where the model is.
     """
@@ -43,8 +43,9 @@ class SDASCalculator(Calculator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        module: Any = model if isinstance(model, torch.nn.Module) else load_model(model)
-        self.model = copy.deepcopy(module).to(device=device, dtype=dtype).eval().requires_grad_(False)
+        module = copy.deepcopy(model) if isinstance(model, torch.nn.Module) else load_run_model(model)
+        module = _in_dtype(module.to(device), dtype).eval().requires_grad_(False)
+        self.model: Any = module
         self.dtype = dtype
         self.device = next(self.model.parameters()).device
         self.species = sorted(int(number) for number in self.model.species)
@@ -95,3 +96,12 @@ class SDASCalculator(Calculator):
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy().astype(np.float64)
+
+
+def _in_dtype(module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    """The module with its weights in `dtype`; buffers that are kept in float64, as energy references are, stay so."""
+    weights = next(module.parameters()).dtype
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.dtype == weights:
+            tensor.data = tensor.data.to(dtype)
+    return module

@@ -102,6 +102,7 @@ def md_energy(log: dict[str, np.ndarray], n_atoms: int, conserved: bool) -> str:
             line = change[kept].mean() + drift.drift_mev_per_atom_per_ps * (t - t.mean())
             axes.plot(t, line, color=SECOND, label=f"{drift.drift_mev_per_atom_per_ps:+.3g} meV/atom/ps")
             axes.legend(loc="best")
+        axes.margins(y=0.2)
         axes.set(xlabel="time (ps)", ylabel="Δ total energy (meV/atom)")
         return to_svg(figure, "md-energy", "Total energy of the simulation over time")
 

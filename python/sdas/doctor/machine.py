@@ -1,0 +1,71 @@
+"""The machine as far as it matters for speed."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+SIMD_FLAGS = ("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve")
+
+
+def describe_machine() -> dict[str, Any]:
+    """cpu, cores_usable, cores_present, threads (of PyTorch), simd, memory_gib, gpus, system.
+
+    gpus lists name, memory_gib and capability of each; what cannot be found out is None.
+    """
+    return {
+        "cpu": _cpu_name(),
+        "cores_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores_present": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "simd": _simd(),
+        "memory_gib": _memory_gib(),
+        "gpus": _gpus(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _cpu_name() -> str | None:
+    return _cpuinfo("model name") or platform.processor() or None
+
+
+def _simd() -> list[str]:
+    flags = (_cpuinfo("flags") or _cpuinfo("Features") or "").split()
+    return [flag for flag in SIMD_FLAGS if flag in flags]
+
+
+def _cpuinfo(key: str) -> str | None:
+    """The value of the first line of /proc/cpuinfo with this key."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return None
+    values = (line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == key)
+    return next(values, None)
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _gpus() -> list[dict[str, Any]]:
+    if not torch.cuda.is_available():
+        return []
+    found = []
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        found.append(
+            {
+                "name": properties.name,
+                "memory_gib": round(properties.total_memory / 2**30, 1),
+                "capability": f"{properties.major}.{properties.minor}",
+            }
+        )
+    return found

@@ -1,0 +1,24 @@
+"""Find the model that a user means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from sdas.checkpoint import load_model
+from sdas.errors import SdasError
+
+DOCUMENT = "model.json"
+
+
+def load_run_model(path: str | Path, device: torch.device | str | None = None) -> torch.nn.Module:
+    """The model in a run directory, or in a model directory itself; on the CPU unless `device` says else.
+
+    Raises SdasError if there is neither, CheckpointError if the model cannot be read.
+    """
+    folder = Path(path)
+    for candidate in (folder, folder / "model"):
+        if (candidate / DOCUMENT).is_file():
+            return load_model(candidate, device or "cpu")
+    raise SdasError(f"{folder}: neither a run directory with a model nor a model directory ({DOCUMENT} is missing)")
