@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
+from sdas.config import load_config
 from sdas.data import Frame, read_frames
 from sdas.errors import SdasError
+from sdas.train import run_files
 
 
 def evaluate(
@@ -46,6 +48,10 @@ def evaluate(
 def _frames(model: Path, data: list[str] | None, units: str | None) -> tuple[Iterable[Frame], str]:
     """The frames that `--data` names, or the test frames of the run, and where they come from in words."""
     if data:
-        frames = [frame for path in data for frame in read_frames(path, units=units)]
-        return frames, ", ".join(data)
-    raise SdasError(f"{model}: say by --data on which labelled frames to evaluate")
+        return [frame for path in data for frame in read_frames(path, units=units)], ", ".join(data)
+    if not (model / run_files.CONFIG).is_file():
+        raise SdasError(f"{model} is not a run directory: name labelled frames with --data")
+    cache, split = run_files.open_data(load_config(model / run_files.CONFIG).data, model)
+    if len(split.test) == 0:
+        raise SdasError(f"{model}: the run kept no frames for tests: name labelled frames with --data")
+    return [cache[int(index)] for index in split.test], f"test frames of {model}"

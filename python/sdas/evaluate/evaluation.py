@@ -17,6 +17,7 @@ from tqdm import tqdm
 from sdas.data import Frame, check_frame
 from sdas.errors import SdasError
 from sdas.evaluate.metrics import Array, energy_metrics, force_metrics, force_metrics_by_element, stress_metrics
+from sdas.evaluate.model import species_of
 from sdas_kernels.graph import NeighborGraph
 
 
@@ -80,7 +81,7 @@ def evaluate(
     """
     if batch_size < 1:
         raise SdasError(f"batch size must be at least 1, got {batch_size}")
-    known = {int(number) for number in model.species}  # type: ignore[union-attr]
+    known = set(species_of(model))
     require = ("energy", "forces", "stress") if stress else ("energy", "forces")
     total = len(frames) if isinstance(frames, Sequence) else None
     done: list[Frame] = []

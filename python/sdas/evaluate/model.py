@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,3 +23,8 @@ def load_run_model(path: str | Path, device: torch.device | str | None = None) -
         if (candidate / DOCUMENT).is_file():
             return load_model(candidate, device or "cpu")
     raise SdasError(f"{folder}: neither a run directory with a model nor a model directory ({DOCUMENT} is missing)")
+
+
+def species_of(model: Any) -> list[int]:
+    """Sorted atomic numbers that a model knows."""
+    return sorted(int(number) for number in model.species)

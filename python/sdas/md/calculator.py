@@ -15,7 +15,7 @@ from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from sdas.errors import SdasError
-from sdas.evaluate import load_run_model
+from sdas.evaluate import load_run_model, species_of
 from sdas_kernels.graph import NeighborGraph
 
 
@@ -44,11 +44,10 @@ class SDASCalculator(Calculator):
     ) -> None:
         super().__init__(**kwargs)
         module = copy.deepcopy(model) if isinstance(model, torch.nn.Module) else load_run_model(model)
-        module = _in_dtype(module.to(device), dtype).eval().requires_grad_(False)
-        self.model: Any = module
+        self.model: Any = _in_dtype(module.to(device), dtype).eval().requires_grad_(False)
         self.dtype = dtype
         self.device = next(self.model.parameters()).device
-        self.species = sorted(int(number) for number in self.model.species)
+        self.species = species_of(self.model)
         self.graph: NeighborGraph | None = None
 
     def calculate(

@@ -1,0 +1,120 @@
+"""`sdas demo`: the whole way from data to dynamics, on the ethanol frames that come with the package.
+
+950 frames train and 50 validate out of rMD17's train_01, all 1000 of test_01 test: the split of published tables.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sdas.config import Config, load_config, parse_config
+from sdas.errors import SdasError
+
+N_TRAIN, N_VALIDATION = 950, 50
+MD_STEPS, MD_TIMESTEP_FS, MD_TEMPERATURE_K = 2000, 0.5, 300.0
+TEST_FRAMES_PER_CALL = 50
+
+MODEL = {"channels": 32, "heads": 32, "lmax": 2, "layers": 2, "cutoff": 5.0}
+RECIPE = {"batch_size": 8, "learning_rate": 1e-2, "ema_decay": 0.995, "validate_every": 100, "checkpoint_every": 500}
+PATIENT_RECIPE = {**RECIPE, "learning_rate": 5e-3, "ema_decay": 0.999, "validate_every": 500}
+PATIENT_FROM_MINUTES = 10.0
+"""From this wall time on the smaller learning rate is worth its slower start."""
+
+
+def demo(
+    minutes: Annotated[float, typer.Option(help="Wall time of the training, minutes.")] = 5.0,
+    out: Annotated[Path, typer.Option(help="Run directory.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="Seed of weights, of the order of frames, and of velocities.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one.")] = "auto",
+    md_steps: Annotated[int, typer.Option(help="Steps of 0.5 fs of the simulation at constant energy.")] = MD_STEPS,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Remove the run that is there and begin anew.")] = False,
+) -> None:
+    """Train on the shipped ethanol frames, test, run dynamics, and write a report.
+
+    An interrupted demo goes on where it stopped; a finished one is only evaluated and reported again.
+    """
+    from sdas.data import read_frames, sample
+    from sdas.evaluate import evaluate, load_run_model, save_evaluation
+    from sdas.md import MDSettings, SDASCalculator, simulate
+    from sdas.report import write_report
+
+    train_file, test_file = sample("ethanol")
+    config = demo_config(minutes, out, seed, device, train_file)
+    if fresh:
+        _remove_run(out)
+    typer.echo(f"1/4 training for {minutes:g} min on {N_TRAIN} frames of ethanol, in {out}")
+    summary = _train(config)
+
+    typer.echo("2/4 testing on 1000 frames")
+    model = load_run_model(out)
+    frames = list(read_frames(test_file))
+    result = evaluate(model, frames, TEST_FRAMES_PER_CALL, progress=True)
+    save_evaluation(result, out, model=str(out), data=str(test_file))
+
+    typer.echo(f"3/4 dynamics at constant energy, {md_steps * MD_TIMESTEP_FS / 1000:g} ps from {MD_TEMPERATURE_K:g} K")
+    settings = MDSettings(steps=md_steps, timestep_fs=MD_TIMESTEP_FS, temperature_k=MD_TEMPERATURE_K, seed=seed)
+    dynamics = simulate(to_atoms(frames[0]), SDASCalculator(model), settings, out / "md", fresh=True, progress=True)
+
+    typer.echo("4/4 report")
+    command = f"sdas demo --minutes {minutes:g} --out {out} --seed {seed}"
+    page = write_report(out, reproduce=[command])
+    numbers = result.metrics
+    typer.echo(
+        f"\nforce MAE     {numbers['force_mae_mev_per_ang']:.2f} meV/Å\n"
+        f"energy MAE    {numbers['energy_mae_mev']:.2f} meV\n"
+        f"training      {summary['steps']} steps, {summary['wall_s']:.0f} s, {summary['train_flops']:.3g} FLOPs"
+    )
+    if dynamics.drift is not None:
+        typer.echo(f"energy drift  {dynamics.drift.drift_mev_per_atom_per_ps:+.3f} meV/atom/ps")
+    typer.echo(f"report        {page}")
+
+
+def demo_config(minutes: float, out: Path, seed: int, device: str, data: Path) -> Config:
+    """The training configuration of the demo."""
+    recipe = PATIENT_RECIPE if minutes >= PATIENT_FROM_MINUTES else RECIPE
+    split = {"method": "random", "sizes": [N_TRAIN, N_VALIDATION, 0], "seed": 0}
+    content: dict[str, Any] = {
+        "run_dir": str(out),
+        "data": {"path": str(data), "split": split},
+        "model": dict(MODEL),
+        "train": {**recipe, "minutes": minutes, "seed": seed, "device": device},
+    }
+    return parse_config(content, "sdas demo")
+
+
+def to_atoms(frame: Any) -> Any:
+    """A frame as `ase.Atoms`, without its labels."""
+    from ase import Atoms
+
+    return Atoms(numbers=frame.numbers, positions=frame.positions, cell=frame.cell, pbc=frame.pbc)
+
+
+def _train(config: Config) -> dict[str, Any]:
+    """Train, go on with an interrupted run, or find that a run of the same settings has finished."""
+    from sdas.train import run_files, train
+
+    folder = Path(config.run_dir)
+    resume = (folder / run_files.CONFIG).is_file()
+    if resume and _physics(load_config(folder / run_files.CONFIG)) != _physics(config):
+        raise SdasError(f"{folder} holds a run with other settings: add --fresh to replace it, or choose another --out")
+    result = train(config, resume=resume)
+    if result.summary.get("status") != "complete":
+        raise SdasError(f"the training was interrupted; the same command goes on from {folder}")
+    return result.summary
+
+
+def _physics(config: Config) -> dict[str, Any]:
+    """What makes two runs the same."""
+    return {"data": config.data.split, "model": config.model, "train": config.train}
+
+
+def _remove_run(folder: Path) -> None:
+    """Remove a run directory; anything else that has the name stays, and is an error."""
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (folder / "config.yaml").is_file():
+            raise SdasError(f"{folder} is not a run directory: it is left alone, choose another --out")
+        shutil.rmtree(folder)
