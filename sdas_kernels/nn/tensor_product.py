@@ -127,7 +127,7 @@ class TensorProduct(nn.Module):
         y = y.expand(*leading, y.shape[-1]).reshape(-1, y.shape[-1])
         if w.ndim > 1:
             w = w.expand(*leading, w.shape[-1]).reshape(-1, w.shape[-1])
-        return tensor_product(x, y, w, self.spec).reshape(*leading, self.spec.irreps_out.dim)
+        return tensor_product(x, y, w, self.spec).reshape(*leading, self.spec.dims[2])
 
     def weight_views(
         self, weight: torch.Tensor | Sequence[torch.Tensor] | None = None, yield_instruction: bool = False

@@ -46,18 +46,18 @@ def tensor_product(
         spec = TensorProductSpec.parse(spec)
     if not isinstance(spec, TensorProductSpec):
         raise TypeError(f"tensor_product: spec must be a TensorProductSpec or its string, got {type(spec).__name__}")
-    numel = spec.weight_numel
+    numel, (dim1, dim2, _) = spec.weight_numel, spec.dims
     if weight is None:
         if numel:
             raise ValueError(f"tensor_product: weight must be [{numel}] or [B, {numel}], got None")
         check_floating("tensor_product", x=x, y=y)
         weight = x.new_empty(0)
     check_floating("tensor_product", x=x, y=y, weight=weight)
-    if x.ndim != 2 or x.shape[1] != spec.irreps_in1.dim:
-        raise ValueError(f"tensor_product: x must be [B, {spec.irreps_in1.dim}], got {list(x.shape)}")
+    if x.ndim != 2 or x.shape[1] != dim1:
+        raise ValueError(f"tensor_product: x must be [B, {dim1}], got {list(x.shape)}")
     batch = x.shape[0]
-    if y.ndim != 2 or y.shape[1] != spec.irreps_in2.dim or y.shape[0] != batch:
-        raise ValueError(f"tensor_product: y must be [{batch}, {spec.irreps_in2.dim}], got {list(y.shape)}")
+    if y.ndim != 2 or y.shape[1] != dim2 or y.shape[0] != batch:
+        raise ValueError(f"tensor_product: y must be [{batch}, {dim2}], got {list(y.shape)}")
     if weight.ndim not in (1, 2) or weight.shape[-1] != numel or (weight.ndim == 2 and weight.shape[0] != batch):
         raise ValueError(f"tensor_product: weight must be [{numel}] or [{batch}, {numel}], got {list(weight.shape)}")
-    return autograd.tensor_product(x.contiguous(), y.contiguous(), weight.contiguous(), str(spec))
+    return autograd.tensor_product(x.contiguous(), y.contiguous(), weight.contiguous(), spec.text)

@@ -46,7 +46,7 @@ def tensor_product_double_backward(
 
 @tensor_product.register_fake
 def _(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, spec: str) -> torch.Tensor:
-    return x.new_empty(x.shape[0], TensorProductSpec.parse(spec).irreps_out.dim)
+    return x.new_empty(x.shape[0], TensorProductSpec.parse(spec).dims[2])
 
 
 def _like(operands: Sequence[torch.Tensor], needs: Sequence[bool]) -> list[torch.Tensor]:

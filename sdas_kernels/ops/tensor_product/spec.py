@@ -7,10 +7,13 @@ export and pickling. `parse` is cached, so a program pays for each specification
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from itertools import accumulate, pairwise
 from math import prod
 from typing import NamedTuple
+
+import torch
 
 from sdas_kernels.clebsch_gordan import LMAX
 from sdas_kernels.irreps import Irrep, Irreps
@@ -78,6 +81,15 @@ class TensorProductSpec:
     irreps_out: Irreps
     instructions: tuple[Instruction, ...]
 
+    # Made once, and not by properties: a compiler reads plain attributes only.
+    dims: tuple[int, int, int] = field(init=False, repr=False, compare=False)  # components of in1, in2, out
+    slices_in1: list[slice] = field(init=False, repr=False, compare=False)  # where the entries of each side lie
+    slices_in2: list[slice] = field(init=False, repr=False, compare=False)
+    slices_out: list[slice] = field(init=False, repr=False, compare=False)
+    weight_slices: list[slice | None] = field(init=False, repr=False, compare=False)  # None: the path has no weight
+    weight_numel: int = field(init=False, repr=False, compare=False)  # length of the flat weight
+    text: str = field(init=False, repr=False, compare=False)  # what `str` gives
+
     @classmethod
     def of(
         cls,
@@ -99,6 +111,7 @@ class TensorProductSpec:
         return cls(irreps_in1, irreps_in2, irreps_out, tuple(instructions))
 
     @staticmethod
+    @torch.compiler.assume_constant_result  # a compiler looks at the result, not at how it was parsed
     def parse(text: str) -> TensorProductSpec:
         """The specification that `str` gave."""
         return _parse(text)
@@ -118,40 +131,30 @@ class TensorProductSpec:
                 raise ValueError(f"{name} needs a weight")
             if not path.has_weight and path.connection_mode == "uuw" and m3 != 1:
                 raise ValueError(f"{name} without a weight needs an output of multiplicity 1")
+        numels = [prod(path.path_shape) if path.has_weight else 0 for path in self.instructions]
+        stops = list(accumulate(numels, initial=0))
+        rows = "|".join(
+            f"{p.i_in1},{p.i_in2},{p.i_out},{p.connection_mode},{int(p.has_weight)},{p.path_weight!r}"
+            for p in self.instructions
+        )
+        derived = {
+            "dims": (self.irreps_in1.dim, self.irreps_in2.dim, self.irreps_out.dim),
+            "slices_in1": self.irreps_in1.slices(),
+            "slices_in2": self.irreps_in2.slices(),
+            "slices_out": self.irreps_out.slices(),
+            "weight_slices": [
+                slice(*ends) if path.has_weight else None
+                for path, ends in zip(self.instructions, pairwise(stops), strict=True)
+            ],
+            "weight_numel": stops[-1],
+            "text": f"{self.irreps_in1};{self.irreps_in2};{self.irreps_out};{rows}",
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
 
     def entries(self, path: Instruction) -> tuple[tuple[int, Irrep], tuple[int, Irrep], tuple[int, Irrep]]:
         """Multiplicity and irrep of a path's two inputs and of its output."""
         return self.irreps_in1[path.i_in1], self.irreps_in2[path.i_in2], self.irreps_out[path.i_out]
-
-    @cached_property
-    def slices_in1(self) -> list[slice]:
-        """Where each entry of the first input lies."""
-        return self.irreps_in1.slices()
-
-    @cached_property
-    def slices_in2(self) -> list[slice]:
-        """Where each entry of the second input lies."""
-        return self.irreps_in2.slices()
-
-    @cached_property
-    def slices_out(self) -> list[slice]:
-        """Where each entry of the output lies."""
-        return self.irreps_out.slices()
-
-    @cached_property
-    def weight_slices(self) -> tuple[slice | None, ...]:
-        """Where each path's weight lies in the flat weight, None for a path that has none."""
-        slices: list[slice | None] = []
-        start = 0
-        for path in self.instructions:
-            slices.append(slice(start, start + prod(path.path_shape)) if path.has_weight else None)
-            start += prod(path.path_shape) if path.has_weight else 0
-        return tuple(slices)
-
-    @cached_property
-    def weight_numel(self) -> int:
-        """Length of the flat weight."""
-        return sum(prod(path.path_shape) for path in self.instructions if path.has_weight)
 
     @cached_property
     def weighted(self) -> TensorProductSpec:
@@ -159,16 +162,8 @@ class TensorProductSpec:
         paths = tuple(path for path in self.instructions if path.has_weight)
         return TensorProductSpec(self.irreps_in1, self.irreps_in2, self.irreps_out, paths)
 
-    @cached_property
-    def _text(self) -> str:
-        paths = "|".join(
-            f"{p.i_in1},{p.i_in2},{p.i_out},{p.connection_mode},{int(p.has_weight)},{p.path_weight!r}"
-            for p in self.instructions
-        )
-        return f"{self.irreps_in1};{self.irreps_in2};{self.irreps_out};{paths}"
-
     def __str__(self) -> str:
-        return self._text
+        return self.text
 
 
 @lru_cache(maxsize=4096)
