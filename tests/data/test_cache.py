@@ -112,7 +112,7 @@ def test_an_existing_cache_is_replaced_only_on_request_and_only_by_a_whole_one(t
     assert (other / "dear.txt").exists()
 
 
-def test_a_killed_conversion_leaves_no_cache(tmp_path):
+def test_a_killed_conversion_leaves_no_cache(tmp_path, water):
     script = textwrap.dedent(
         """
         import sys, numpy as np
@@ -136,6 +136,21 @@ def test_a_killed_conversion_leaves_no_cache(tmp_path):
     for path in (target, left[0]):
         with pytest.raises(DataError, match=r"is not a frame cache: it has no meta\.json"):
             FrameCache.open(path)
+    write_cache([water(0)], target)
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_conversion_under_way_is_left_alone_by_another(tmp_path, water):
+    def frames():
+        yield water(0)
+        assert len(list(tmp_path.iterdir())) == 1
+        write_cache([water(1)], tmp_path / "c")
+        yield water(2)
+
+    with pytest.raises(DataError, match="exists already"):
+        write_cache(frames(), tmp_path / "c")
+    assert [frame.source for frame in FrameCache.open(tmp_path / "c")] == ["water: frame 1"]
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize("name", sorted(cache_files.COLUMNS))

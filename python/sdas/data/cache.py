@@ -1,7 +1,8 @@
 """The frame cache: labelled structures of any size as memory-mapped arrays, made in one pass over a stream.
 
 A cache is a directory of .npy arrays and a ``meta.json``. It is written beside its final place and renamed there when
-complete and on disk: a conversion that is killed leaves at most a directory named ``.NAME.partial-…``, never a cache.
+complete and on disk: a conversion that is killed leaves at most a directory named ``.NAME.partial-…``, never a cache,
+and the next conversion to the same place removes it.
 """
 
 from __future__ import annotations
@@ -147,18 +148,26 @@ def write_cache(
     Raises :class:`DataError` for zero frames.
     """
     target = Path(os.path.abspath(path))
-    if target.exists() and not (overwrite and (target / cache_files.MANIFEST).is_file()):
-        raise DataError(f"{target} exists already; choose another place, or overwrite=True (--overwrite) for a cache")
+    _check_place(target, overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
+    prefix = f".{target.name}.partial-"
+    cache_files.remove_abandoned(target.parent, prefix)
+    partial = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
     try:
-        _write_columns(frames, partial, require)
-        os.chmod(partial, 0o777 & ~_umask())
-        _put_in_place(partial, target)
+        with cache_files.locked(partial):
+            _write_columns(frames, partial, require)
+            os.chmod(partial, 0o777 & ~_umask())
+            _check_place(target, overwrite)
+            _put_in_place(partial, target)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return FrameCache.open(target)
+
+
+def _check_place(target: Path, overwrite: bool) -> None:
+    if target.exists() and not (overwrite and (target / cache_files.MANIFEST).is_file()):
+        raise DataError(f"{target} exists already; choose another place, or overwrite=True (--overwrite) for a cache")
 
 
 def _write_columns(frames: Iterable[Frame], folder: Path, require: Sequence[str]) -> None:
