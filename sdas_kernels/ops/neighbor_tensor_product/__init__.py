@@ -14,6 +14,7 @@ import math
 
 import torch
 
+from sdas_kernels import native
 from sdas_kernels.dispatch import Backend, register
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
 from sdas_kernels.ops.checks import check_floating, check_graph, check_shapes
@@ -21,6 +22,9 @@ from sdas_kernels.ops.neighbor_tensor_product import autograd
 from sdas_kernels.paths import Paths
 
 register(Backend("neighbor_tensor_product", "reference", f"{__name__}.reference"))
+register(
+    Backend("neighbor_tensor_product", "cpp", f"{__name__}.cpp", ("cpu",), (torch.float32, torch.float64), native.available)
+)
 
 
 def neighbor_tensor_product(
@@ -91,7 +95,10 @@ def sum_paths(z: torch.Tensor, path_weight: torch.Tensor, paths: Paths) -> torch
             f"got {list(path_weight.shape)}"
         )
     weights = path_weight.split(paths.counts)
-    blocks = [z[:, rows].unflatten(1, (-1, len(w))) for rows, w in zip(paths.row_slices(), weights, strict=True)]
+    blocks = [
+        z[:, rows].unflatten(1, (2 * l3 + 1, count))
+        for l3, (rows, count) in enumerate(zip(paths.row_slices(), paths.counts, strict=True))
+    ]
     return torch.cat([(block * w).sum(2) for block, w in zip(blocks, weights, strict=True)], 1)
 
 
