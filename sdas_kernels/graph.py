@@ -104,7 +104,7 @@ class NeighborGraph:
             dtype = dtype or (positions.dtype if positions.is_floating_point() else None)
             device = device or positions.device
         dtype = dtype or torch.get_default_dtype()
-        r, z = _as_array(positions, np.float64), _as_array(numbers, np.int64)
+        r, z = _as_array(positions, np.float64), _whole_numbers(numbers)
         _check_atoms(r, z, cutoff)
         box, periodic = _check_cell(cell, pbc)
         receivers, senders, shifts = _find_pairs(r, box, periodic, float(cutoff))
@@ -249,6 +249,14 @@ def _as_array(value: Any, dtype: type) -> np.ndarray:
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
     return np.ascontiguousarray(value, dtype=dtype)
+
+
+def _whole_numbers(numbers: Any) -> np.ndarray:
+    z = np.asarray(numbers.detach().cpu() if isinstance(numbers, torch.Tensor) else numbers, dtype=np.float64)
+    fractions = z[z != np.round(z)]
+    if len(fractions):
+        raise ValueError(f"NeighborGraph: numbers must be whole, got {fractions[0]:g}")
+    return z.astype(np.int64)
 
 
 def _check_atoms(r: np.ndarray, z: np.ndarray, cutoff: float) -> None:

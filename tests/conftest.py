@@ -20,7 +20,6 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 def _seed() -> None:
     """Every test draws the same random numbers whichever tests ran before it."""
     torch.manual_seed(0)
-    np.random.seed(0)
 
 
 @pytest.fixture
