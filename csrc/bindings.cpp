@@ -3,7 +3,10 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
+#include <string>
+#include <type_traits>
 
+#include "sdas/neighbor_tensor_product.h"
 #include "sdas/spherical_harmonics.h"
 
 namespace {
@@ -41,6 +44,63 @@ void spherical_harmonics_double_backward(Address grad_grad, Address grad, Addres
         threads);
 }
 
+// Sizes and addresses by the names of the struct's members; an address that is not given is null.
+template <class T>
+sdas::NeighborTensorProduct<T> neighbor_tensor_product(const py::dict& members) {
+    const auto size = [&](const char* name) { return members[name].cast<std::int64_t>(); };
+    const auto address = [&](auto*& pointer, const char* name) {
+        using Pointer = std::remove_reference_t<decltype(pointer)>;
+        pointer = members.contains(name) ? reinterpret_cast<Pointer>(members[name].cast<Address>()) : nullptr;
+    };
+    sdas::NeighborTensorProduct<T> job{};
+    job.nodes = size("nodes");
+    job.edges = size("edges");
+    job.lmax = static_cast<int>(size("lmax"));
+    job.m1 = static_cast<int>(size("m1"));
+    job.rows = static_cast<int>(size("rows"));
+    job.channels = static_cast<int>(size("channels"));
+    job.heads = static_cast<int>(size("heads"));
+    address(job.receivers, "receivers");
+    address(job.senders, "senders");
+    address(job.row_ptr, "row_ptr");
+    address(job.sender_order, "sender_order");
+    address(job.sender_ptr, "sender_ptr");
+    address(job.row_start, "row_start");
+    address(job.row_pair, "row_pair");
+    address(job.row_coefficient, "row_coefficient");
+    address(job.pair_start, "pair_start");
+    address(job.pair_row, "pair_row");
+    address(job.pair_coefficient, "pair_coefficient");
+    address(job.weight, "weight");
+    address(job.weight_step, "weight_step");
+    address(job.harmonics, "harmonics");
+    address(job.harmonics_step, "harmonics_step");
+    address(job.value, "value");
+    address(job.value_step, "value_step");
+    address(job.z, "z");
+    address(job.out_z, "out_z");
+    address(job.out_value, "out_value");
+    address(job.out_weight, "out_weight");
+    address(job.out_weight_step, "out_weight_step");
+    address(job.out_harmonics, "out_harmonics");
+    return job;
+}
+
+template <class T>
+void def_neighbor_tensor_product(py::module_& module, const std::string& dtype) {
+    using Run = void (*)(const sdas::NeighborTensorProduct<T>&, int);
+    const auto def = [&](const std::string& name, Run run) {
+        module.def(("neighbor_tensor_product_" + name + "_" + dtype).c_str(), [run](const py::dict& members, int threads) {
+            const auto job = neighbor_tensor_product<T>(members);
+            const py::gil_scoped_release release;
+            run(job, threads);
+        });
+    };
+    def("tiles", &sdas::neighbor_tensor_product_tiles<T>);
+    def("edge_dot", &sdas::neighbor_tensor_product_edge_dot<T>);
+    def("to_senders", &sdas::neighbor_tensor_product_to_senders<T>);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
@@ -54,4 +114,7 @@ PYBIND11_MODULE(_native, module) {
     module.def("spherical_harmonics_backward_float64", &spherical_harmonics_backward<double>, release);
     module.def("spherical_harmonics_double_backward_float32", &spherical_harmonics_double_backward<float>, release);
     module.def("spherical_harmonics_double_backward_float64", &spherical_harmonics_double_backward<double>, release);
+    module.attr("neighbor_tensor_product_max_degree") = sdas::neighbor_tensor_product_max_degree;
+    def_neighbor_tensor_product<float>(module, "float32");
+    def_neighbor_tensor_product<double>(module, "float64");
 }

@@ -60,3 +60,13 @@ inline Simd simd() {
 }
 
 }  // namespace sdas
+
+// Address of a kernel in the namespace of the chosen level.
+#if defined(__x86_64__)
+#define SDAS_SELECT(operator_name, T)                                       \
+    (simd() == Simd::avx512 ? &avx512::operator_name<T>                     \
+     : simd() == Simd::avx2 ? &avx2::operator_name<T>                       \
+                            : &baseline::operator_name<T>)
+#else
+#define SDAS_SELECT(operator_name, T) (&baseline::operator_name<T>)
+#endif

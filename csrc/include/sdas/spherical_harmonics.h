@@ -45,16 +45,7 @@ SDAS_DECLARE_SPHERICAL_HARMONICS(avx512)
 #endif
 #undef SDAS_DECLARE_SPHERICAL_HARMONICS
 
-// Runs the kernel of the chosen SIMD level on `threads` threads; `operator_name` is one of those above.
-#if defined(__x86_64__)
-#define SDAS_SELECT(operator_name, T)                                       \
-    (simd() == Simd::avx512 ? &avx512::operator_name<T>                     \
-     : simd() == Simd::avx2 ? &avx2::operator_name<T>                       \
-                            : &baseline::operator_name<T>)
-#else
-#define SDAS_SELECT(operator_name, T) (&baseline::operator_name<T>)
-#endif
-
+// Runs a kernel on `threads` threads.
 template <class T>
 void run(void (*kernel)(const SphericalHarmonics<T>&, std::int64_t, std::int64_t), const SphericalHarmonics<T>& job,
          int threads) {

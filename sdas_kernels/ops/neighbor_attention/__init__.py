@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import torch
 
+from sdas_kernels import native
 from sdas_kernels.dispatch import Backend, register
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
 from sdas_kernels.ops.checks import check_floating, check_graph, check_shapes
@@ -17,6 +18,9 @@ from sdas_kernels.ops.neighbor_attention import autograd
 from sdas_kernels.ops.neighbor_tensor_product import paths_of, sum_paths
 
 register(Backend("neighbor_attention", "reference", f"{__name__}.reference"))
+register(
+    Backend("neighbor_attention", "cpp", f"{__name__}.cpp", ("cpu",), (torch.float32, torch.float64), native.available)
+)
 
 
 def neighbor_attention(

@@ -1,0 +1,260 @@
+// Kernels of the neighbor tensor product: tiles, edge dot, to senders.
+//
+// A vector register holds width<T> channels; a block of so many channels of one node is worked on at a time. The
+// tile [m1, M2] of a block stays in the first-level cache and its accumulators in registers while the edges of a
+// chunk pass by, a few rows m1 at a time, so that each loaded harmonic serves several multiply-adds.
+#include "sdas/neighbor_tensor_product.h"
+
+#include <vector>
+
+#include "sdas/channel_block.h"
+
+namespace sdas::SDAS_SIMD {
+namespace {
+
+constexpr int chunk = 32;  // edges whose weighted harmonics are kept at a time
+
+// Rows of the tile whose accumulators fit in the registers together with what they need.
+template <int M2>
+constexpr int rows_in_registers = std::max(1, (SDAS_VECTOR_BYTES == 64 ? 27 : 12) / M2);
+
+template <int L>
+constexpr int orders = (L + 1) * (L + 1);
+
+// The degree l of each order m2.
+template <class Body>
+SDAS_INLINE void for_degrees(int lmax, const Body& body) {
+    for (int l = 0, m = 0; l <= lmax; ++l) {
+        for (; m < (l + 1) * (l + 1); ++m) body(l, m);
+    }
+}
+
+// Weights of one edge for a block of channels, a vector per degree.
+template <int L, class T, class Block>
+SDAS_INLINE void load_weights(Vector<T>* w, const T* weight, std::int64_t edge, const NeighborTensorProduct<T>& job,
+                              Block block) {
+    for (int l = 0; l <= L; ++l) w[l] = block.spread(weight + (edge * (L + 1) + l) * job.heads, job);
+}
+
+// B_e[m2] = weight Y, or its derivative along the steps.
+template <int L, class T, class Block>
+SDAS_INLINE void weighted_harmonics(Vector<T>* b, std::int64_t edge, const NeighborTensorProduct<T>& job, Block block,
+                                    bool step) {
+    Vector<T> w[L + 1];
+    load_weights<L, T>(w, job.weight, edge, job, block);
+    const T* y = job.harmonics + edge * orders<L>;
+    if (!step) {
+        for_degrees(L, [&](int l, int m) { b[m] = w[l] * y[m]; });
+        return;
+    }
+    Vector<T> w_step[L + 1];
+    load_weights<L, T>(w_step, job.weight_step, edge, job, block);
+    const T* y_step = job.harmonics_step + edge * orders<L>;
+    for_degrees(L, [&](int l, int m) { b[m] = w_step[l] * y[m] + w[l] * y_step[m]; });
+}
+
+// tile[m1 .. m1+G, :] += Σ over `count` edges of v_j[m1] B_e.
+template <int G, int M2, class T, class Block>
+SDAS_INLINE void accumulate(Vector<T>* tile, const Vector<T>* b, const T* const* value, int count, int channels,
+                            Block block) {
+    Vector<T> sum[G][M2];
+    for (int g = 0; g < G; ++g) {
+        for (int m = 0; m < M2; ++m) sum[g][m] = tile[g * M2 + m];
+    }
+    for (int e = 0; e < count; ++e, b += M2) {
+        Vector<T> v[G];
+        for (int g = 0; g < G; ++g) v[g] = block.load(value[e] + g * channels);
+        for (int m = 0; m < M2; ++m) {
+            for (int g = 0; g < G; ++g) sum[g][m] += v[g] * b[m];
+        }
+    }
+    for (int g = 0; g < G; ++g) {
+        for (int m = 0; m < M2; ++m) tile[g * M2 + m] = sum[g][m];
+    }
+}
+
+// Adds v_j ⊗ B_e of the edges [first, last) to the tile.
+template <int L, class T, class Block>
+SDAS_INLINE void add_edges(Vector<T>* tile, const T* value, std::int64_t first, std::int64_t last, bool step,
+                           const NeighborTensorProduct<T>& job, Block block) {
+    constexpr int M2 = orders<L>, G = rows_in_registers<M2>;
+    Vector<T> b[chunk * M2];
+    const T* sent[chunk];
+    for (std::int64_t start = first; start < last; start += chunk) {
+        const int count = static_cast<int>(std::min<std::int64_t>(chunk, last - start));
+        for (int e = 0; e < count; ++e) {
+            weighted_harmonics<L, T>(b + e * M2, start + e, job, block, step);
+            sent[e] = value + job.senders[start + e] * job.m1 * job.channels + block.first;
+        }
+        int m1 = 0;
+        const auto advance = [&](int by) {
+            m1 += by;
+            for (int e = 0; e < count; ++e) sent[e] += by * job.channels;
+        };
+        for (; m1 + G <= job.m1; advance(G)) {
+            accumulate<G, M2, T>(tile + m1 * M2, b, sent, count, job.channels, block);
+        }
+        for (; m1 < job.m1; advance(1)) accumulate<1, M2, T>(tile + m1 * M2, b, sent, count, job.channels, block);
+    }
+}
+
+template <int L, class T>
+void tiles(const NeighborTensorProduct<T>& job, std::int64_t begin, std::int64_t end) {
+    std::vector<Vector<T>> tile(job.m1 * orders<L>);
+    for (std::int64_t i = begin; i < end; ++i) {
+        const std::int64_t first = job.row_ptr[i], last = job.row_ptr[i + 1];
+        for_channel_blocks<T>(job.channels, [&](auto block) {
+            std::fill(tile.begin(), tile.end(), Vector<T>{});
+            add_edges<L, T>(tile.data(), job.value, first, last, job.weight_step != nullptr, job, block);
+            if (job.value_step) add_edges<L, T>(tile.data(), job.value_step, first, last, false, job, block);
+            T* out = job.out_z + i * job.rows * job.channels + block.first;
+            for (int r = 0; r < job.rows; ++r) {
+                Vector<T> sum{};
+                for (int q = job.row_start[r]; q < job.row_start[r + 1]; ++q) {
+                    sum += job.row_coefficient[q] * tile[job.row_pair[q]];
+                }
+                block.store(out + r * job.channels, sum);
+            }
+        });
+    }
+}
+
+// couplingᵀ · z_i for a block of channels: tile [m1, M2].
+template <class T, class Block>
+SDAS_INLINE void uncouple(Vector<T>* tile, const T* z, const NeighborTensorProduct<T>& job, int pairs, Block block) {
+    for (int p = 0; p < pairs; ++p) {
+        Vector<T> sum{};
+        for (int q = job.pair_start[p]; q < job.pair_start[p + 1]; ++q) {
+            sum += job.pair_coefficient[q] * block.load(z + job.pair_row[q] * job.channels);
+        }
+        tile[p] = sum;
+    }
+}
+
+// Σ_m1 tile[m1, m2] v[m1].
+template <int M2, class T, class Block>
+SDAS_INLINE void dot(Vector<T>* d, const Vector<T>* tile, const T* v, const NeighborTensorProduct<T>& job,
+                     Block block) {
+    Vector<T> sum[M2] = {};
+    for (int m1 = 0; m1 < job.m1; ++m1) {
+        const Vector<T> x = block.load(v + m1 * job.channels);
+        for (int m = 0; m < M2; ++m) sum[m] += tile[m1 * M2 + m] * x;
+    }
+    for (int m = 0; m < M2; ++m) d[m] = sum[m];
+}
+
+template <int L, class T>
+void edge_dot(const NeighborTensorProduct<T>& job, std::int64_t begin, std::int64_t end) {
+    constexpr int M2 = orders<L>;
+    const int pairs = job.m1 * M2;
+    const bool second = job.value_step != nullptr;
+    std::vector<Vector<T>> tiles(pairs * channel_blocks<T>(job.channels));
+    HeadSums<T> by_weight(L + 1, job), by_weight_step(L + 1, job);
+    for (std::int64_t i = begin; i < end; ++i) {
+        if (job.row_ptr[i] == job.row_ptr[i + 1]) continue;
+        for_channel_blocks<T>(job.channels, [&](auto block) {
+            const T* z = job.z + i * job.rows * job.channels + block.first;
+            uncouple<T>(tiles.data() + block.index * pairs, z, job, pairs, block);
+        });
+        for (std::int64_t e = job.row_ptr[i]; e < job.row_ptr[i + 1]; ++e) {
+            Vector<T> by_harmonics[M2] = {};
+            const T *y = job.harmonics + e * M2, *y_step = second ? job.harmonics_step + e * M2 : nullptr;
+            for_channel_blocks<T>(job.channels, [&](auto block) {
+                const std::int64_t sent = job.senders[e] * job.m1 * job.channels + block.first;
+                const Vector<T>* tile = tiles.data() + block.index * pairs;
+                Vector<T> p[M2], w[L + 1], sum[L + 1] = {};
+                dot<M2, T>(p, tile, job.value + sent, job, block);
+                load_weights<L, T>(w, job.weight, e, job, block);
+                if (!second) {
+                    for_degrees(L, [&](int l, int m) {
+                        sum[l] += p[m] * y[m];
+                        by_harmonics[m] += p[m] * w[l];
+                    });
+                    by_weight.put(sum, job.out_weight, e, block);
+                    return;
+                }
+                Vector<T> q[M2], w_step[L + 1], sum_step[L + 1] = {};
+                dot<M2, T>(q, tile, job.value_step + sent, job, block);
+                load_weights<L, T>(w_step, job.weight_step, e, job, block);
+                for_degrees(L, [&](int l, int m) {
+                    sum_step[l] += p[m] * y[m];
+                    sum[l] += p[m] * y_step[m] + q[m] * y[m];
+                    by_harmonics[m] += p[m] * w_step[l] + q[m] * w[l];
+                });
+                by_weight.put(sum, job.out_weight, e, block);
+                by_weight_step.put(sum_step, job.out_weight_step, e, block);
+            });
+            by_weight.finish(job.out_weight, e);
+            if (second) by_weight_step.finish(job.out_weight_step, e);
+            for (int m = 0; m < M2; ++m) job.out_harmonics[e * M2 + m] = total<T>(by_harmonics[m]);
+        }
+    }
+}
+
+template <int L, class T>
+void to_senders(const NeighborTensorProduct<T>& job, std::int64_t begin, std::int64_t end) {
+    constexpr int M2 = orders<L>;
+    const bool step = job.weight_step != nullptr;
+    std::vector<Vector<T>> sums(job.m1);
+    for (std::int64_t j = begin; j < end; ++j) {
+        for_channel_blocks<T>(job.channels, [&](auto block) {
+            std::fill(sums.begin(), sums.end(), Vector<T>{});
+            for (std::int64_t place = job.sender_ptr[j]; place < job.sender_ptr[j + 1]; ++place) {
+                const std::int64_t e = job.sender_order[place];
+                Vector<T> b[M2];
+                weighted_harmonics<L, T>(b, e, job, block, step);
+                const T* z = job.z + job.receivers[e] * job.rows * job.channels + block.first;
+                for (int m1 = 0, p = 0; m1 < job.m1; ++m1) {
+                    Vector<T> sum = sums[m1];
+                    for (int m = 0; m < M2; ++m, ++p) {
+                        for (int q = job.pair_start[p]; q < job.pair_start[p + 1]; ++q) {
+                            sum += job.pair_coefficient[q] * b[m] * block.load(z + job.pair_row[q] * job.channels);
+                        }
+                    }
+                    sums[m1] = sum;
+                }
+            }
+            T* out = job.out_value + j * job.m1 * job.channels + block.first;
+            for (int m1 = 0; m1 < job.m1; ++m1) block.store(out + m1 * job.channels, sums[m1]);
+        });
+    }
+}
+
+// Calls body with the degree of the harmonics as a compile-time constant.
+template <class Body>
+SDAS_INLINE void for_lmax(int lmax, const Body& body) {
+    switch (lmax) {
+        case 0: return body(Constant<0>{});
+        case 1: return body(Constant<1>{});
+        case 2: return body(Constant<2>{});
+        case 3: return body(Constant<3>{});
+        case 4: return body(Constant<4>{});
+    }
+}
+
+}  // namespace
+
+template <class T>
+void neighbor_tensor_product_tiles(const NeighborTensorProduct<T>& job, std::int64_t begin, std::int64_t end) {
+    for_lmax(job.lmax, [&](auto lmax) { tiles<decltype(lmax)::value, T>(job, begin, end); });
+}
+
+template <class T>
+void neighbor_tensor_product_edge_dot(const NeighborTensorProduct<T>& job, std::int64_t begin, std::int64_t end) {
+    for_lmax(job.lmax, [&](auto lmax) { edge_dot<decltype(lmax)::value, T>(job, begin, end); });
+}
+
+template <class T>
+void neighbor_tensor_product_to_senders(const NeighborTensorProduct<T>& job, std::int64_t begin, std::int64_t end) {
+    for_lmax(job.lmax, [&](auto lmax) { to_senders<decltype(lmax)::value, T>(job, begin, end); });
+}
+
+#define SDAS_INSTANTIATE(T)                                                                                          \
+    template void neighbor_tensor_product_tiles(const NeighborTensorProduct<T>&, std::int64_t, std::int64_t);        \
+    template void neighbor_tensor_product_edge_dot(const NeighborTensorProduct<T>&, std::int64_t, std::int64_t);     \
+    template void neighbor_tensor_product_to_senders(const NeighborTensorProduct<T>&, std::int64_t, std::int64_t);
+SDAS_INSTANTIATE(float)
+SDAS_INSTANTIATE(double)
+#undef SDAS_INSTANTIATE
+
+}  // namespace sdas::SDAS_SIMD
