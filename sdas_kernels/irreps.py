@@ -126,6 +126,8 @@ class Irreps(tuple[MulIrrep, ...]):
     @property
     def lmax(self) -> int:
         """Highest degree that occurs at least once. Raises `ValueError` where none does."""
+        if self.num_irreps == 0:
+            raise ValueError(f"irreps {str(self)!r} hold no irrep, so they have no lmax")
         return max(self.ls)
 
     @property
