@@ -71,6 +71,7 @@ class DataConfig(Section):
     )
     energy_key: str | None = Field(default=None, description="Name of the energy in raw files.")
     forces_key: str | None = Field(default=None, description="Name of the forces in raw files.")
+    check_units: bool = Field(default=True, description="Refuse raw files whose numbers look like other units.")
     graph_cache_gib: float = Field(
         default=4.0, gt=0, description="GiB of neighbor graphs kept between epochs; more are built anew."
     )

@@ -1,0 +1,65 @@
+"""``sdas train``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sdas.config import default_config, load_config, render_config
+from sdas.errors import ConfigError
+
+
+def train(
+    config: Annotated[Path | None, typer.Argument(help="Configuration in YAML.", show_default=False)] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as train.steps=1000.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with the run in this directory; its own config.yaml is used.")
+    ] = None,
+    cross_validate: Annotated[
+        bool, typer.Option("--cross-validate", help="Choose the loss weights by short runs instead of training.")
+    ] = False,
+    print_config: Annotated[bool, typer.Option("--print-config", help="Write a commented configuration.")] = False,
+) -> None:
+    """Train a model as a configuration says; many processes are started by torchrun."""
+    overrides = set_ or []
+    if print_config:
+        if config is None and not overrides:
+            typer.echo(render_config(default_config()), nl=False)
+        else:
+            typer.echo(render_config(load_config(config, overrides)), nl=False)
+        return
+    if (config is None) == (resume is None):
+        raise ConfigError("give a configuration file, or --resume RUN_DIR; 'sdas train --print-config' writes a file")
+    if resume is not None:
+        overrides = [*overrides, f"run_dir={resume}"]
+    settings = load_config(config or Path(str(resume)) / "config.yaml", overrides)
+    if cross_validate:
+        from sdas.train.cross_validation import cross_validate as choose
+
+        table = choose(settings)
+        typer.echo(table.text())
+        typer.echo(f"chosen configuration: {table.config_path}")
+        return
+    from sdas.train.loop import train as run
+
+    result = run(settings, resume=resume is not None)
+    if int(os.environ.get("RANK", 0)):
+        return
+    summary = result.summary
+    if summary["status"] == "interrupted":
+        typer.echo(f"stopped by signal {summary['signal']} at step {summary['steps']}; go on with", err=True)
+        typer.echo(f"    sdas train --resume {result.run_dir}", err=True)
+        raise typer.Exit(128 + summary["signal"])
+    typer.echo(
+        f"{result.run_dir}: {summary['steps']} steps, {summary['train_flops']:.4g} FLOPs, {summary['wall_s']:.1f} s"
+    )
+    if summary["last_validation"]:
+        last = summary["last_validation"]
+        errors = f"forces {last['force_mae_mev_per_ang']:.2f} meV/Å, energies {last['energy_mae_mev']:.2f} meV"
+        typer.echo(f"validation MAE: {errors}")
+    typer.echo(f"model: {result.run_dir / 'model'}")

@@ -1,0 +1,78 @@
+"""metrics.csv, and TensorBoard where it is asked for."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from sdas.errors import TrainingError
+from sdas.train.run_files import METRICS, write_text
+
+COLUMNS = (
+    "step",
+    "epoch",
+    "wall_s",
+    "learning_rate",
+    "loss",
+    "val_energy_mae_mev",
+    "val_force_mae_mev_per_ang",
+    "train_flops",
+    "atoms_per_s",
+)
+"""loss: mean over the steps since the row before. Energies are per frame, forces per component. train_flops: since the
+start of the run, validation not included. atoms_per_s: trained on, since the row before, without validation."""
+
+
+class Metrics:
+    """Rows of metrics.csv in ``folder``. Rows after ``step`` are dropped: a resumed run writes them again."""
+
+    def __init__(self, folder: Path, step: int, tensorboard: bool) -> None:
+        self.path = folder / METRICS
+        rows = [row for row in read_metrics(folder) if int(row["step"]) <= step]
+        write_text(self.path, _as_csv(rows, header=True))
+        self._writer = _tensorboard_writer(folder, step) if tensorboard else None
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append one row, flushed; None is an empty cell."""
+        with open(self.path, "a", encoding="utf-8", newline="") as file:
+            file.write(_as_csv([row], header=False))
+        if self._writer is not None:
+            for name in COLUMNS[1:]:
+                if row[name] is not None:
+                    self._writer.add_scalar(name, row[name], row["step"])
+
+    def close(self) -> None:
+        """Flush what TensorBoard holds."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def read_metrics(folder: Path) -> list[dict[str, str]]:
+    """Rows of metrics.csv, as text; none if there is no file. A last row that was cut short is left out."""
+    path = folder / METRICS
+    if not path.is_file():
+        return []
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(line for line in file if line.endswith("\n")))
+    return [row for row in rows if set(row) == set(COLUMNS) and None not in row.values()]
+
+
+def _as_csv(rows: list[Any], header: bool) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _tensorboard_writer(folder: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise TrainingError(
+            "train.tensorboard is true but the package tensorboard is not installed: pip install tensorboard"
+        ) from None
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)  # type: ignore[no-untyped-call]

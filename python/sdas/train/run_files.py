@@ -1,0 +1,111 @@
+"""The data of a run, and the files that describe it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import sys
+from collections.abc import Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sdas.config import Config, DataConfig, render_config
+from sdas.data import FrameCache, read_frames, write_cache
+from sdas.data.readers import detect_format
+from sdas.data.splits import Split, composition_split, given_split, random_split, sizes_from_fractions
+from sdas.errors import TrainingError
+
+CONFIG, SPLIT, METRICS, SUMMARY = "config.yaml", "split.json", "metrics.csv", "summary.json"
+CHECKPOINTS, MODEL, FRAMES = "checkpoints", "model", "frames"
+
+
+def start_run(config: Config, resume: bool) -> Path:
+    """Make the run directory with its config.yaml, or find it; raises :class:`TrainingError` if that is not safe."""
+    folder = Path(config.run_dir)
+    if resume:
+        if not (folder / CONFIG).is_file():
+            raise TrainingError(f"{folder}: no run to resume there ({CONFIG} is missing)")
+    elif folder.exists() and any(folder.iterdir()):
+        raise TrainingError(f"{folder} is not empty; resume it with --resume {folder}, or choose another run_dir")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / CONFIG, render_config(config))
+    except OSError as error:
+        raise TrainingError(f"{folder}: cannot be written: {error.strerror}") from None
+    return folder
+
+
+def convert_raw_files(config: DataConfig, folder: Path) -> None:
+    """Convert raw files to a cache in the run directory, unless the data are a cache or it is there already."""
+    paths = _paths(config)
+    if _is_cache(paths) or (folder / FRAMES).exists():
+        return
+    options: dict[str, Any] = {"units": config.units, "energy_key": config.energy_key, "forces_key": config.forces_key}
+    streams = [read_frames(path, config.format, **options, check_units=config.check_units) for path in paths]
+    write_cache(chain.from_iterable(streams), folder / FRAMES, require=("energy", "forces"))
+
+
+def open_data(config: DataConfig, folder: Path) -> tuple[FrameCache, Split]:
+    """The frames of a run, and its split: the one in the run directory, or else as configured."""
+    paths = _paths(config)
+    cache = FrameCache.open(paths[0] if _is_cache(paths) else folder / FRAMES)
+    if (folder / SPLIT).is_file():
+        return cache, Split.load(folder / SPLIT, cache)
+    split = config.split
+    if split.indices is not None:
+        is_ours = split.indices.endswith(".json") and '"sdas split"' in Path(split.indices).read_text()[:200]
+        return cache, Split.load(split.indices, cache) if is_ours else given_split(cache, split.indices)
+    whole = max(split.sizes) > 1
+    sizes = [int(size) for size in split.sizes] if whole else sizes_from_fractions(len(cache), split.sizes)
+    choose = random_split if split.method == "random" else composition_split
+    return cache, choose(cache, sizes, split.seed)
+
+
+def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Write summary.json."""
+    write_text(folder / SUMMARY, json.dumps(dict(summary), indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file at once or not at all."""
+    partial = path.with_name(f".{path.name}.part")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Where a run took place, and the most memory this process held so far, MiB."""
+    unit = 1024 if sys.platform != "darwin" else 1024**2
+    facts: dict[str, Any] = {
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": str(device),
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit,
+    }
+    if device.type == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name(device)
+        facts["gpu_peak_memory_mib"] = torch.cuda.max_memory_allocated(device) // 1024**2
+    return facts
+
+
+def _paths(config: DataConfig) -> list[str]:
+    return [config.path] if isinstance(config.path, str) else list(config.path)
+
+
+def _is_cache(paths: list[str]) -> bool:
+    return len(paths) == 1 and os.path.isdir(paths[0]) and detect_format(Path(paths[0])) == "cache"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")

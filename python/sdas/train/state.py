@@ -1,0 +1,139 @@
+"""Everything a run needs to go on where it stopped, to and from a :class:`sdas.checkpoint.TrainingState`."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sdas.checkpoint import TrainingState
+from sdas.errors import CheckpointError
+from sdas_kernels.flops import FlopModel
+
+
+@dataclass
+class Progress:
+    """Counters of a run.
+
+    step: of the next one. wall_s: seconds so far. flops: of all processes, as of the last row or checkpoint. last and
+    best: the validation errors of the last row and of the row with the smallest force error. The rest sums up the
+    steps since the last row of metrics.csv.
+    """
+
+    step: int = 0
+    wall_s: float = 0.0
+    flops: int = 0
+    last: dict[str, Any] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)
+    loss_sum: float = 0.0
+    steps_since_row: int = 0
+    atoms_since_row: int = 0
+    seconds_since_row: float = 0.0
+
+    def count_step(self, loss: float, atoms: int, seconds: float) -> None:
+        """Take account of a step over that many atoms of all processes."""
+        self.step += 1
+        self.loss_sum += loss
+        self.steps_since_row += 1
+        self.atoms_since_row += atoms
+        self.seconds_since_row += seconds
+
+    def end_row(self, epoch: float, learning_rate: float, errors: dict[str, float] | None) -> dict[str, Any]:
+        """The row of metrics.csv that ends here, with the validation ``errors``; the next one starts."""
+        row = {
+            "step": self.step,
+            "epoch": epoch,
+            "wall_s": self.wall_s,
+            "learning_rate": learning_rate,
+            "loss": self.loss_sum / self.steps_since_row,
+            "val_energy_mae_mev": errors["energy_mae_mev"] if errors else None,
+            "val_force_mae_mev_per_ang": errors["force_mae_mev_per_ang"] if errors else None,
+            "train_flops": self.flops,
+            "atoms_per_s": self.atoms_since_row / self.seconds_since_row,
+        }
+        if errors is not None:
+            self.last = {"step": self.step, **errors}
+            if not self.best or errors["force_mae_mev_per_ang"] <= self.best["force_mae_mev_per_ang"]:
+                self.best = self.last
+        self.loss_sum, self.steps_since_row, self.atoms_since_row, self.seconds_since_row = 0.0, 0, 0, 0.0
+        return row
+
+    def shown(self) -> dict[str, str]:
+        """What the progress bar says: loss and speed since the last row, its force error, and FLOPs until then."""
+        facts = {}
+        if self.steps_since_row:
+            facts["loss"] = f"{self.loss_sum / self.steps_since_row:.3g}"
+            facts["atoms/s"] = f"{self.atoms_since_row / self.seconds_since_row:.0f}"
+        if self.last:
+            facts["val F meV/Å"] = f"{self.last['force_mae_mev_per_ang']:.3g}"
+        return facts | {"TFLOP": f"{self.flops / 1e12:.3g}"}
+
+
+def capture(
+    progress: Progress,
+    flop_model: FlopModel,
+    model: nn.Module,
+    averaged: nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> TrainingState:
+    """The state of a run, random number generators included."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"averaged.{name}": tensor for name, tensor in averaged.state_dict().items()}
+    for index, values in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
+    tensors["random.torch"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors |= {f"random.cuda.{k}": state for k, state in enumerate(torch.cuda.get_rng_state_all())}
+    kind, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
+    document = {
+        "progress": asdict(progress),
+        "flop_model": flop_model.state_dict(),
+        "random_python": list(_plain(random.getstate())),
+        "random_numpy": [kind, np.asarray(keys).tolist(), position, has_gauss, gauss],
+    }
+    return TrainingState(progress.step, {name: tensor.clone() for name, tensor in tensors.items()}, document)
+
+
+def restore(
+    state: TrainingState,
+    flop_model: FlopModel,
+    model: nn.Module,
+    averaged: nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> Progress:
+    """Put everything back; raises :class:`CheckpointError` for a state of another model or optimizer."""
+    try:
+        model.load_state_dict(_below(state.tensors, "model."))
+        averaged.load_state_dict(_below(state.tensors, "averaged."))
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for name, tensor in _below(state.tensors, "optimizer.").items():
+            index, _, key = name.partition(".")
+            moments.setdefault(int(index), {})[key] = tensor
+        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+        flop_model.load_state_dict(state.document["flop_model"])
+        progress = Progress(**state.document["progress"])
+        torch.set_rng_state(state.tensors["random.torch"])
+        for name, tensor in _below(state.tensors, "random.cuda.").items():
+            if int(name) < torch.cuda.device_count():
+                torch.cuda.set_rng_state(tensor, int(name))
+        version, internal, gauss = state.document["random_python"]
+        random.setstate((version, tuple(internal), gauss))
+        kind, keys, *rest = state.document["random_numpy"]
+        np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))  # noqa: NPY002
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the checkpoint of step {state.step} does not fit this run: {' '.join(str(error).split())}"
+        ) from None
+    return progress
+
+
+def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value

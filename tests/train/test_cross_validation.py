@@ -1,0 +1,50 @@
+"""Cross-validation trains every pair on every fold and chooses by the score it states."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from sdas.config import CrossValidationConfig, load_config
+from sdas.errors import TrainingError
+from sdas.train import cross_validation
+from sdas.train.cross_validation import cross_validate
+from sdas.train.loop import fit
+
+
+def test_the_pair_with_the_best_score_is_chosen(make_config, monkeypatch):
+    config = make_config("grid")
+    config.cross_validation = CrossValidationConfig(folds=2, steps=5, lambda_energy=[0.0, 1.0], lambda_forces=[1.0])
+    seen = []
+
+    def recording(run, frames, train, validation, processes):
+        seen.append((run.train.lambda_energy, set(train.tolist()), set(validation.tolist())))
+        return fit(run, frames, train, validation, processes)
+
+    monkeypatch.setattr(cross_validation, "fit", recording)
+    found = cross_validate(config)
+    split = json.loads((found.config_path.parent / "split.json").read_text())
+    assert len(seen) == 4
+    for _, train, validation in seen:
+        assert train | validation == set(split["train"])
+        assert not train & validation
+    assert seen[0][2] | seen[1][2] == set(split["train"])
+    with open(found.config_path.parent / "cross_validation.csv") as file:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    assert [row["lambda_energy"] for row in rows] == [0.0, 1.0]
+    for row in rows:
+        assert row["score"] == pytest.approx(np.sqrt(row["energy_mae_mev"] * row["force_mae_mev_per_ang"]))
+    best = min(rows, key=lambda row: row["score"])
+    chosen = load_config(found.config_path)
+    assert chosen.train.lambda_energy == best["lambda_energy"]
+    assert chosen.train.steps == config.train.steps
+    assert len(found.text().splitlines()) == 3
+
+
+def test_more_folds_than_frames_are_refused(make_config):
+    config = make_config()
+    config.cross_validation = CrossValidationConfig(folds=25, steps=1)
+    with pytest.raises(TrainingError, match="25 folds of 24 training frames"):
+        cross_validate(config)

@@ -1,0 +1,199 @@
+"""A run leaves what it promises, learns, counts its FLOPs truly, and stops as it should."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+from sdas.checkpoint import load_model, load_training_state, read_model_document
+from sdas.data import DataError, FrameCache, write_cache
+from sdas.errors import ConfigError, TrainingError
+from sdas.train import loop, train
+from sdas.train.metrics import COLUMNS, read_metrics
+
+from sdas_kernels.flops import FlopCounter, FlopModel
+from sdas_kernels.graph import NeighborGraph
+
+
+def test_a_run_leaves_all_its_files(make_config):
+    result = train(make_config())
+    folder = result.run_dir
+    names = {"config.yaml", "split.json", "metrics.csv", "checkpoints", "model", "summary.json"}
+    assert names <= set(os.listdir(folder))
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary == json.loads(json.dumps(result.summary))
+    assert summary["status"] == "complete"
+    assert (summary["steps"], summary["n_train"], summary["n_val"], summary["n_test"]) == (12, 24, 8, 8)
+    assert summary["train_flops"] > 0
+    assert {"sdas", "torch", "clebsch_gordan"} <= set(summary["versions"])
+    with open(folder / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["6", "12"]
+    assert tuple(rows[0]) == COLUMNS
+    assert all(math.isfinite(float(value)) for row in rows for value in row.values())
+    assert float(rows[1]["epoch"]) == 2.0
+    assert int(rows[1]["train_flops"]) == summary["train_flops"]
+    assert read_model_document(folder / "model")["extra"]["training"]["steps"] == 12
+    assert load_training_state(folder / "checkpoints").step == 12
+
+
+def test_the_saved_model_has_the_validation_error_that_the_run_tells(make_config):
+    result = train(make_config())
+    model = load_model(result.run_dir / "model")
+    frames = FrameCache.open(make_config().data.path)
+    validation = json.loads((result.run_dir / "split.json").read_text())["validation"]
+    energy, force = [], []
+    for index in validation:
+        frame = frames[index]
+        out = model(NeighborGraph.build(frame.positions.copy(), frame.numbers, 3.0, dtype=torch.float64))
+        energy.append(abs(out["energy"].item() - frame.energy))
+        force.append(np.abs(out["forces"].detach().numpy() - frame.forces).ravel())
+    last = result.summary["last_validation"]
+    assert last["energy_mae_mev"] == pytest.approx(1e3 * np.mean(energy), rel=1e-9)
+    assert last["force_mae_mev_per_ang"] == pytest.approx(1e3 * np.concatenate(force).mean(), rel=1e-9)
+
+
+def test_training_lowers_the_errors(make_config):
+    result = train(make_config(steps=60, validate_every=5))
+    rows = read_metrics(result.run_dir)
+    assert float(rows[-1]["loss"]) < 0.5 * float(rows[0]["loss"])
+    assert result.summary["last_validation"]["force_mae_mev_per_ang"] < float(rows[0]["val_force_mae_mev_per_ang"])
+    assert result.summary["best_validation"]["force_mae_mev_per_ang"] == min(
+        float(row["val_force_mae_mev_per_ang"]) for row in rows
+    )
+
+
+def test_flops_are_those_of_counting_every_step(make_config, monkeypatch):
+    counted = []
+
+    class Recording(FlopCounter):
+        def __init__(self):
+            super().__init__()
+            counted.append(self)
+
+    monkeypatch.setattr(loop, "FlopCounter", Recording)
+    few = train(make_config("few", steps=14)).summary["train_flops"]
+    assert len(counted) <= 6
+    assert not any(counter.unknown for counter in counted)
+    monkeypatch.setattr(FlopModel, "needs_count", lambda self, *size: True)
+    counted.clear()
+    every = train(make_config("every", steps=14)).summary["train_flops"]
+    assert len(counted) == 14
+    assert few == every == sum(counter.total for counter in counted)
+
+
+def test_the_first_loss_is_the_published_one(make_config):
+    config = make_config(steps=1, validate_every=1, lambda_energy=0.3, lambda_forces=0.7)
+    result = train(config)
+    frames = FrameCache.open(config.data.path)
+    split = json.loads((result.run_dir / "split.json").read_text())
+    s = np.sqrt(np.mean(np.concatenate([frames[i].forces.ravel() for i in split["train"]]) ** 2))
+    assert result.summary["force_rms_ev_per_ang"] == pytest.approx(s)
+    torch.manual_seed(0)
+    model, _ = loop.build_model(config, frames, np.array(split["train"]))
+    picked = [frames[int(i)] for i in loop.FrameOrder(np.array(split["train"]), 4, 0).batch(0)]
+    energy, force = [], []
+    for frame in picked:
+        out = model(NeighborGraph.build(frame.positions.copy(), frame.numbers, 3.0, dtype=torch.float64))
+        energy.append(out["energy"].item() - frame.energy)
+        force.append((out["forces"].detach().numpy() - frame.forces).ravel())
+    loss = 0.3 * np.mean(np.square(energy)) / s**2 + 0.7 * np.mean(np.square(np.concatenate(force))) / s**2
+    assert float(read_metrics(result.run_dir)[0]["loss"]) == pytest.approx(loss, rel=1e-9)
+
+
+def test_minutes_end_a_run_by_time_and_drive_the_schedule(make_config):
+    start = time.monotonic()
+    result = train(make_config(minutes=0.02, validate_every=1))
+    assert 1.2 <= result.summary["wall_s"] <= time.monotonic() - start
+    rates = [float(row["learning_rate"]) for row in read_metrics(result.run_dir)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.01 * 1e-2
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_state_before(make_config):
+    config = make_config(steps=400, learning_rate=1e30, clip_norm=1e30, schedule="constant")
+    with pytest.raises(TrainingError, match=r"step \d+: the loss is .*kept in .*checkpoints"):
+        train(config)
+    state = load_training_state(os.path.join(config.run_dir, "checkpoints"))
+    assert state.step >= 1
+    assert not os.path.exists(os.path.join(config.run_dir, "model"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_stops_and_the_run_goes_on(make_config, monkeypatch, number):
+    real = loop.learning_rate
+
+    def interrupting(settings, step, progress):
+        if step == 4:
+            os.kill(os.getpid(), number)
+        return real(settings, step, progress)
+
+    before = signal.getsignal(number)
+    config = make_config()
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "learning_rate", interrupting)
+        result = train(config)
+    assert result.summary["status"] == "interrupted"
+    assert result.summary["signal"] == number
+    assert signal.getsignal(number) is before
+    stopped = load_training_state(result.run_dir / "checkpoints").step
+    assert 5 <= stopped <= 6
+    assert train(config, resume=True).summary["status"] == "complete"
+
+
+def test_starting_over_a_run_or_resuming_nothing_is_refused(make_config):
+    config = make_config(steps=1)
+    with pytest.raises(TrainingError, match="no run to resume"):
+        train(config, resume=True)
+    train(config)
+    with pytest.raises(TrainingError, match="not empty; resume it with --resume"):
+        train(config)
+
+
+def test_raw_files_are_converted_once(make_config, tmp_path):
+    text = "".join(
+        f"2\nProperties=species:S:1:pos:R:3:forces:R:3 energy={-5.0 + 0.01 * k}\nO 0 0 0 {0.1 * k} 0 0.5\n"
+        f"H 0 0 {0.9 + 0.02 * k} {-0.1 * k} 0 -0.5\n"
+        for k in range(12)
+    )
+    path = tmp_path / "frames.xyz"
+    path.write_text(text)
+    config = make_config(data={"path": str(path), "split": {"sizes": [0.5, 0.25, 0.25]}}, steps=2)
+    result = train(config)
+    assert (result.summary["n_train"], result.summary["n_val"], result.summary["n_test"]) == (6, 3, 3)
+    path.unlink()
+    assert train(config, resume=True).summary["status"] == "complete"
+
+
+def test_frames_without_forces_are_refused(make_config, tmp_path, cache_path):
+    frame = FrameCache.open(cache_path)[0]
+    bare = type(frame)(frame.numbers, frame.positions, None, frame.pbc, frame.energy, None, None, "bare frame")
+    write_cache([bare] * 10, tmp_path / "bare")
+    with pytest.raises(DataError, match=r"bare frame: no forces"):
+        train(make_config(data={"path": str(tmp_path / "bare"), "split": {"sizes": [8, 2, 0]}}))
+
+
+def test_model_arguments_that_do_not_fit_are_named(make_config):
+    config = make_config()
+    config.model.options = {"no_such_switch": 1}
+    with pytest.raises(ConfigError, match=r"model: .*no_such_switch"):
+        train(config)
+
+
+def test_no_validation_frames_leave_empty_cells(make_config):
+    result = train(make_config(steps=6, data={"split": {"sizes": [30, 0, 0]}}))
+    assert read_metrics(result.run_dir)[0]["val_force_mae_mev_per_ang"] == ""
+    assert result.summary["best_validation"] == {}
+
+
+def test_adamw_and_float32_train(make_config):
+    result = train(make_config(optimizer="adamw", weight_decay=0.01, dtype="float32", warmup_steps=3))
+    assert math.isfinite(result.summary["last_validation"]["force_mae_mev_per_ang"])
+    assert next(load_model(result.run_dir / "model").parameters()).dtype == torch.float32

@@ -1,0 +1,142 @@
+"""A run that is killed and resumed ends with the same bits as one that was left alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from sdas.checkpoint import load_training_state
+from sdas.config import render_config
+from sdas.errors import CheckpointError
+from sdas.train import train
+from sdas.train.metrics import read_metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "python"), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **extra}
+
+
+def start(config, tmp_path) -> subprocess.Popen:
+    path = tmp_path / f"{Path(config.run_dir).name}.yaml"
+    path.write_text(render_config(config))
+    return subprocess.Popen(
+        [sys.executable, "-m", "sdas.cli", "train", str(path)], env=environment(), stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for_step(process: subprocess.Popen, folder: Path, step: int) -> None:
+    deadline = time.monotonic() + 60
+    while not list(folder.glob(f"step-{step:09d}")):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline, "the run does not come to its checkpoint"
+        time.sleep(0.005)
+
+
+def final_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(folder / "model" / "model.safetensors")
+
+
+def test_kill_and_resume_gives_the_same_bits(make_config, tmp_path):
+    settings = {"steps": 30, "deterministic": True, "checkpoint_every": 3, "validate_every": 5, "dtype": "float32"}
+    left_alone = make_config("alone", **settings)
+    whole = start(left_alone, tmp_path)
+    _, stderr = whole.communicate(timeout=120)
+    assert whole.returncode == 0, stderr
+    alone = train(left_alone, resume=True)  # complete already: only reads what is there
+    config = make_config("killed", **settings)
+    process = start(config, tmp_path)
+    wait_for_step(process, Path(config.run_dir) / "checkpoints", 9)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    process.stderr.close()
+    assert not (Path(config.run_dir) / "model").exists()
+    assert 9 <= load_training_state(Path(config.run_dir) / "checkpoints").step < 30
+    resumed = train(config, resume=True)
+
+    expected, found = final_tensors(alone.run_dir), final_tensors(resumed.run_dir)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    a = load_training_state(alone.run_dir / "checkpoints")
+    b = load_training_state(resumed.run_dir / "checkpoints")
+    assert all(torch.equal(a.tensors[name], b.tensors[name]) for name in a.tensors)
+    assert alone.summary["train_flops"] == resumed.summary["train_flops"]
+    timed = ("wall_s", "atoms_per_s")
+    rows = [
+        [{k: v for k, v in row.items() if k not in timed} for row in read_metrics(run.run_dir)]
+        for run in (alone, resumed)
+    ]
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 6
+
+
+def test_the_bits_depend_on_what_is_restored(make_config, tmp_path, monkeypatch):
+    """The comparison above can fail: a resume that forgets the optimizer's moments ends elsewhere."""
+    alone = train(make_config("alone", deterministic=True))
+    config = make_config("forgetful", steps=6, deterministic=True)
+    train(config)
+    state = load_training_state(Path(config.run_dir) / "checkpoints")
+    for name in state.tensors:
+        if name.startswith("optimizer.") and name.endswith("exp_avg"):
+            state.tensors[name].zero_()
+    monkeypatch.setattr("sdas.train.loop.load_training_state", lambda folder: state)
+    config.train.steps = 12
+    resumed = train(config, resume=True)
+    expected, found = final_tensors(alone.run_dir), final_tensors(resumed.run_dir)
+    assert not all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_random_numbers_go_on_where_they_were(make_config):
+    import random
+
+    import numpy as np
+
+    def draw():
+        return torch.rand(2).tolist(), np.random.rand(2).tolist(), [random.random(), random.gauss(0, 1)]  # noqa: NPY002
+
+    config = make_config(steps=3)
+    train(config)
+    first = draw()
+    draw()
+    train(config, resume=True)
+    assert draw() == first
+
+
+def test_a_damaged_last_checkpoint_is_told_and_the_one_before_taken(make_config):
+    settings = {"deterministic": True, "checkpoint_every": 4}
+    alone = train(make_config("alone", **settings))
+    config = make_config(**settings)
+    result = train(config)
+    newest = result.run_dir / "checkpoints" / "step-000000012" / "state.safetensors"
+    newest.write_bytes(newest.read_bytes()[:100])
+    with pytest.warns(UserWarning, match="CHECKPOINT DAMAGED"):
+        resumed = train(config, resume=True)
+    expected, found = final_tensors(alone.run_dir), final_tensors(resumed.run_dir)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_checkpoint_of_another_model_is_refused(make_config):
+    config = make_config(steps=2)
+    train(config)
+    config.model.channels = 8
+    with pytest.raises(CheckpointError, match="does not fit this run"):
+        train(config, resume=True)
+
+
+def test_sigterm_saves_and_the_command_says_how_to_go_on(make_config, tmp_path):
+    config = make_config(steps=100_000, checkpoint_every=10, validate_every=100_000)
+    process = start(config, tmp_path)
+    wait_for_step(process, Path(config.run_dir) / "checkpoints", 10)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert f"sdas train --resume {config.run_dir}" in stderr
