@@ -39,7 +39,7 @@ def demo(
     """
     from sdas.data import read_frames, sample
     from sdas.evaluate import evaluate, load_run_model, save_evaluation
-    from sdas.md import MDSettings, SDASCalculator, simulate
+    from sdas.md import MDSettings, SDASCalculator, UnstableRunError, simulate
     from sdas.report import write_report
 
     train_file, test_file = sample("ethanol")
@@ -57,7 +57,12 @@ def demo(
 
     typer.echo(f"3/4 dynamics at constant energy, {md_steps * MD_TIMESTEP_FS / 1000:g} ps from {MD_TEMPERATURE_K:g} K")
     settings = MDSettings(steps=md_steps, timestep_fs=MD_TIMESTEP_FS, temperature_k=MD_TEMPERATURE_K, seed=seed)
-    dynamics = simulate(to_atoms(frames[0]), SDASCalculator(model), settings, out / "md", fresh=True, progress=True)
+    drift = None
+    try:
+        start = to_atoms(frames[0])
+        drift = simulate(start, SDASCalculator(model), settings, out / "md", fresh=True, progress=True).drift
+    except UnstableRunError as error:
+        typer.echo(f"{error}\nA model needs more training than {minutes:g} min for that; the report goes without.")
 
     typer.echo("4/4 report")
     command = f"sdas demo --minutes {minutes:g} --out {out} --seed {seed}"
@@ -68,8 +73,8 @@ def demo(
         f"energy MAE    {numbers['energy_mae_mev']:.2f} meV\n"
         f"training      {summary['steps']} steps, {summary['wall_s']:.0f} s, {summary['train_flops']:.3g} FLOPs"
     )
-    if dynamics.drift is not None:
-        typer.echo(f"energy drift  {dynamics.drift.drift_mev_per_atom_per_ps:+.3f} meV/atom/ps")
+    if drift is not None:
+        typer.echo(f"energy drift  {drift.drift_mev_per_atom_per_ps:+.3f} meV/atom/ps")
     typer.echo(f"report        {page}")
 
 
