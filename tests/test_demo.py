@@ -2,11 +2,12 @@ import json
 
 import numpy as np
 import pytest
+import typer
+from typer.testing import CliRunner
+
 import sdas.data
 import sdas.demo
-import typer
 from sdas.errors import SdasError
-from typer.testing import CliRunner
 
 
 @pytest.fixture

@@ -1,16 +1,16 @@
 import json
 
 import pytest
-import sdas.doctor.timing
-import sdas.doctor.timing_cases
 import torch
 import typer
+from typer.testing import CliRunner
+
+import sdas.doctor.timing
+import sdas.doctor.timing_cases
 from sdas.doctor import CASES, describe_machine, describe_native, describe_versions, time_ops
 from sdas.doctor.cli import doctor
 from sdas.doctor.text import timing_table
 from sdas.errors import SdasError
-from typer.testing import CliRunner
-
 from sdas_kernels import dispatch
 from sdas_kernels.ops.tensor_product import tensor_product  # noqa: F401 (registers an operator)
 

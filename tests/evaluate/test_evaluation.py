@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+
 from sdas.data import DataError, Frame
 from sdas.errors import SdasError
 from sdas.evaluate import evaluate, load_evaluation, save_evaluation

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from sdas.evaluate import energy_metrics, force_metrics, force_metrics_by_element
 
 

@@ -4,6 +4,7 @@ import torch
 from ase import Atoms
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 from ase.filters import FrechetCellFilter
+
 from sdas.errors import SdasError
 from sdas.md import SDASCalculator
 

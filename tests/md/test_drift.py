@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from sdas.md import energy_drift
 
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 from ase import Atoms, units
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+
+import sdas_kernels as sk
 from sdas.checkpoint import save_model
 from sdas.data import Frame
 from sdas.evaluate.evaluation import predict
 from sdas.md import MDSettings, SDASCalculator, simulate
-
-import sdas_kernels as sk
 
 SHIFTS = {1: -13.6, 6: -1030.0, 8: -2042.0}
 

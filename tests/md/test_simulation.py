@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 from ase.io import read
+
 from sdas.errors import SdasError
 from sdas.md import MDSettings, SDASCalculator, UnstableRunError, simulate
 from sdas.md.simulation import LOG, STATE, SUMMARY, TRAJECTORY, read_log

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from sdas.data import Frame
 from sdas.evaluate import evaluate, save_evaluation
-
 from sdas_kernels.graph import NeighborGraph
 
 

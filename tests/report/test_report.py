@@ -4,6 +4,7 @@ import shutil
 from html.parser import HTMLParser
 
 import pytest
+
 from sdas.errors import SdasError
 from sdas.report import UNITS, write_report
 from sdas.report.numbers import accuracy_per_resource
