@@ -151,6 +151,7 @@ def test_a_missing_or_damaged_file_is_named(run_dir, name):
         (1.9e12, "1.90·10¹²"),
         (2.5e-11, "2.50·10⁻¹¹"),
         (1000, "1\u202f000"),
+        (3339615686, "3.34·10⁹"),
     ],
 )
 def test_short_numbers(value, text):

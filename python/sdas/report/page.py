@@ -87,7 +87,7 @@ def short(value: Any, digits: int = 3) -> str:
     """A number with `digits` significant digits, large and small ones as m·10ⁿ; a dash for None."""
     if value is None:
         return "–"
-    if isinstance(value, int):
+    if isinstance(value, int) and abs(value) < 1_000_000:
         return f"{value:,}".replace(",", "\u202f")
     if value == 0 or 1e-3 <= abs(value) < 1e5:
         text = f"{value:.{digits}g}"
