@@ -4,8 +4,8 @@
 
 #include <cstdint>
 #include <string>
-#include <type_traits>
 
+#include "sdas/edge_softmax.h"
 #include "sdas/neighbor_tensor_product.h"
 #include "sdas/spherical_harmonics.h"
 
@@ -44,61 +44,110 @@ void spherical_harmonics_double_backward(Address grad_grad, Address grad, Addres
         threads);
 }
 
-// Sizes and addresses by the names of the struct's members; an address that is not given is null.
+// Members of a job by their names: sizes, and addresses, null where none is given.
+class Members {
+  public:
+    explicit Members(const py::dict& members) : members_(members) {}
+
+    template <class Integer>
+    void size(Integer& member, const char* name) const {
+        member = members_[name].cast<Integer>();
+    }
+
+    template <class T>
+    void address(T*& member, const char* name) const {
+        member = members_.contains(name) ? reinterpret_cast<T*>(members_[name].cast<Address>()) : nullptr;
+    }
+
+    template <class Job>
+    void graph(Job& job) const {
+        size(job.nodes, "nodes");
+        size(job.edges, "edges");
+        address(job.receivers, "receivers");
+        address(job.senders, "senders");
+        address(job.row_ptr, "row_ptr");
+        address(job.sender_order, "sender_order");
+        address(job.sender_ptr, "sender_ptr");
+    }
+
+  private:
+    const py::dict& members_;
+};
+
 template <class T>
-sdas::NeighborTensorProduct<T> neighbor_tensor_product(const py::dict& members) {
-    const auto size = [&](const char* name) { return members[name].cast<std::int64_t>(); };
-    const auto address = [&](auto*& pointer, const char* name) {
-        using Pointer = std::remove_reference_t<decltype(pointer)>;
-        pointer = members.contains(name) ? reinterpret_cast<Pointer>(members[name].cast<Address>()) : nullptr;
-    };
-    sdas::NeighborTensorProduct<T> job{};
-    job.nodes = size("nodes");
-    job.edges = size("edges");
-    job.lmax = static_cast<int>(size("lmax"));
-    job.m1 = static_cast<int>(size("m1"));
-    job.rows = static_cast<int>(size("rows"));
-    job.channels = static_cast<int>(size("channels"));
-    job.heads = static_cast<int>(size("heads"));
-    address(job.receivers, "receivers");
-    address(job.senders, "senders");
-    address(job.row_ptr, "row_ptr");
-    address(job.sender_order, "sender_order");
-    address(job.sender_ptr, "sender_ptr");
-    address(job.row_start, "row_start");
-    address(job.row_pair, "row_pair");
-    address(job.row_coefficient, "row_coefficient");
-    address(job.pair_start, "pair_start");
-    address(job.pair_row, "pair_row");
-    address(job.pair_coefficient, "pair_coefficient");
-    address(job.weight, "weight");
-    address(job.weight_step, "weight_step");
-    address(job.harmonics, "harmonics");
-    address(job.harmonics_step, "harmonics_step");
-    address(job.value, "value");
-    address(job.value_step, "value_step");
-    address(job.z, "z");
-    address(job.out_z, "out_z");
-    address(job.out_value, "out_value");
-    address(job.out_weight, "out_weight");
-    address(job.out_weight_step, "out_weight_step");
-    address(job.out_harmonics, "out_harmonics");
-    return job;
+void read(sdas::NeighborTensorProduct<T>& job, const Members& members) {
+    members.graph(job);
+    members.size(job.lmax, "lmax");
+    members.size(job.m1, "m1");
+    members.size(job.rows, "rows");
+    members.size(job.channels, "channels");
+    members.size(job.heads, "heads");
+    members.address(job.row_start, "row_start");
+    members.address(job.row_pair, "row_pair");
+    members.address(job.row_coefficient, "row_coefficient");
+    members.address(job.pair_start, "pair_start");
+    members.address(job.pair_row, "pair_row");
+    members.address(job.pair_coefficient, "pair_coefficient");
+    members.address(job.weight, "weight");
+    members.address(job.weight_step, "weight_step");
+    members.address(job.harmonics, "harmonics");
+    members.address(job.harmonics_step, "harmonics_step");
+    members.address(job.value, "value");
+    members.address(job.value_step, "value_step");
+    members.address(job.z, "z");
+    members.address(job.out_z, "out_z");
+    members.address(job.out_value, "out_value");
+    members.address(job.out_weight, "out_weight");
+    members.address(job.out_weight_step, "out_weight_step");
+    members.address(job.out_harmonics, "out_harmonics");
 }
 
 template <class T>
-void def_neighbor_tensor_product(py::module_& module, const std::string& dtype) {
-    using Run = void (*)(const sdas::NeighborTensorProduct<T>&, int);
-    const auto def = [&](const std::string& name, Run run) {
-        module.def(("neighbor_tensor_product_" + name + "_" + dtype).c_str(), [run](const py::dict& members, int threads) {
-            const auto job = neighbor_tensor_product<T>(members);
-            const py::gil_scoped_release release;
-            run(job, threads);
-        });
-    };
-    def("tiles", &sdas::neighbor_tensor_product_tiles<T>);
-    def("edge_dot", &sdas::neighbor_tensor_product_edge_dot<T>);
-    def("to_senders", &sdas::neighbor_tensor_product_to_senders<T>);
+void read(sdas::EdgeSoftmax<T>& job, const Members& members) {
+    members.graph(job);
+    members.size(job.heads, "heads");
+    members.size(job.key_channels, "key_channels");
+    members.size(job.places, "places");
+    members.address(job.query, "query");
+    members.address(job.query_step, "query_step");
+    members.address(job.key, "key");
+    members.address(job.key_step, "key_step");
+    members.address(job.sink, "sink");
+    members.address(job.sink_step, "sink_step");
+    members.address(job.place, "place");
+    members.address(job.place_step, "place_step");
+    members.address(job.envelope, "envelope");
+    members.address(job.envelope_step, "envelope_step");
+    members.address(job.grad, "grad");
+    members.address(job.alpha, "alpha");
+    members.address(job.by_logit, "by_logit");
+    members.address(job.by_logit_step, "by_logit_step");
+    members.address(job.by_query, "by_query");
+    members.address(job.by_key, "by_key");
+    members.address(job.by_sink, "by_sink");
+    members.address(job.by_place, "by_place");
+    members.address(job.by_envelope, "by_envelope");
+}
+
+// name(members, threads)
+template <class Job>
+void def_job(py::module_& module, const std::string& name, void (*run)(const Job&, int)) {
+    module.def(name.c_str(), [run](const py::dict& given, int threads) {
+        Job job{};
+        read(job, Members(given));
+        const py::gil_scoped_release release;
+        run(job, threads);
+    });
+}
+
+template <class T>
+void def_neighbor_attention(py::module_& module, const std::string& dtype) {
+    def_job(module, "neighbor_tensor_product_tiles_" + dtype, &sdas::neighbor_tensor_product_tiles<T>);
+    def_job(module, "neighbor_tensor_product_edge_dot_" + dtype, &sdas::neighbor_tensor_product_edge_dot<T>);
+    def_job(module, "neighbor_tensor_product_to_senders_" + dtype, &sdas::neighbor_tensor_product_to_senders<T>);
+    def_job(module, "edge_softmax_forward_" + dtype, &sdas::edge_softmax_forward<T>);
+    def_job(module, "edge_softmax_backward_" + dtype, &sdas::edge_softmax_backward<T>);
+    def_job(module, "edge_softmax_double_backward_" + dtype, &sdas::edge_softmax_double_backward<T>);
 }
 
 }  // namespace
@@ -115,6 +164,6 @@ PYBIND11_MODULE(_native, module) {
     module.def("spherical_harmonics_double_backward_float32", &spherical_harmonics_double_backward<float>, release);
     module.def("spherical_harmonics_double_backward_float64", &spherical_harmonics_double_backward<double>, release);
     module.attr("neighbor_tensor_product_max_degree") = sdas::neighbor_tensor_product_max_degree;
-    def_neighbor_tensor_product<float>(module, "float32");
-    def_neighbor_tensor_product<double>(module, "float64");
+    def_neighbor_attention<float>(module, "float32");
+    def_neighbor_attention<double>(module, "float64");
 }

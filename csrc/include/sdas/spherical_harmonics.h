@@ -11,13 +11,17 @@
 
 namespace sdas {
 
-constexpr int spherical_harmonics_max_degree = 8;
+// The largest degree with kernels. Builds under a sanitizer lower it, since they compile slowly.
+#ifndef SDAS_MAX_DEGREE
+#define SDAS_MAX_DEGREE 8
+#endif
+constexpr int spherical_harmonics_max_degree = SDAS_MAX_DEGREE;
 
 // All arrays are row-major and contiguous; M = (lmax + 1)². Pointers that a kernel does not name are unused.
 template <class T>
 struct SphericalHarmonics {
     std::int64_t count;     // number of vectors
-    int lmax;               // largest degree, 0 to 8
+    int lmax;               // largest degree, from 0 to spherical_harmonics_max_degree
     bool normalize;         // whether the vectors are divided by their lengths
     const T* scale;         // [(lmax + 1)(lmax + 2) / 2] factors F_lm, see solid_harmonics.h
     const T* vectors;       // [count, 3]

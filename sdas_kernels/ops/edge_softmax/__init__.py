@@ -14,12 +14,16 @@ from __future__ import annotations
 
 import torch
 
+from sdas_kernels import native
 from sdas_kernels.dispatch import Backend, register
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
 from sdas_kernels.ops.checks import check_floating, check_graph, check_shapes
 from sdas_kernels.ops.edge_softmax import autograd
 
 register(Backend("edge_softmax", "reference", f"{__name__}.reference"))
+register(
+    Backend("edge_softmax", "cpp", f"{__name__}.cpp", ("cpu",), (torch.float32, torch.float64), native.available)
+)
 
 
 def edge_softmax(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from sdas_kernels.ops.edge_softmax import reference as softmax
+from sdas_kernels.ops.edge_softmax import cpp as softmax
 from sdas_kernels.ops.neighbor_attention import composition
 from sdas_kernels.ops.neighbor_tensor_product import cpp as product
 
