@@ -33,7 +33,7 @@ class SplitConfig(Section):
         default="random",
         description="random; composition: no two parts share a chemical formula; indices: read from a file.",
     )
-    sizes: tuple[float, float, float] = Field(
+    sizes: tuple[int | float, int | float, int | float] = Field(
         default=(0.9, 0.1, 0.0),
         description="Training, validation and test frames: numbers of frames, or fractions if none is above 1.",
     )

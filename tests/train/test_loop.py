@@ -157,6 +157,16 @@ def test_starting_over_a_run_or_resuming_nothing_is_refused(make_config):
         train(config)
 
 
+def test_a_run_that_failed_before_it_began_is_started_anew(make_config):
+    config = make_config(steps=1)
+    config.model.options = {"no_such_switch": 1}
+    with pytest.raises(ConfigError):
+        train(config)
+    assert os.listdir(config.run_dir)
+    config.model.options = {}
+    assert train(config).summary["status"] == "complete"
+
+
 def test_raw_files_are_converted_once(make_config, tmp_path):
     text = "".join(
         f"2\nProperties=species:S:1:pos:R:3:forces:R:3 energy={-5.0 + 0.01 * k}\nO 0 0 0 {0.1 * k} 0 0.5\n"

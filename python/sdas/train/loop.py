@@ -143,6 +143,8 @@ def fit(
                 flop_model.record(*size, counter.total)
             own_flops += counter.total if counter is not None else flop_model.evaluate(*size)
             progress.count_step(loss_value, atoms, time.monotonic() - step_start)
+            if processes.size == 1:
+                progress.flops = own_flops
             _show(bar, progress)
 
             done = _fraction(settings, progress) >= 1

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import sys
 from collections.abc import Mapping
 from itertools import chain
@@ -22,18 +23,25 @@ from sdas.errors import TrainingError
 
 CONFIG, SPLIT, METRICS, SUMMARY = "config.yaml", "split.json", "metrics.csv", "summary.json"
 CHECKPOINTS, MODEL, FRAMES = "checkpoints", "model", "frames"
+_BEFORE_FIRST_CHECKPOINT = frozenset({CONFIG, SPLIT, METRICS, FRAMES, "tensorboard"})
 
 
 def start_run(config: Config, resume: bool) -> Path:
-    """Make the run directory with its config.yaml, or find it; raises :class:`TrainingError` if that is not safe."""
+    """Make the run directory with its config.yaml, or find it; raises :class:`TrainingError` if that is not safe.
+
+    What a run left that failed before its first checkpoint is replaced.
+    """
     folder = Path(config.run_dir)
-    if resume:
-        if not (folder / CONFIG).is_file():
-            raise TrainingError(f"{folder}: no run to resume there ({CONFIG} is missing)")
-    elif folder.exists() and any(folder.iterdir()):
+    names = set(os.listdir(folder)) if folder.is_dir() else set()
+    if resume and CONFIG not in names:
+        raise TrainingError(f"{folder}: no run to resume there ({CONFIG} is missing)")
+    if not resume and names and not (CONFIG in names and names <= _BEFORE_FIRST_CHECKPOINT):
         raise TrainingError(f"{folder} is not empty; resume it with --resume {folder}, or choose another run_dir")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            shutil.rmtree(folder / FRAMES, ignore_errors=True)
+            (folder / SPLIT).unlink(missing_ok=True)
         write_text(folder / CONFIG, render_config(config))
     except OSError as error:
         raise TrainingError(f"{folder}: cannot be written: {error.strerror}") from None

@@ -19,9 +19,9 @@ from sdas_kernels.flops import FlopModel
 class Progress:
     """Counters of a run.
 
-    step: of the next one. wall_s: seconds so far. flops: of all processes, as of the last row or checkpoint. last and
-    best: the validation errors of the last row and of the row with the smallest force error. The rest sums up the
-    steps since the last row of metrics.csv.
+    step: of the next one. wall_s: seconds so far. flops: of all processes; where they are several, as of the last row
+    or checkpoint. last and best: the validation errors of the last row and of the row with the smallest force error.
+    The rest sums up the steps since the last row of metrics.csv.
     """
 
     step: int = 0
@@ -63,7 +63,7 @@ class Progress:
         return row
 
     def shown(self) -> dict[str, str]:
-        """What the progress bar says: loss and speed since the last row, its force error, and FLOPs until then."""
+        """What the progress bar says: loss and speed since the last row, the force error of that row, and FLOPs."""
         facts = {}
         if self.steps_since_row:
             facts["loss"] = f"{self.loss_sum / self.steps_since_row:.3g}"
