@@ -30,6 +30,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Run directory.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Seed of weights, of the order of frames, and of velocities.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one.")] = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads; a small molecule gives more than one little to do.")] = 1,
     md_steps: Annotated[int, typer.Option(help="Steps of 0.5 fs of the simulation at constant energy.")] = MD_STEPS,
     fresh: Annotated[bool, typer.Option("--fresh", help="Remove the run that is there and begin anew.")] = False,
 ) -> None:
@@ -37,13 +38,16 @@ def demo(
 
     An interrupted demo goes on where it stopped; a finished one is only evaluated and reported again.
     """
+    import torch
+
     from sdas.data import read_frames, sample
     from sdas.evaluate import evaluate, load_run_model, save_evaluation
     from sdas.md import MDSettings, SDASCalculator, UnstableRunError, simulate
     from sdas.report import write_report
 
     train_file, test_file = sample("ethanol")
-    config = demo_config(minutes, out, seed, device, train_file)
+    config = demo_config(minutes, out, seed, device, threads, train_file)
+    torch.set_num_threads(threads)
     if fresh:
         _remove_run(out)
     typer.echo(f"1/4 training for {minutes:g} min on {N_TRAIN} frames of ethanol, in {out}")
@@ -78,7 +82,7 @@ def demo(
     typer.echo(f"report        {page}")
 
 
-def demo_config(minutes: float, out: Path, seed: int, device: str, data: Path) -> Config:
+def demo_config(minutes: float, out: Path, seed: int, device: str, threads: int, data: Path) -> Config:
     """The training configuration of the demo."""
     recipe = PATIENT_RECIPE if minutes >= PATIENT_FROM_MINUTES else RECIPE
     split = {"method": "random", "sizes": [N_TRAIN, N_VALIDATION, 0], "seed": 0}
@@ -86,7 +90,7 @@ def demo_config(minutes: float, out: Path, seed: int, device: str, data: Path) -
         "run_dir": str(out),
         "data": {"path": str(data), "split": split},
         "model": dict(MODEL),
-        "train": {**recipe, "minutes": minutes, "seed": seed, "device": device},
+        "train": {**recipe, "minutes": minutes, "seed": seed, "device": device, "threads": threads},
     }
     return parse_config(content, "sdas demo")
 

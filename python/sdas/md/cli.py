@@ -28,6 +28,7 @@ def md(
     frame: Annotated[int, typer.Option(help="Which frame of the structure file; negative counts from the end.")] = 0,
     dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default the CPU.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; one is often best for a small molecule.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; by default md inside MODEL.")] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Begin anew instead of resuming the run in the folder.")
@@ -41,6 +42,8 @@ def md(
 
     if dtype not in DTYPES:
         raise SdasError(f"--dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    if threads is not None:
+        torch.set_num_threads(threads)
     settings = MDSettings(steps, timestep, temperature, ensemble, friction, seed, every)
     atoms = read_structure(structure, frame)
     calculator = SDASCalculator(model, DTYPES[dtype], device)
