@@ -61,9 +61,10 @@ def read_structure(path: Path, frame: int) -> Any:
     """Frame `frame` of a structure file as `ase.Atoms`; raises SdasError if there is none."""
     import ase.io
 
+    unreadable = (ase.io.formats.UnknownFileTypeError, ase.io.ParseError)
     try:
         return ase.io.read(path, index=frame)
     except FileNotFoundError as error:
         raise SdasError(f"{path}: there is no such file") from error
-    except (ase.io.formats.UnknownFileTypeError, ValueError, IndexError, StopIteration) as error:
+    except (*unreadable, OSError, ValueError, KeyError, IndexError, StopIteration) as error:
         raise SdasError(f"{path}: frame {frame} cannot be read: {error or type(error).__name__}") from error
