@@ -54,7 +54,7 @@ def demo(
     summary = _train(config)
 
     typer.echo("2/4 testing on 1000 frames")
-    model = load_run_model(out)
+    model = load_run_model(out, summary["machine"]["device"])
     frames = list(read_frames(test_file))
     result = evaluate(model, frames, TEST_FRAMES_PER_CALL, progress=True)
     save_evaluation(result, out, model=str(out), data=str(test_file))
@@ -64,7 +64,9 @@ def demo(
     drift = None
     try:
         start = to_atoms(frames[0])
-        drift = simulate(start, SDASCalculator(model), settings, out / "md", fresh=True, progress=True).drift
+        drift = simulate(
+            start, SDASCalculator(model, device="cpu"), settings, out / "md", fresh=True, progress=True
+        ).drift
     except UnstableRunError as error:
         typer.echo(f"{error}\nA model needs more training than {minutes:g} min for that; the report goes without.")
 

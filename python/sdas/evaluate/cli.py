@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -48,7 +49,8 @@ def evaluate(
 def _frames(model: Path, data: list[str] | None, units: str | None) -> tuple[Iterable[Frame], str]:
     """The frames that `--data` names, or the test frames of the run, and where they come from in words."""
     if data:
-        return [frame for path in data for frame in read_frames(path, units=units)], ", ".join(data)
+        streams = (read_frames(path, units=units) for path in data)
+        return chain.from_iterable(streams), ", ".join(data)
     if not (model / run_files.CONFIG).is_file():
         raise SdasError(f"{model} is not a run directory: name labelled frames with --data")
     cache, split = run_files.open_data(load_config(model / run_files.CONFIG).data, model)

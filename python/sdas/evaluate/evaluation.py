@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -84,8 +85,7 @@ def evaluate(
     known = set(species_of(model))
     require = ("energy", "forces", "stress") if stress else ("energy", "forces")
     total = len(frames) if isinstance(frames, Sequence) else None
-    done: list[Frame] = []
-    energies, forces, stresses = [], [], []
+    found: dict[str, list[np.ndarray]] = defaultdict(list)
     was_training = model.training
     model.eval()
     start = time.perf_counter()
@@ -97,28 +97,30 @@ def evaluate(
                     _check_elements(frame, known)
                 out = predict(model, batch, stress=stress)
                 _check_finite(out, batch)
-                energies.append(out["energy"])
-                forces.append(out["forces"])
-                if stress:
-                    stresses.append(out["stress"])
-                done.extend(batch)
+                for name, values in {**out, **_labels(batch, stress)}.items():
+                    found[name].append(values)
                 bar.update(len(batch))
     finally:
         model.train(was_training)
-    if not done:
+    if not found:
         raise SdasError("there are no frames to evaluate on")
-    wall_s = time.perf_counter() - start
-    return _compare(done, np.concatenate(energies), np.concatenate(forces), stresses, wall_s)
+    return _compare({name: np.concatenate(parts) for name, parts in found.items()}, time.perf_counter() - start)
 
 
 def predict(model: torch.nn.Module, frames: Sequence[Frame], *, stress: bool = False) -> dict[str, Array]:
     """energy `[B]` eV, forces `[N, 3]` eV/Å, and stress `[B, 3, 3]` eV/Å³ if wanted, of one batch; float64."""
     parameter = next(model.parameters())
     cutoff = float(model.cutoff)  # type: ignore[arg-type]
-    graphs = [NeighborGraph.build(f.positions, f.numbers, cutoff, f.cell, f.pbc, parameter.dtype) for f in frames]
-    out = model(NeighborGraph.batch(graphs).to(parameter.device), forces=True, stress=stress)
+    batch = NeighborGraph.batch([_graph(frame, cutoff, parameter.dtype) for frame in frames])
+    out = model(batch.to(parameter.device), forces=True, stress=stress)
     wanted = ("energy", "forces", "stress") if stress else ("energy", "forces")
     return {name: out[name].detach().cpu().numpy().astype(np.float64) for name in wanted}
+
+
+def _graph(frame: Frame, cutoff: float, dtype: torch.dtype) -> NeighborGraph:
+    """The graph of a frame, on copies: a tensor must not share a read-only map."""
+    cell = None if frame.cell is None else frame.cell.copy()
+    return NeighborGraph.build(frame.positions.copy(), frame.numbers.copy(), cutoff, cell, frame.pbc, dtype)
 
 
 def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
@@ -145,30 +147,36 @@ def _check_finite(out: dict[str, Array], batch: Sequence[Frame]) -> None:
             raise SdasError(f"{frame.source}: the model's {name} is not finite; its training may have diverged")
 
 
-def _compare(frames: list[Frame], energies: Array, forces: Array, stresses: list[Array], wall_s: float) -> Evaluation:
-    counts = np.array([len(frame) for frame in frames])
-    numbers = np.concatenate([frame.numbers for frame in frames])
-    true_energies = np.array([frame.energy for frame in frames], dtype=np.float64)
-    true_forces = np.concatenate([frame.forces for frame in frames if frame.forces is not None])
-    metrics: dict[str, float | None] = {
-        **energy_metrics(energies, true_energies, counts),
-        **force_metrics(forces, true_forces),
+def _labels(batch: Sequence[Frame], stress: bool) -> dict[str, np.ndarray]:
+    """What the frames say, and which atoms they have; nothing else of them is kept."""
+    labels = {
+        "counts": np.array([len(frame) for frame in batch]),
+        "numbers": np.concatenate([frame.numbers for frame in batch]),
+        "true energy": np.array([frame.energy for frame in batch], dtype=np.float64),
+        "true forces": np.concatenate([frame.forces for frame in batch if frame.forces is not None]),
     }
-    all_stresses = true_stresses = None
-    if stresses:
-        all_stresses = np.concatenate(stresses)
-        true_stresses = np.stack([frame.stress for frame in frames if frame.stress is not None])
-        metrics.update(stress_metrics(all_stresses, true_stresses))
+    if stress:
+        labels["true stress"] = np.stack([frame.stress for frame in batch if frame.stress is not None])
+    return labels
+
+
+def _compare(found: dict[str, np.ndarray], wall_s: float) -> Evaluation:
+    metrics: dict[str, float | None] = {
+        **energy_metrics(found["energy"], found["true energy"], found["counts"]),
+        **force_metrics(found["forces"], found["true forces"]),
+    }
+    if "stress" in found:
+        metrics.update(stress_metrics(found["stress"], found["true stress"]))
     return Evaluation(
         metrics=metrics,
-        by_element=force_metrics_by_element(forces, true_forces, numbers),
-        numbers=numbers,
-        offsets=np.concatenate([[0], np.cumsum(counts)]),
-        energies=energies,
-        reference_energies=true_energies,
-        forces=forces,
-        reference_forces=true_forces,
-        stresses=all_stresses,
-        reference_stresses=true_stresses,
+        by_element=force_metrics_by_element(found["forces"], found["true forces"], found["numbers"]),
+        numbers=found["numbers"],
+        offsets=np.concatenate([[0], np.cumsum(found["counts"])]),
+        energies=found["energy"],
+        reference_energies=found["true energy"],
+        forces=found["forces"],
+        reference_forces=found["true forces"],
+        stresses=found.get("stress"),
+        reference_stresses=found.get("true stress"),
         wall_s=wall_s,
     )
