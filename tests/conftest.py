@@ -12,6 +12,7 @@ from ase import Atoms
 from scipy.spatial.transform import Rotation
 
 from sdas_kernels.graph import NeighborGraph
+from sdas_kernels.nn import SDAS
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -94,3 +95,15 @@ def graph_of(atoms: Atoms, cutoff: float = 4.0, dtype: torch.dtype = torch.float
 def to_graph() -> Callable[..., NeighborGraph]:
     """`to_graph(atoms, cutoff=4.0, dtype=torch.float64)`."""
     return graph_of
+
+
+@pytest.fixture
+def make_model() -> Callable[..., SDAS]:
+    """`make_model(**config)`: a small model of hydrogen, carbon and oxygen with random weights, float64, eval mode."""
+
+    def make(dtype: torch.dtype = torch.float64, **config: object) -> SDAS:
+        torch.manual_seed(11)
+        shape = {"species": [1, 6, 8], "channels": 8, "heads": 4, "cutoff": 4.0, "n_radial": 5, "key_channels": 3}
+        return SDAS(**{**shape, **config}).to(dtype).eval()
+
+    return make

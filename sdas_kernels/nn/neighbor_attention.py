@@ -58,6 +58,9 @@ class NeighborAttention(nn.Module):
         super().__init__()
         if heads < 1 or channels % heads:
             raise ValueError(f"NeighborAttention: heads must divide channels, got {heads} heads, {channels} channels")
+        for name, number in (("n_radial", n_radial), ("key_channels", key_channels)):
+            if number < 1:
+                raise ValueError(f"NeighborAttention: {name} must be at least 1, got {number}")
         if path_mixing not in ("full", "channel"):
             raise ValueError(f'NeighborAttention: path_mixing must be "full" or "channel", got {path_mixing!r}')
         self.channels, self.heads, self.lmax, self.n_radial = channels, heads, lmax, n_radial

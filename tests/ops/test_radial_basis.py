@@ -66,6 +66,16 @@ def test_ends_smoothly_at_the_cutoff(place):
         assert (quantity == 0).all()
 
 
+@pytest.mark.parametrize("p", [3, 6, 9])
+def test_envelope_falls_to_zero_and_never_below_in_float32(p):
+    """It weighs neighbors inside a softmax: a negative weight would make a denominator vanish."""
+    u = torch.linspace(0.9, 1.1, 100_001)
+    f = polynomial_envelope(u, 1.0, p)
+    assert (f >= 0).all()
+    assert (f[u >= 1] == 0).all()
+    torch.testing.assert_close(f.double(), polynomial_envelope(u.double(), 1.0, p), rtol=0, atol=1e-7)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
 def test_exact_near_length_zero(place, dtype):
     """No 0/0 at zero, and no cancellation where the series takes over from the closed form."""

@@ -8,9 +8,15 @@ import torch
 
 
 def envelope(lengths: torch.Tensor, cutoff: float, p: int) -> torch.Tensor:
-    """f(d/c) in the shape of `lengths`."""
+    """f(d/c) in the shape of `lengths`, as (1-u)³ Σ_{k<p} (k+1)(k+2)/2 u^k.
+
+    The published form is the same polynomial, but cancels near u = 1, where in float32 it falls below zero.
+    """
     u = (lengths / cutoff).clamp(max=1.0)
-    return 1 - u**p * ((p + 1) * (p + 2) / 2 - u * (p * (p + 2) - u * (p * (p + 1) / 2)))
+    total = torch.full_like(u, p * (p + 1) / 2)
+    for k in reversed(range(p - 1)):
+        total = total * u + (k + 1) * (k + 2) / 2
+    return (1 - u) ** 3 * total
 
 
 def radial_basis(lengths: torch.Tensor, n: int, cutoff: float, p: int) -> torch.Tensor:
