@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 import sdas.doctor.timing
 import sdas.doctor.timing_cases
-from sdas.doctor import CASES, describe_machine, describe_native, describe_versions, time_ops
+from sdas.doctor import CASES, describe_machine, describe_native, describe_versions, is_busy, time_ops
 from sdas.doctor.cli import doctor
 from sdas.doctor.text import timing_table
 from sdas.errors import SdasError
@@ -75,6 +75,12 @@ def test_descriptions_say_what_is_here():
     assert machine["memory_gib"] > 0.5
     assert versions["torch"] == torch.__version__
     assert native.get("simd") in ("baseline", "avx2", "avx512") if native["available"] else native["reason"]
+
+
+def test_a_busy_machine_is_said_to_be():
+    assert is_busy({"load": 3.0, "cores_usable": 2})
+    assert not is_busy({"load": 0.2, "cores_usable": 2})
+    assert not is_busy({"load": None, "cores_usable": 2})
 
 
 def test_json_lists_backends_of_all_operators():

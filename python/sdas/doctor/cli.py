@@ -21,7 +21,7 @@ def doctor(
     from tqdm import tqdm
 
     import sdas_kernels as sk
-    from sdas.doctor import Timing, describe_machine, describe_native, describe_versions, time_ops
+    from sdas.doctor import Timing, describe_machine, describe_native, describe_versions, is_busy, time_ops
     from sdas.doctor.text import facts, timing_table
     from sdas_kernels import dispatch
 
@@ -52,5 +52,7 @@ def doctor(
         found["timings"] = [timing.row() for timing in measured]
         if not as_json:
             typer.echo("\ntimings, median milliseconds; * is the backend in use\n" + timing_table(measured))
+            if is_busy(found["machine"]):
+                typer.echo("\nother processes kept the cores busy: these times are too long")
     if as_json:
         typer.echo(json.dumps(found, indent=2))

@@ -13,20 +13,27 @@ SIMD_FLAGS = ("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512_bf16", 
 
 
 def describe_machine() -> dict[str, Any]:
-    """cpu, cores_usable, cores_present, threads (of PyTorch), simd, memory_gib, gpus, system.
+    """cpu, cores_usable, cores_present, threads (of PyTorch), load, simd, memory_gib, gpus, system.
 
-    gpus lists name, memory_gib and capability of each; what cannot be found out is None.
+    load is the mean number of busy processes over the last minute: timings mean little where it exceeds the cores
+    before they begin. gpus lists name, memory_gib and capability of each. What cannot be found out is None.
     """
     return {
         "cpu": _cpu_name(),
         "cores_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "cores_present": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "simd": _simd(),
         "memory_gib": _memory_gib(),
         "gpus": _gpus(),
         "system": f"{platform.system()} {platform.machine()}",
     }
+
+
+def is_busy(machine: dict[str, Any]) -> bool:
+    """Whether a machine so described had work for half of its cores or more."""
+    return machine["load"] is not None and machine["load"] >= 0.5 * machine["cores_usable"]
 
 
 def _cpu_name() -> str | None:
