@@ -39,25 +39,26 @@ class EquivariantRMSNorm(nn.Module):
     x_i / √( mean_l mean_{m,c} x_ilmc² + ε )
     """
 
-    weight: torch.Tensor
+    divisor: torch.Tensor
 
     def __init__(self, lmax: int, epsilon: float = 1e-3) -> None:
         super().__init__()
         self.epsilon = epsilon
-        per_row = [1 / ((2 * l + 1) * (lmax + 1)) for l in range(lmax + 1) for _ in range(2 * l + 1)]
-        self.register_buffer("weight", torch.tensor(per_row, dtype=torch.float64), persistent=False)
+        per_row = [(2 * l + 1) * (lmax + 1) for l in range(lmax + 1) for _ in range(2 * l + 1)]
+        # whole numbers, which no conversion of the module to another dtype rounds
+        self.register_buffer("divisor", torch.tensor(per_row), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[N, M, C]` -> `[N, M, C]`."""
-        mean_square = (x * x).mean(2) @ self.weight.to(x.dtype)
+        mean_square = (x * x).mean(2) @ self.divisor.to(x.dtype).reciprocal()
         return x * torch.rsqrt(mean_square + self.epsilon)[:, None, None]
 
 
 class NodeUpdate(nn.Module):
     """Nonlinearity: invariants of an atom's features drive new scalars, and gates on its other degrees.
 
-        f = MLP([x_0, |x_1|², .., |x_L|²])
-        out_0 = f_0,   out_l = f_l · (G_l x_l)
+    f = MLP([x_0, |x_1|², .., |x_L|²])
+    out_0 = f_0,   out_l = f_l · (G_l x_l)
     """
 
     gate_degree: torch.Tensor

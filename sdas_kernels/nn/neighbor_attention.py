@@ -7,11 +7,11 @@ import math
 import torch
 from torch import nn
 
+from sdas_kernels.nn.geometry import EdgeGeometry
 from sdas_kernels.nn.linear import EquivariantLinear
 from sdas_kernels.ops.edge_softmax import edge_softmax
 from sdas_kernels.ops.neighbor_attention import neighbor_attention
 from sdas_kernels.ops.neighbor_tensor_product import neighbor_tensor_product
-from sdas_kernels.nn.geometry import EdgeGeometry
 from sdas_kernels.paths import Paths
 
 

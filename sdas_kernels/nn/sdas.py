@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -57,7 +57,8 @@ class SDAS(nn.Module):
         known = sorted({int(z) for z in species})
         if not known or known[0] < 1 or known[-1] > 118:
             raise ValueError(f"SDAS: species must be atomic numbers 1..118, at least one, got {known}")
-        for name, number in (("channels", channels), ("layers", layers), ("n_radial", n_radial)):
+        sizes = {"channels": channels, "heads": heads, "layers": layers, "n_radial": n_radial}
+        for name, number in {**sizes, "key_channels": key_channels}.items():
             if number < 1:
                 raise ValueError(f"SDAS: {name} must be at least 1, got {number}")
         if not cutoff > 0:
@@ -84,7 +85,13 @@ class SDAS(nn.Module):
         self.register_buffer("energy_scale", torch.ones((), dtype=torch.float64))
 
         self.embedding = nn.Embedding(len(known), channels)
-        shared = {"channels": channels, "heads": heads, "lmax": lmax, "key_channels": key_channels, "parity": parity}
+        shared: dict[str, Any] = {
+            "channels": channels,
+            "heads": heads,
+            "lmax": lmax,
+            "key_channels": key_channels,
+            "parity": parity,
+        }
         if layer == "default":
             self.first_features = None
             self.layers = nn.ModuleList(
@@ -113,6 +120,16 @@ class SDAS(nn.Module):
             raise ValueError(f"SDAS: shifts must be finite and scale positive, got {dict(shifts)}, {scale}")
         self.energy_shift.copy_(values)
         self.energy_scale.fill_(scale)
+
+    def _apply(self, fn: Callable[..., torch.Tensor], recurse: bool = True) -> SDAS:
+        """Move or convert the model; total energies need more digits than float32 has, so references stay float64."""
+        exact = {name: getattr(self, name) for name in ("energy_shift", "energy_scale")}
+        super()._apply(fn, recurse)
+        for name, before in exact.items():
+            after = getattr(self, name)
+            if after.dtype != before.dtype:
+                setattr(self, name, before.to(after.device))
+        return self
 
     def forward(self, batch: NeighborGraph, forces: bool = True, stress: bool = False) -> dict[str, torch.Tensor]:
         """Energies, and forces and stress where asked for.

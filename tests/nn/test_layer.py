@@ -26,6 +26,11 @@ def test_norm_divides_by_the_root_mean_square_over_degrees(lmax):
         torch.testing.assert_close(found[i], x[i] / (mean + 1e-3).sqrt(), rtol=1e-13, atol=1e-13)
 
 
+def test_norm_forgets_the_dtypes_that_it_has_been_through():
+    x = features(2)
+    assert torch.equal(EquivariantRMSNorm(2).bfloat16().double()(x), EquivariantRMSNorm(2)(x))
+
+
 def test_norm_is_finite_and_smooth_at_zero():
     x = torch.zeros(1, 4, 2, dtype=F64, requires_grad=True)
     assert torch.autograd.gradcheck(EquivariantRMSNorm(1), x)
