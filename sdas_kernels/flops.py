@@ -137,6 +137,7 @@ class FlopModel:
         self.started = False
         self.checked = False
         self.affine = True
+        self._evaluated: dict[tuple[int, int, int], int] = {}
 
     def needs_count(self, atoms: int, edges: int, graphs: int) -> bool:
         """Whether a step of this size has to be counted and given to :meth:`record`."""
@@ -171,11 +172,16 @@ class FlopModel:
         return flops
 
     def _predict(self, atoms: int, edges: int, graphs: int) -> int | None:
-        weights = _combination([(1, *row) for row in self.rows], (1, atoms, edges, graphs))
-        if weights is None:
-            return None
-        flops = sum((w * f for w, f in zip(weights, self.flops, strict=True)), Fraction(0))
-        return round(flops)
+        """FLOPs of a row in the span of those counted, else None. Sizes recur, so what was evaluated is kept."""
+        row = (atoms, edges, graphs)
+        if row not in self._evaluated:
+            weights = _combination([(1, *counted) for counted in self.rows], (1, *row))
+            if weights is None:
+                return None
+            if len(self._evaluated) >= 100_000:
+                self._evaluated.clear()
+            self._evaluated[row] = round(sum((w * f for w, f in zip(weights, self.flops, strict=True)), Fraction(0)))
+        return self._evaluated[row]
 
     def state_dict(self) -> dict[str, Any]:
         """What was learned, ready for JSON."""
@@ -193,6 +199,7 @@ class FlopModel:
         self.flops = [int(f) for f in state["flops"]]
         self.checked, self.affine = bool(state["checked"]), bool(state["affine"])
         self.started = bool(state["started"])
+        self._evaluated.clear()
 
 
 def _combination(rows: Sequence[Sequence[int]], target: Sequence[int]) -> list[Fraction] | None:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+
+import sdas_kernels as sk
 from sdas import checkpoint
 from sdas.checkpoint import TrainingState, load_model, load_training_state, save_model, save_training_state
 from sdas.errors import CheckpointError
-
-import sdas_kernels as sk
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_a_damaged_state_falls_back_loudly_on_the_one_before(tmp_path, damage):
     with pytest.warns(UserWarning, match=r"CHECKPOINT DAMAGED: .*step-000000010.*step-000000005"):
         assert load_training_state(tmp_path).step == 5
     damage(tmp_path / "step-000000005", "state")
-    with pytest.raises(CheckpointError, match="no checkpoint can be used: .*step-000000010.*step-000000005"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint can be used: .*step-000000010.*step-000000005"):
         load_training_state(tmp_path)
 
 

@@ -7,9 +7,10 @@ import types
 
 import pytest
 import typer
+from typer.testing import CliRunner
+
 from sdas import cli
 from sdas.errors import SdasError
-from typer.testing import CliRunner
 
 runner = CliRunner()
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
-from sdas.config import default_config, load_config, parse_config, render_config
+
+from sdas.config import ModelConfig, default_config, load_config, parse_config, render_config
 from sdas.errors import ConfigError
+from sdas_kernels.nn import SDAS
 
 MINIMAL = "data: {path: frames}\ntrain: {steps: 100}\n"
 
@@ -89,3 +92,13 @@ def test_broken_files_are_named(tmp_path, text, message):
 
 def test_parsing_does_not_need_a_file():
     assert parse_config({"data": {"path": "/x"}, "train": {"steps": 3}}, "test").train.batch_size == 8
+
+
+def test_the_section_model_has_the_arguments_of_the_model():
+    signature = inspect.signature(SDAS.__init__).parameters
+    named = {name: p.default for name, p in signature.items() if p.kind is p.POSITIONAL_OR_KEYWORD and name != "self"}
+    section = ModelConfig()
+    assert set(ModelConfig.model_fields) - {"options"} == set(named)
+    for name, default in named.items():
+        if name != "species":
+            assert getattr(section, name) == default

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from sdas.config import Config, parse_config
 from sdas.data import Frame, write_cache
 

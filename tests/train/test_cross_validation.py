@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+
 from sdas.config import CrossValidationConfig, load_config
 from sdas.errors import TrainingError
 from sdas.train import cross_validation

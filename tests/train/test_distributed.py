@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
+
 from sdas.config import render_config
 from sdas.errors import TrainingError
 from sdas.train import train
@@ -39,7 +40,7 @@ def run_processes(config, tmp_path, count: int) -> None:
             )
         )
     for process in launched:
-        _, stderr = process.communicate(timeout=120)
+        _, stderr = process.communicate(timeout=240)
         assert process.returncode == 0, stderr
 
 
@@ -64,6 +65,7 @@ def test_two_processes_follow_the_curve_of_one(make_config, tmp_path):
 
 def test_more_processes_than_frames_in_a_batch_are_refused(make_config, monkeypatch):
     import numpy as np
+
     from sdas.data import FrameCache
     from sdas.train.loop import fit
     from sdas.train.processes import Processes

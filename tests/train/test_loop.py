@@ -12,12 +12,12 @@ import time
 import numpy as np
 import pytest
 import torch
+
 from sdas.checkpoint import load_model, load_training_state, read_model_document
 from sdas.data import DataError, FrameCache, write_cache
 from sdas.errors import ConfigError, TrainingError
 from sdas.train import loop, train
 from sdas.train.metrics import COLUMNS, read_metrics
-
 from sdas_kernels.flops import FlopCounter, FlopModel
 from sdas_kernels.graph import NeighborGraph
 

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+
 from sdas.config import TrainConfig
 from sdas.data import Frame, FrameCache
 from sdas.errors import TrainingError

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+
 from sdas.checkpoint import load_training_state
 from sdas.config import render_config
 from sdas.errors import CheckpointError
@@ -35,7 +36,7 @@ def start(config, tmp_path) -> subprocess.Popen:
 
 
 def wait_for_step(process: subprocess.Popen, folder: Path, step: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not list(folder.glob(f"step-{step:09d}")):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline, "the run does not come to its checkpoint"
@@ -50,7 +51,7 @@ def test_kill_and_resume_gives_the_same_bits(make_config, tmp_path):
     settings = {"steps": 30, "deterministic": True, "checkpoint_every": 3, "validate_every": 5, "dtype": "float32"}
     left_alone = make_config("alone", **settings)
     whole = start(left_alone, tmp_path)
-    _, stderr = whole.communicate(timeout=120)
+    _, stderr = whole.communicate(timeout=240)
     assert whole.returncode == 0, stderr
     alone = train(left_alone, resume=True)  # complete already: only reads what is there
     config = make_config("killed", **settings)
@@ -137,6 +138,6 @@ def test_sigterm_saves_and_the_command_says_how_to_go_on(make_config, tmp_path):
     process = start(config, tmp_path)
     wait_for_step(process, Path(config.run_dir) / "checkpoints", 10)
     process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=240)
     assert process.returncode == 128 + signal.SIGTERM
     assert f"sdas train --resume {config.run_dir}" in stderr
