@@ -118,9 +118,11 @@ def test_the_random_products_reach_every_mode():
 @pytest.mark.parametrize("path_normalization", ["element", "path", "none"])
 @pytest.mark.parametrize("irrep_normalization", ["component", "norm", "none"])
 def test_normalizations_of_fully_connected_products(irrep_normalization, path_normalization):
-    irreps = "3x0e+2x1o+1x2e", "2x0e+1x1o+1x1e", "4x0e+1x1o+2x1e+2x2e+0x3o+1x2o"
+    irreps = "3x0e+2x1o+1x2e+0x5e", "2x0e+1x1o+1x1e", "4x0e+1x1o+2x1e+2x2e+0x3o+1x2o+2x6o"
     theirs = o3.FullyConnectedTensorProduct(*irreps, irrep_normalization, path_normalization)
     ours = nn.FullyConnectedTensorProduct(*irreps, irrep_normalization, path_normalization)
+    assert torch.equal(ours.output_mask, theirs.output_mask)
+    assert not ours.output_mask[-26:].any(), "6o comes of 0x5e alone"
     ours.load_state_dict(theirs.state_dict(), strict=True)
     x, y = theirs.irreps_in1.randn(4, -1), theirs.irreps_in2.randn(4, -1)
     assert_same(ladder(ours, x, y, None), ladder(theirs, x, y, None))

@@ -9,8 +9,9 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from sdas_kernels.clebsch_gordan import wigner_3j
+from sdas_kernels.dispatch import use_backend
 from sdas_kernels.irreps import Irreps
-from sdas_kernels.ops.tensor_product import MODES, TensorProductSpec, tensor_product
+from sdas_kernels.ops.tensor_product import MODES, TensorProductSpec, reference, tensor_product
 
 F64 = torch.float64
 
@@ -202,6 +203,24 @@ def test_only_what_is_asked_for_is_computed():
     by_x, by_y, by_weight = backward(grad, x, y, weight, str(spec), [False, True, False])
     assert by_x.numel() == by_weight.numel() == 0
     assert by_y.shape == y.shape
+
+
+def test_second_derivatives_skip_what_no_gradient_reaches(monkeypatch):
+    given = []
+
+    def spy(*arguments):
+        given.append([t is not None for t in arguments[:3]] + list(arguments[-1]))
+        return double_backward(*arguments)
+
+    double_backward = reference.double_backward
+    monkeypatch.setattr(reference, "double_backward", spy)
+    spec = one_path("uvw")
+    x, y, weight = operands(spec)
+    weight = weight.detach()
+    with use_backend("reference", "tensor_product"):
+        by_x, _ = torch.autograd.grad(tensor_product(x, y, weight, spec).sum(), (x, y), create_graph=True)
+        torch.autograd.grad(by_x.sum(), y)
+    assert given == [[True, False, False, False, True, True, False]]
 
 
 def test_specification_survives_its_string_and_pickling():

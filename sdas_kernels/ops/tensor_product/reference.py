@@ -159,10 +159,8 @@ def _product(x: torch.Tensor, y: torch.Tensor, path: Instruction, s: TensorProdu
 
 
 def _paths(s: TensorProductSpec) -> Iterator[tuple[Instruction, slice | None]]:
-    """Paths that have any elements, each with the place of its weight."""
-    for path, where in zip(s.instructions, s.weight_slices, strict=True):
-        if 0 not in path.path_shape:
-            yield path, where
+    """Every path with the place of its weight."""
+    return zip(s.instructions, s.weight_slices, strict=True)
 
 
 def _weight(
