@@ -82,8 +82,9 @@ class NeighborAttention(nn.Module):
         self.value = EquivariantLinear(self.value_lmax, channels, channels)
         self.radial_gain = nn.Parameter(0.5 * torch.randn(heads, lmax + 1, n_radial)) if radial_gain else None
 
+        self.path_weight: nn.Parameter | None = None
+        self.mixing: nn.ParameterList | EquivariantLinear
         if path_mixing == "full":
-            self.path_weight = None
             self.mixing = nn.ParameterList(
                 nn.Parameter(torch.randn(count * channels, channels) / math.sqrt(count * channels))
                 for count in self.paths.counts
@@ -97,7 +98,7 @@ class NeighborAttention(nn.Module):
         """`[N, M, C]` -> `[N, M, C]`."""
         source = x[:, : (self.value_lmax + 1) ** 2]
         z = self._attend(x, self.value(source), geometry)
-        if self.path_weight is not None:
+        if isinstance(self.mixing, EquivariantLinear):
             return self.mixing(z)
         blocks = [
             z[:, rows].reshape(len(x), 2 * l + 1, weight.shape[0]) @ weight
@@ -113,27 +114,27 @@ class NeighborAttention(nn.Module):
         return edge_softmax(query, key, sink, geometry.harmonics, geometry.radial, geometry.envelope, geometry.edges)
 
     def _attend(self, x: torch.Tensor, value: torch.Tensor, g: EdgeGeometry) -> torch.Tensor:
-        end = {"lmax_out": self.lmax, "even_only": self.parity, "path_weight": self.path_weight}
+        end = (g.edges, self.lmax, self.parity, self.path_weight)
         if self.has_attention and self.radial_gain is not None:
-            return neighbor_attention(
-                *self._queries(x), value, self.radial_gain, g.harmonics, g.radial, g.envelope, g.edges, **end
-            )
-        radial, gain = g.radial, self.radial_gain
+            query, key, sink = self._queries(x)
+            where = (g.harmonics, g.radial, g.envelope)
+            return neighbor_attention(query, key, sink, value, self.radial_gain, *where, *end)
+        radial: torch.Tensor = g.radial
+        gain: torch.Tensor | None = self.radial_gain
         if gain is None:
             radial, gain = x.new_ones(g.edges.num_edges, 1), x.new_ones(self.heads, self.lmax + 1, 1)
-        return neighbor_tensor_product(self.weights(x, g), radial, gain, value, g.harmonics, g.edges, **end)
+        return neighbor_tensor_product(self.weights(x, g), radial, gain, value, g.harmonics, *end)
 
     def _queries(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Query `[N, K, D + M + n]`, key `[N, K, D]`, sink `[N, K]`."""
         query, key, radial, sink = (
-            part.unflatten(1, (self.heads, -1)) if part.shape[1] else None
+            part.unflatten(1, (self.heads, part.shape[1] // self.heads))
             for part in self.logits(x[:, 0]).split(self.logit_sizes, 1)
         )
         direction = x.new_zeros(len(x), self.heads, x.shape[1])
         if self.direction_query is not None:
             direction = self.direction_query(x).transpose(1, 2)
-        if radial is None:
+        if not radial.shape[2]:
             radial = x.new_zeros(len(x), self.heads, self.n_radial)
-        no_sink = x.new_full((len(x), self.heads), -torch.inf)
         joined = torch.cat([query / math.sqrt(self.key_channels), direction, radial], 2)
-        return joined, key, no_sink if sink is None else sink.squeeze(2)
+        return joined, key, sink.squeeze(2) if sink.shape[2] else x.new_full((len(x), self.heads), -torch.inf)
