@@ -82,20 +82,10 @@ def load_model(path: str | os.PathLike[str], device: torch.device | str = "cpu")
         )
     try:
         model = sdas_kernels.nn.SDAS(**document["config"]).to(_DTYPES[document["dtype"]])
-        restore_buffers_dtype(model, tensors)
         model.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{folder}: the tensors do not fit the model: {' '.join(str(error).split())}") from None
     return model.to(device).eval()
-
-
-def restore_buffers_dtype(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Give every floating buffer the dtype that it was saved with; ``Module.to(dtype)`` converts them all."""
-    owners = dict(model.named_modules())
-    for name, _ in list(model.named_buffers()):
-        owner, _, leaf = name.rpartition(".")
-        if name in tensors and tensors[name].is_floating_point():
-            owners[owner]._buffers[leaf] = owners[owner]._buffers[leaf].to(tensors[name].dtype)  # type: ignore[union-attr]
 
 
 @dataclass(frozen=True)

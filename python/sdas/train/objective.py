@@ -34,8 +34,6 @@ def build_model(config: Config, frames: Sequence[Frame], train: NDArray[np.int64
         model = sdas_kernels.nn.SDAS(**arguments, **options).to(DTYPES[config.train.dtype])
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model: {error}") from None
-    # Total energies of thousands of eV need more digits than float32 has.
-    model.energy_shift, model.energy_scale = model.energy_shift.double(), model.energy_scale.double()
     reference = fit_energy_reference((frames[int(index)] for index in train), model.species.tolist())
     model.set_energy_reference(reference.shifts, reference.force_rms)
     return model, reference.force_rms
