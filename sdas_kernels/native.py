@@ -9,7 +9,7 @@ from __future__ import annotations
 from types import ModuleType
 
 try:
-    from sdas_kernels import _native as _module
+    import sdas_kernels._native as _module
 except ImportError as error:
     _extension: ModuleType | None = None
     _reason = f"extension not built or not loadable: {error}"

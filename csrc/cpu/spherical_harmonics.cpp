@@ -219,18 +219,13 @@ void fill(T* p, std::int64_t count, T value) {
     for (std::int64_t i = 0; i < count; ++i) p[i] = value;
 }
 
-// Calls body with the degree as a compile-time constant, 1 to 8.
-template <class Body>
+// Calls body with the degree as a compile-time constant, from 1 on.
+template <int L = 1, class Body>
 SDAS_INLINE void for_degree(int lmax, const Body& body) {
-    switch (lmax) {
-        case 1: return body(Constant<1>{});
-        case 2: return body(Constant<2>{});
-        case 3: return body(Constant<3>{});
-        case 4: return body(Constant<4>{});
-        case 5: return body(Constant<5>{});
-        case 6: return body(Constant<6>{});
-        case 7: return body(Constant<7>{});
-        case 8: return body(Constant<8>{});
+    if (lmax == L) {
+        body(Constant<L>{});
+    } else if constexpr (L < spherical_harmonics_max_degree) {
+        for_degree<L + 1>(lmax, body);
     }
 }
 
