@@ -71,7 +71,7 @@ def demo(
         typer.echo(f"{error}\nA model needs more training than {minutes:g} min for that; the report goes without.")
 
     typer.echo("4/4 report")
-    command = f"sdas demo --minutes {minutes:g} --out {out} --seed {seed}"
+    command = f"sdas demo --minutes {minutes:g} --out {out} --seed {seed} --threads {threads}"
     page = write_report(out, reproduce=[command])
     numbers = result.metrics
     typer.echo(
