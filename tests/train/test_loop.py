@@ -32,6 +32,7 @@ def test_a_run_leaves_all_its_files(make_config):
     assert summary["status"] == "complete"
     assert (summary["steps"], summary["n_train"], summary["n_val"], summary["n_test"]) == (12, 24, 8, 8)
     assert summary["train_flops"] > 0
+    assert summary["flops_unknown"] == []
     assert {"sdas", "torch", "clebsch_gordan"} <= set(summary["versions"])
     with open(folder / "metrics.csv") as file:
         rows = list(csv.DictReader(file))

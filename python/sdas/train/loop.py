@@ -141,6 +141,7 @@ def fit(
                     torch._foreach_lerp_(averaged_weights, weights, 1 - ema_decay(settings, step))
             if counter is not None:
                 flop_model.record(*size, counter.total)
+                progress.note(counter)
             own_flops += counter.total if counter is not None else flop_model.evaluate(*size)
             progress.count_step(loss_value, atoms, time.monotonic() - step_start)
             if processes.size == 1:
@@ -164,6 +165,8 @@ def fit(
             "signal": None if done else stopped_by,
             "steps": progress.step,
             "train_flops": progress.flops,
+            "flops_unknown": progress.flops_unknown,
+            "flops_estimated": progress.flops_estimated,
             "wall_s": progress.wall_s,
             "n_train": len(train_indices),
             "n_val": len(validation_indices),

@@ -12,7 +12,7 @@ from torch import nn
 
 from sdas.checkpoint import TrainingState
 from sdas.errors import CheckpointError
-from sdas_kernels.flops import FlopModel
+from sdas_kernels.flops import FlopCounter, FlopModel
 
 
 @dataclass
@@ -21,7 +21,8 @@ class Progress:
 
     step: of the next one. wall_s: seconds so far. flops: of all processes; where they are several, as of the last row
     or checkpoint. last and best: the validation errors of the last row and of the row with the smallest force error.
-    The rest sums up the steps since the last row of metrics.csv.
+    flops_unknown and flops_estimated: operators without a FLOP rule, and those counted as their reference (see
+    :class:`sdas_kernels.flops.FlopCounter`). The rest sums up the steps since the last row of metrics.csv.
     """
 
     step: int = 0
@@ -29,6 +30,8 @@ class Progress:
     flops: int = 0
     last: dict[str, Any] = field(default_factory=dict)
     best: dict[str, Any] = field(default_factory=dict)
+    flops_unknown: list[str] = field(default_factory=list)
+    flops_estimated: list[str] = field(default_factory=list)
     loss_sum: float = 0.0
     steps_since_row: int = 0
     atoms_since_row: int = 0
@@ -41,6 +44,11 @@ class Progress:
         self.steps_since_row += 1
         self.atoms_since_row += atoms
         self.seconds_since_row += seconds
+
+    def note(self, counter: FlopCounter) -> None:
+        """Remember which operators a counter could not count exactly."""
+        self.flops_unknown = sorted({*self.flops_unknown, *counter.unknown})
+        self.flops_estimated = sorted({*self.flops_estimated, *counter.estimated})
 
     def end_row(self, epoch: float, learning_rate: float, errors: dict[str, float] | None) -> dict[str, Any]:
         """The row of metrics.csv that ends here, with the validation ``errors``; the next one starts."""
