@@ -110,8 +110,8 @@ class NeighborGraph:
         receivers, senders, shifts = _find_pairs(r, box, periodic, float(cutoff))
         edges = EdgeIndex.from_pairs(receivers, senders, len(r))
         graph = cls(
-            positions=torch.as_tensor(r, dtype=dtype),
-            numbers=torch.as_tensor(z),
+            positions=torch.tensor(r, dtype=dtype),
+            numbers=torch.tensor(z),
             edges=edges,
             cell_shifts=shifts.to(dtype),
             cells=torch.as_tensor(box, dtype=dtype)[None],

@@ -16,7 +16,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "data": ("sdas.data.cli", "app", "Fetch, convert, inspect and split data."),
     "train": ("sdas.train.cli", "train", "Train a model, resume a run, or choose loss weights by cross-validation."),
     "evaluate": ("sdas.evaluate.cli", "evaluate", "Errors of a trained model on labeled frames."),
-    "report": ("sdas.report.cli", "report", "Write the report of one or more runs."),
+    "report": ("sdas.report.cli", "report", "Write the report of a run."),
     "md": ("sdas.md.cli", "md", "Run molecular dynamics with a trained model."),
     "doctor": ("sdas.doctor.cli", "doctor", "Say what is installed, which kernels run here, and how fast."),
     "demo": ("sdas.demo", "demo", "Train, evaluate and run dynamics on the data that comes with the package."),

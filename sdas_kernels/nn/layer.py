@@ -39,18 +39,18 @@ class EquivariantRMSNorm(nn.Module):
     x_i / √( mean_l mean_{m,c} x_ilmc² + ε )
     """
 
-    divisor: torch.Tensor
+    row_count: torch.Tensor
 
     def __init__(self, lmax: int, epsilon: float = 1e-3) -> None:
         super().__init__()
         self.epsilon = epsilon
-        per_row = [(2 * l + 1) * (lmax + 1) for l in range(lmax + 1) for _ in range(2 * l + 1)]
-        # whole numbers, which no conversion of the module to another dtype rounds
-        self.register_buffer("divisor", torch.tensor(per_row), persistent=False)
+        # (2l+1)(lmax+1) of each row: whole numbers survive a change of dtype, their inverses would not
+        counts = [(2 * l + 1) * (lmax + 1) for l in range(lmax + 1) for _ in range(2 * l + 1)]
+        self.register_buffer("row_count", torch.tensor(counts, dtype=torch.float64), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[N, M, C]` -> `[N, M, C]`."""
-        mean_square = (x * x).mean(2) @ self.divisor.to(x.dtype).reciprocal()
+        mean_square = ((x * x).mean(2) / self.row_count.to(x.dtype)).sum(1)
         return x * torch.rsqrt(mean_square + self.epsilon)[:, None, None]
 
 
