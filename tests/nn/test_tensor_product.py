@@ -117,6 +117,24 @@ def test_the_random_products_reach_every_mode():
 
 @pytest.mark.parametrize("path_normalization", ["element", "path", "none"])
 @pytest.mark.parametrize("irrep_normalization", ["component", "norm", "none"])
+@pytest.mark.parametrize("mode", MODES)
+def test_normalizations_of_every_mode(mode, irrep_normalization, path_normalization):
+    """The factor of a path of each mode, alone and beside another path into the same output."""
+    m1, m2 = (4, 4) if "uu" in mode or "<" in mode else (4, 3)
+    m3 = FITTING[mode](m1, m2) or 5
+    irreps = [(m1, (1, -1)), (2, (2, -1))], [(m2, (2, 1))], [(m3, (2, -1))]
+    path, beside = (0, 0, 0, mode, True, 1.7), (1, 0, 0, "uvw", True, 0.6)
+    for paths in ([path], [path, beside]):
+        options = {"irrep_normalization": irrep_normalization, "path_normalization": path_normalization}
+        theirs, ours = (
+            lib(*irreps, paths, [1.3, 0.4], [0.7], [1.9], **options) for lib in (o3.TensorProduct, nn.TensorProduct)
+        )
+        wanted = [instruction.path_weight for instruction in theirs.instructions]
+        assert [instruction.path_weight for instruction in ours.instructions] == pytest.approx(wanted, rel=1e-15)
+
+
+@pytest.mark.parametrize("path_normalization", ["element", "path", "none"])
+@pytest.mark.parametrize("irrep_normalization", ["component", "norm", "none"])
 def test_normalizations_of_fully_connected_products(irrep_normalization, path_normalization):
     irreps = "3x0e+2x1o+1x2e+0x5e", "2x0e+1x1o+1x1e", "4x0e+1x1o+2x1e+2x2e+0x3o+1x2o+2x6o"
     theirs = o3.FullyConnectedTensorProduct(*irreps, irrep_normalization, path_normalization)
