@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 from fractions import Fraction
-from functools import cache, lru_cache
+from functools import cache
 from math import factorial, sqrt
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def wigner_3j(
     return _wigner_3j(l1, l2, l3).to(dtype=dtype, device=device, copy=True)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _wigner_3j(l1: int, l2: int, l3: int) -> torch.Tensor:
     degrees = (l1, l2, l3)
     if min(degrees) < 0 or max(degrees) > LMAX:
@@ -47,7 +47,7 @@ def _wigner_3j(l1: int, l2: int, l3: int) -> torch.Tensor:
     if not abs(l1 - l2) <= l3 <= l1 + l2:
         raise ValueError(f"degrees (l1, l2, l3) = {degrees} break the triangle rule |l1 - l2| <= l3 <= l1 + l2")
     order = sorted(range(3), key=lambda axis: degrees[axis])
-    ascending = tuple(degrees[axis] for axis in order)
+    ascending = (degrees[order[0]], degrees[order[1]], degrees[order[2]])
     entries, values = _table()[ascending]
     dense = np.zeros([2 * l + 1 for l in ascending])
     dense[tuple(entries.T)] = values
@@ -61,7 +61,7 @@ def _table() -> dict[tuple[int, int, int], tuple[np.ndarray, np.ndarray]]:
     """Non-zero entries of every ascending triple: indices `[n, 3]` and values `[n]`."""
     with np.load(_TABLE) as file:
         if str(file["version"]) != VERSION:
-            raise RuntimeError(f"{_TABLE} is version {file['version']}, this code needs {VERSION}: reinstall the package")
+            raise RuntimeError(f"{_TABLE} is version {file['version']}, not {VERSION}: reinstall the package")
         triples, counts, entries, values = (file[name] for name in ("triples", "counts", "entries", "values"))
     stop = np.cumsum(counts)
     return {

@@ -74,7 +74,7 @@ def use_backend(name: str, *only: str) -> Iterator[None]:
     if unknown:
         raise ValueError(f"operator {unknown[0]!r}: choose among {', '.join(ops())}")
     before = dict(_forced)
-    _forced.update({op: name for op in only or ("",)})
+    _forced.update(dict.fromkeys(only or ("",), name))
     if not only:  # an outer choice for one operator yields to an inner choice for all
         for op in [op for op in _forced if op]:
             del _forced[op]
@@ -148,7 +148,7 @@ def explain(device: str | None = None, dtype: torch.dtype = torch.float32) -> Ex
                 else:
                     passed_over.append(f"{name}: {_registry[op][name].serves(kind, dtype)[1]}")
             relevant = [reason for reason in passed_over if not reason.endswith(" only")]
-            relevant = [r for r in relevant if kind != "cpu" or "cuda" not in r and "triton" not in r]
+            relevant = [r for r in relevant if kind != "cpu" or ("cuda" not in r and "triton" not in r)]
             rows.append(
                 {
                     "op": op,

@@ -15,6 +15,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -40,6 +41,16 @@ def register_flops(name: str, formula: Formula) -> None:
     if name in _formulas:
         raise ValueError(f"register_flops: {name} has a formula already")
     _formulas[name] = formula
+
+
+def register_ladder(op: str, formulas: ModuleType) -> None:
+    """Say what the native kernels of one of this package's operators cost, at every order.
+
+    ``formulas`` has ``forward``, ``backward`` and ``double_backward``, which take the arguments of the operators.
+    """
+    for order in ("forward", "backward", "double_backward"):
+        suffix = "" if order == "forward" else f"_{order}"
+        register_flops(f"sdas_kernels::{op}{suffix}", getattr(formulas, order))
 
 
 class FlopCounter(TorchDispatchMode):

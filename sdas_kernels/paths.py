@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import torch
 
@@ -63,7 +63,7 @@ class Paths:
         return slices
 
 
-@lru_cache(maxsize=None)
+@cache
 def coupling(paths: Paths) -> torch.Tensor:
     """Dense coefficients `[rows, (lmax_in+1)², (lmax_harmonics+1)²]`, float64."""
     dense = torch.zeros(paths.rows, (paths.lmax_in + 1) ** 2, (paths.lmax_harmonics + 1) ** 2, dtype=torch.float64)
@@ -76,7 +76,7 @@ def coupling(paths: Paths) -> torch.Tensor:
     return dense
 
 
-@lru_cache(maxsize=None)
+@cache
 def gather_table(
     paths: Paths, transposed: bool, dtype: torch.dtype, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -252,3 +252,48 @@ def test_a_training_step_counts_alike_by_any_backend():
         step()
     assert not counter.unknown
     assert 0.5 * reference <= counter.total <= 1.5 * reference
+
+
+@pytest.mark.parametrize(
+    ("heads", "channels", "lmax", "value_lmax"), [(8, 32, 2, 2), (32, 32, 2, 0), (16, 64, 1, 1), (8, 24, 3, 3)]
+)
+def test_formulas_of_native_attention_are_near_their_reference(heads, channels, lmax, value_lmax):
+    """Value: the same work. Derivatives: up to half more, as kernels couple anew for each edge of a sender."""
+    import sdas_kernels as sk
+
+    if "cpp" not in dispatch.backends("neighbor_attention", "cpu", torch.float32):
+        pytest.skip(f"no native kernels here: {sk.native.available()[1]}")
+    nodes, edges, n, d, m = 20, 500, 8, 4, (lmax + 1) ** 2
+    receivers = torch.arange(edges) // (edges // nodes)
+    graph = sk.EdgeIndex.from_pairs(receivers, torch.arange(edges) % nodes, nodes)
+    sizes = [
+        (nodes, heads, d + m + n),
+        (nodes, heads, d),
+        (nodes, heads),
+        (nodes, (value_lmax + 1) ** 2, channels),
+        (heads, lmax + 1, n),
+        (edges, m),
+        (edges, n),
+        (edges,),
+    ]
+    operands = [torch.rand(size, requires_grad=True) for size in sizes]
+    counts = {}
+    for backend in ("reference", "cpp"):
+        with dispatch.use_backend(backend, "neighbor_attention"):
+            orders = []
+            with FlopCounter() as counter:
+                z = sk.neighbor_attention(*operands, graph, lmax)
+            orders.append(counter.total)
+            with FlopCounter() as counter:
+                grads = torch.autograd.grad(z.sum(), operands, create_graph=True)
+            orders.append(counter.by_op.total())
+            probe = sum(grad.sum() for grad in grads)
+            with FlopCounter() as counter:
+                torch.autograd.grad(probe, operands)
+            orders.append(counter.total)
+        assert not counter.unknown
+        assert not counter.estimated
+        counts[backend] = orders
+    ratios = [a / b for a, b in zip(counts["cpp"], counts["reference"], strict=True)]
+    assert 0.9 < ratios[0] < 1.1
+    assert all(0.95 < ratio < 1.5 for ratio in ratios[1:]), ratios

@@ -26,8 +26,9 @@ def test_python_examples_run(text: str, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_commands_exist_with_the_options_shown(text: str) -> None:
     """Every `sdas ...` line names a command, and options that its help lists."""
-    from sdas.cli import app
     from typer.testing import CliRunner
+
+    from sdas.cli import app
 
     lines = [line.split("#")[0].split(">")[0].strip() for line in text.splitlines() if line.startswith("    sdas ")]
     assert len(lines) >= 8

@@ -117,8 +117,8 @@ class NeighborAttention(nn.Module):
         end = (g.edges, self.lmax, self.parity, self.path_weight)
         if self.has_attention and self.radial_gain is not None:
             query, key, sink = self._queries(x)
-            where = (g.harmonics, g.radial, g.envelope)
-            return neighbor_attention(query, key, sink, value, self.radial_gain, *where, *end)
+            operands = (query, key, sink, value, self.radial_gain, g.harmonics, g.radial, g.envelope)
+            return neighbor_attention(*operands, *end)
         radial: torch.Tensor = g.radial
         gain: torch.Tensor | None = self.radial_gain
         if gain is None:

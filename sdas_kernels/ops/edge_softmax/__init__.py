@@ -16,14 +16,16 @@ import torch
 
 from sdas_kernels import native
 from sdas_kernels.dispatch import Backend, register
+from sdas_kernels.flops import register_ladder
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
 from sdas_kernels.ops.checks import check_floating, check_graph, check_shapes
-from sdas_kernels.ops.edge_softmax import autograd
+from sdas_kernels.ops.edge_softmax import autograd, flops
 
 register(Backend("edge_softmax", "reference", f"{__name__}.reference"))
 register(
     Backend("edge_softmax", "cpp", f"{__name__}.cpp", ("cpu",), (torch.float32, torch.float64), native.available)
 )
+register_ladder("edge_softmax", flops)
 
 
 def edge_softmax(

@@ -12,15 +12,17 @@ import torch
 
 from sdas_kernels import native
 from sdas_kernels.dispatch import Backend, register
+from sdas_kernels.flops import register_ladder
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
 from sdas_kernels.ops.checks import check_floating, check_graph, check_shapes
-from sdas_kernels.ops.neighbor_attention import autograd
+from sdas_kernels.ops.neighbor_attention import autograd, flops
 from sdas_kernels.ops.neighbor_tensor_product import paths_of, sum_paths
 
 register(Backend("neighbor_attention", "reference", f"{__name__}.reference"))
 register(
     Backend("neighbor_attention", "cpp", f"{__name__}.cpp", ("cpu",), (torch.float32, torch.float64), native.available)
 )
+register_ladder("neighbor_attention", flops)
 
 
 def neighbor_attention(

@@ -16,15 +16,19 @@ import torch
 
 from sdas_kernels import native
 from sdas_kernels.dispatch import Backend, register
+from sdas_kernels.flops import register_ladder
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
 from sdas_kernels.ops.checks import check_floating, check_graph, check_shapes
-from sdas_kernels.ops.neighbor_tensor_product import autograd
+from sdas_kernels.ops.neighbor_tensor_product import autograd, flops
 from sdas_kernels.paths import Paths
 
 register(Backend("neighbor_tensor_product", "reference", f"{__name__}.reference"))
 register(
-    Backend("neighbor_tensor_product", "cpp", f"{__name__}.cpp", ("cpu",), (torch.float32, torch.float64), native.available)
+    Backend(
+        "neighbor_tensor_product", "cpp", f"{__name__}.cpp", ("cpu",), (torch.float32, torch.float64), native.available
+    )
 )
+register_ladder("neighbor_tensor_product", flops)
 
 
 def neighbor_tensor_product(

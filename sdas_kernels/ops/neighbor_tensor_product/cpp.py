@@ -1,14 +1,14 @@
 """Neighbor tensor product on the CPU by the compiled kernels of `csrc/cpu/neighbor_tensor_product.cpp`.
 
-The kernels do the three contractions, coupling included. What is left here is linear algebra on arrays of `[E, L2+1, K]`,
-one number per edge, degree and head: the weight α · (R W) and its derivatives. Kernels are compiled for harmonics up to
+The kernels do the three contractions, coupling included. What is left here is linear algebra on arrays of
+`[E, L2+1, K]`, one number per edge, degree and head: the weight α · (R W) and its derivatives. Kernels are compiled for harmonics up to
 `MAX_DEGREE`; above, the plain PyTorch functions run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, wraps
+from functools import cache, wraps
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +18,6 @@ from sdas_kernels import native
 from sdas_kernels.ops.neighbor_tensor_product import reference
 from sdas_kernels.ops.neighbor_tensor_product.reference import Operands
 from sdas_kernels.paths import Paths, coupling
-
 
 MAX_DEGREE = 4
 
@@ -163,7 +162,7 @@ class _Job:
         run(self.sizes | addresses, torch.get_num_threads())
 
 
-@lru_cache(maxsize=None)
+@cache
 def _tables(paths: Paths, dtype: torch.dtype) -> dict[str, Tensor]:
     """Non-zero coefficients sorted by row and by pair m1·M2 + m2."""
     matrix = coupling(paths).flatten(1)

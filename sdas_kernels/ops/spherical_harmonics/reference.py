@@ -15,7 +15,7 @@ Source: R. J. Bigi et al., J. Chem. Phys. 159, 064802 (2023), section II.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cache
 
 import torch
 
@@ -27,7 +27,7 @@ def solid_harmonics(vectors: torch.Tensor, lmax: int, normalization: str) -> tor
     one = torch.ones_like(x)
     c, s = [one], [torch.zeros_like(x)]
     for _ in range(lmax):
-        c, s = c + [x * c[-1] - y * s[-1]], s + [x * s[-1] + y * c[-1]]
+        c, s = [*c, x * c[-1] - y * s[-1]], [*s, x * s[-1] + y * c[-1]]
     q = {(0, 0): one}
     for m in range(lmax + 1):
         if m > 0:
@@ -124,7 +124,7 @@ def _norm(l: int, m: int, normalization: str) -> float:
     return math.sqrt(factor * scale)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _derivative_matrices(lmax: int, normalization: str) -> torch.Tensor:
     """D `[3, M, M]` with ∂_a R_m = Σ_n D[a, m, n] R_n, found by fitting the polynomials' exact derivatives."""
     with torch.enable_grad(), torch.inference_mode(False):
