@@ -58,9 +58,12 @@ def test_mixed_periodicity_in_a_skewed_cell(systems, to_graph, pbc):
     assert_finds_what_ase_finds(to_graph(atoms, 4.5), atoms, 4.5)
 
 
-def test_free_directions_need_no_cell_vector(to_graph):
-    atoms = Atoms("CO", [[0, 0, 0], [1.0, 0.5, 7.0]], cell=[[2.5, 0, 0], [0.3, 2.7, 0], [0, 0, 0]], pbc=[1, 1, 0])
-    assert_finds_what_ase_finds(to_graph(atoms, 7.6), atoms, 7.6)
+@pytest.mark.parametrize("free", [[0.0, 0, 0], [0.0, 0, 1e-3], [5.0, 0, 0]], ids=["none", "tiny", "parallel"])
+def test_the_cell_vector_of_a_free_direction_does_not_matter(free):
+    """Not given, shorter than the system, or parallel to a periodic one."""
+    r, rows = [[0, 0, 0], [1.0, 0.5, 7.0]], [[2.5, 0, 0], [0.3, 2.7, 0]]
+    graph = NeighborGraph.build(r, [6, 8], 7.6, [*rows, free], [True, True, False], dtype=torch.float64)
+    assert_finds_what_ase_finds(graph, Atoms("CO", r, cell=[*rows, [0, 0, 0]], pbc=[1, 1, 0]), 7.6)
 
 
 def test_atoms_outside_the_cell(systems, to_graph):
