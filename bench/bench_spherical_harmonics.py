@@ -1,0 +1,153 @@
+"""Claim: the compiled spherical harmonics are at least as fast as sphericart's C++, and faster than e3nn.
+
+Each case runs the rivals in turn within one process, so that what else the machine does falls on all of them alike;
+its figure is the median of the ratios rival / ours, with the quartiles. Before it is timed, a case is checked.
+
+    values      harmonics [B, M]
+    gradient    harmonics and the gradient [B, 3] of a weighted sum of them. Sphericart gives the whole Jacobian
+                [B, 3, M] instead, as its own backward pass needs; the sum over it is not timed.
+    second      values, gradient, and the gradients of that; sphericart gives all Hessians [B, 3, 3, M].
+
+Run: `make bench`, with OMP_NUM_THREADS for the threads of all rivals; the result goes to bench/results/.
+"""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import sphericart
+import torch
+from e3nn import o3
+
+from sdas_kernels import native
+from sdas_kernels.ops.spherical_harmonics import cpp
+
+HERE = Path(__file__).resolve().parent
+THREADS = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
+LARGEST_PEER_RESULT = 4e8  # bytes
+LARGEST_E3NN = 100_000  # vectors
+OPTIONS = True, "integral"
+
+CASES = [
+    (what, count, lmax, dtype)
+    for what, factor in (("values", 1), ("gradient", 3), ("second", 9))
+    for count in (10_000, 100_000, 1_000_000)
+    for lmax in range(1, 9)
+    for dtype in (torch.float32, torch.float64)
+    if count * (lmax + 1) ** 2 * dtype.itemsize * factor <= LARGEST_PEER_RESULT
+    if what != "second" or (count == 10_000 and lmax % 2 == 0)
+]
+
+
+def rivals(what, vectors, lmax):
+    """Name -> (function that is timed, its harmonics). Ours first."""
+    m = (lmax + 1) ** 2
+    grad, grad_grad = torch.randn(len(vectors), m, dtype=vectors.dtype), torch.randn_like(vectors)
+    array, peer = vectors.numpy(), sphericart.SphericalHarmonics(lmax)
+    degrees = list(range(lmax + 1))
+
+    def ours():
+        values = cpp.forward(vectors, lmax, *OPTIONS)
+        if what != "values":
+            cpp.backward(grad, vectors, lmax, *OPTIONS)
+        if what == "second":
+            cpp.double_backward(grad_grad, grad, vectors, lmax, *OPTIONS)
+        return values
+
+    def e3nn():
+        if what == "values":
+            return o3.spherical_harmonics(degrees, vectors, *OPTIONS)
+        leaf, weight = vectors.clone().requires_grad_(), grad.clone().requires_grad_(what == "second")
+        values = o3.spherical_harmonics(degrees, leaf, *OPTIONS)
+        (first,) = torch.autograd.grad(values, leaf, weight, create_graph=what == "second")
+        if what == "second":
+            torch.autograd.grad(first, (leaf, weight), grad_grad)
+        return values.detach()
+
+    name = {"values": "compute", "gradient": "compute_with_gradients", "second": "compute_with_hessians"}[what]
+    compute = getattr(peer, name)
+    result = {"ours": ours, "sphericart": lambda: compute(array)}
+    if len(vectors) <= LARGEST_E3NN:
+        result["e3nn"] = e3nn
+    return result
+
+
+def check(what, lmax, dtype):
+    """Raise unless all rivals agree on a few vectors, their axes put into one order."""
+    vectors = torch.randn(100, 3, dtype=dtype)
+    turned = vectors[:, [2, 0, 1]].contiguous()  # e3nn's (x, y, z) are the textbook's (Y, Z, X)
+    expected = rivals(what, vectors, lmax)["ours"]()
+    theirs = rivals(what, turned, lmax)["sphericart"]()
+    theirs = theirs if what == "values" else theirs[0]
+    tolerance = {"rtol": 0.0, "atol": 1e-4 if dtype == torch.float32 else 1e-10}
+    torch.testing.assert_close(torch.as_tensor(theirs), expected, **tolerance)
+    torch.testing.assert_close(rivals(what, vectors, lmax)["e3nn"](), expected, **tolerance)
+
+
+def processor():
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def commit():
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False)
+    return os.environ.get("SDAS_COMMIT") or found.stdout.strip() or "unknown"
+
+
+@pytest.fixture(scope="module")
+def report():
+    torch.set_num_threads(THREADS)
+    rows = []
+    yield rows
+    names = "sdas-kernels", "sphericart", "e3nn", "torch", "numpy"
+    machine = os.environ.get("SDAS_MACHINE") or f"{processor()}, {os.cpu_count()} cores"
+    record = {
+        "benchmark": "spherical_harmonics",
+        "machine": machine,
+        "processor": processor(),
+        "simd": native.simd(),
+        "threads": THREADS,
+        "load_average_at_end": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in names},
+        "commit": commit(),
+        "date": time.strftime("%Y-%m-%d"),
+        "unit": "milliseconds; ratios are rival / ours, [lower quartile, median, upper quartile]",
+        "cases": rows,
+    }
+    stem = "".join(letter if letter.isalnum() else "-" for letter in machine).strip("-").lower()
+    target = Path(os.environ.get("SDAS_RESULTS", HERE / "results")) / f"spherical_harmonics-{stem}-{THREADS}-threads.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(record, indent=1)
+    target.write_text(text + "\n")
+
+
+@pytest.mark.parametrize(("what", "count", "lmax", "dtype"), CASES)
+def test_spherical_harmonics(benchmark, report, what, count, lmax, dtype):
+    check(what, lmax, dtype)
+    vectors = torch.randn(count, 3, dtype=dtype)
+    functions = rivals(what, vectors, lmax)
+    times = {name: [] for name in functions}
+
+    def turn():
+        for name, function in functions.items():
+            start = time.perf_counter()
+            result = function()
+            times[name].append(time.perf_counter() - start)
+            del result
+
+    benchmark.pedantic(turn, rounds=31 if count == 10_000 else 9, warmup_rounds=2)
+    times = {name: seconds[2:] for name, seconds in times.items()}  # without the warm-up
+    row = {"what": what, "count": count, "lmax": lmax, "dtype": str(dtype).removeprefix("torch.")}
+    row |= {f"{name}_ms": round(1e3 * statistics.median(seconds), 4) for name, seconds in times.items()}
+    for name in list(functions)[1:]:
+        ratios = [theirs / ours for theirs, ours in zip(times[name], times["ours"], strict=True)]
+        row[f"{name}_over_ours"] = [round(q, 3) for q in statistics.quantiles(ratios, n=4)]
+    benchmark.extra_info.update(row)
+    report.append(row)
