@@ -114,7 +114,7 @@ class NeighborGraph:
             numbers=torch.tensor(z),
             edges=edges,
             cell_shifts=shifts.to(dtype),
-            cells=torch.as_tensor(box, dtype=dtype)[None],
+            cells=torch.tensor(box, dtype=dtype)[None],
             pbc=torch.as_tensor(periodic)[None],
             system=torch.zeros(len(r), dtype=torch.int64),
             cutoff=float(cutoff),
@@ -294,7 +294,7 @@ def _find_pairs(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Receivers and senders `[E]`, cell shifts `[E, 3]`, sorted by receiver, then sender, then shift."""
     finder = NeighborList(cutoff=cutoff, full_list=True, sorted=False, n_threads=1)
-    i, j, shifts, d = finder.compute(r, _padded(box, periodic), periodic, quantities="ijSd")
+    i, j, shifts, d = finder.compute(r, box, periodic, quantities="ijSd")
     if len(d) and d.min() < MIN_DISTANCE:
         worst = int(d.argmin())
         raise ValueError(
@@ -304,13 +304,3 @@ def _find_pairs(
     order = np.lexsort((shifts[:, 2], shifts[:, 1], shifts[:, 0], j, i))
     index = [torch.from_numpy(np.ascontiguousarray(a[order]).astype(np.int64)) for a in (i, j)]
     return index[0], index[1], torch.from_numpy(shifts[order].astype(np.float64))
-
-
-def _padded(box: np.ndarray, periodic: np.ndarray) -> np.ndarray:
-    """The cell with free directions filled by unit vectors orthogonal to the periodic ones."""
-    if periodic.all() or not periodic.any():
-        return box
-    filled = box.copy()
-    complement = np.linalg.svd(box[periodic])[2][int(periodic.sum()) :]
-    filled[~periodic] = complement
-    return filled

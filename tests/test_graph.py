@@ -170,6 +170,17 @@ def test_dtype_is_that_of_the_positions(dtype):
     assert NeighborGraph.build(positions.tolist(), [1, 8], 3.0).dtype == torch.get_default_dtype()
 
 
+def test_a_graph_owns_its_numbers():
+    """Arrays that it was built from may change afterwards."""
+    given = [np.array([[0.0, 0, 0], [1.1, 0, 0]]), np.array([1, 8]), 5.0 * np.eye(3), np.array([True, False, True])]
+    graph = NeighborGraph.build(given[0], given[1], 3.0, given[2], given[3], dtype=torch.float64)
+    before = [t.clone() for t in (graph.positions, graph.numbers, graph.cells, graph.pbc)]
+    for array in given:
+        array[:] = 1 - array
+    for t, copy in zip((graph.positions, graph.numbers, graph.cells, graph.pbc), before, strict=True):
+        assert torch.equal(t, copy)
+
+
 def test_edge_vectors_differentiate_by_positions_and_cells(systems, to_graph):
     graph = NeighborGraph.batch([to_graph(systems["small cell"], 3.5), to_graph(systems["slab"], 3.5)])
     positions, cells = (t.clone().requires_grad_() for t in (graph.positions, graph.cells))
