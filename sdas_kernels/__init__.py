@@ -16,6 +16,7 @@ from sdas_kernels.ops.neighbor_attention import neighbor_attention
 from sdas_kernels.ops.neighbor_tensor_product import neighbor_tensor_product
 from sdas_kernels.ops.radial_basis import polynomial_envelope, radial_basis
 from sdas_kernels.ops.spherical_harmonics import spherical_harmonics
+from sdas_kernels.ops.tensor_product import TensorProductSpec, tensor_product
 
 __version__ = "0.1.0"
 
@@ -24,6 +25,7 @@ __all__ = [
     "Irrep",
     "Irreps",
     "NeighborGraph",
+    "TensorProductSpec",
     "edge_softmax",
     "explain",
     "neighbor_attention",
@@ -32,5 +34,6 @@ __all__ = [
     "polynomial_envelope",
     "radial_basis",
     "spherical_harmonics",
+    "tensor_product",
     "use_backend",
 ]

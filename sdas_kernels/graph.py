@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from vesin import NeighborList
 
 MIN_DISTANCE = 1e-4  # Å; closer atoms are taken for a mistake in the input
 
@@ -293,6 +292,8 @@ def _find_pairs(
     r: np.ndarray, box: np.ndarray, periodic: np.ndarray, cutoff: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Receivers and senders `[E]`, cell shifts `[E, 3]`, sorted by receiver, then sender, then shift."""
+    from vesin import NeighborList  # brings ASE and CuPy with it where they are installed
+
     finder = NeighborList(cutoff=cutoff, full_list=True, sorted=False, n_threads=1)
     i, j, shifts, d = finder.compute(r, box, periodic, quantities="ijSd")
     if len(d) and d.min() < MIN_DISTANCE:

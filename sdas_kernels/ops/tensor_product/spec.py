@@ -13,8 +13,6 @@ from itertools import accumulate, pairwise
 from math import prod
 from typing import NamedTuple
 
-import torch
-
 from sdas_kernels.clebsch_gordan import LMAX
 from sdas_kernels.irreps import Irrep, Irreps
 
@@ -111,10 +109,13 @@ class TensorProductSpec:
         return cls(irreps_in1, irreps_in2, irreps_out, tuple(instructions))
 
     @staticmethod
-    @torch.compiler.assume_constant_result  # a compiler looks at the result, not at how it was parsed
     def parse(text: str) -> TensorProductSpec:
         """The specification that `str` gave."""
         return _parse(text)
+
+    # What torch.compiler.assume_constant_result does, which would import the compiler: under torch.compile the result
+    # counts, not how it was parsed.
+    parse.__func__._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     def __post_init__(self) -> None:
         for path in self.instructions:
