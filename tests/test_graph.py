@@ -51,6 +51,15 @@ def test_neighbors_are_ases(atoms, to_graph, cutoff):
     assert_consistent(graph.edges)
 
 
+def test_neighbors_of_a_real_slab_are_ases(shared_data, to_graph):
+    """Gold on magnesium oxide, 110 atoms; the structure is periodic along all directions."""
+    frames = np.load(shared_data / "slab" / "AuMgO_test_solid.npz")
+    atoms = Atoms(frames["z"][0], frames["R"][0], cell=frames["unit_cell"][0], pbc=True)
+    graph = to_graph(atoms, 5.0)
+    assert_finds_what_ase_finds(graph, atoms, 5.0)
+    assert_consistent(graph.edges)
+
+
 @pytest.mark.parametrize("pbc", [(True, False, False), (False, True, True), (False, False, False), (True, True, True)])
 def test_mixed_periodicity_in_a_skewed_cell(systems, to_graph, pbc):
     atoms = systems["small cell"]

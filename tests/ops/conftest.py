@@ -28,10 +28,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def place(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The device to make tensors on, while the operator runs by the backend in turn."""
+    """The device to make tensors on, while the operator runs by the backend in turn and new memory holds NaN."""
     device, name = request.param
+    torch.use_deterministic_algorithms(True, warn_only=True)  # fills torch.empty with NaN
     with dispatch.use_backend(name, request.module.OP):
         yield device
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture
@@ -84,7 +86,19 @@ def normal(seed: int, device: str, dtype: torch.dtype, **shapes: tuple[int, ...]
 Call = Callable[..., torch.Tensor]
 
 
-def ladder(call: Call, operands: dict[str, torch.Tensor], seed: int = 3) -> dict[str, torch.Tensor]:
+def ladder(
+    call: Call, operands: dict[str, torch.Tensor], seed: int = 3, threads: int | None = None
+) -> dict[str, torch.Tensor]:
+    """`ladder_of` with that many CPU threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        return ladder_of(call, operands, seed)
+    finally:
+        torch.set_num_threads(before)
+
+
+def ladder_of(call: Call, operands: dict[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
     """Value, gradient by every operand, and for each gradient its own gradients, operand by operand.
 
     `call(**operands)` gives the value. The incoming gradient and the tangents are normal and depend on nothing but

@@ -196,11 +196,12 @@ def test_non_contiguous_operands(place, make, graph_ops):
     assert all(torch.equal(a, b) for a, b in zip(by, same, strict=True))
 
 
-def test_bitwise_repeatable(place, make, graph_ops):
+def test_bitwise_repeatable_with_any_number_of_threads(place, make, graph_ops):
     edges = graph_ops.on(graph_ops.edge_list("crowd"), place)
     o = make(edges, device=place, dtype=torch.float32)
-    first, again = (graph_ops.ladder(op(edges), o) for _ in range(2))
+    first, again, threaded = (graph_ops.ladder(op(edges), o, threads=threads) for threads in (1, 1, 3))
     assert all(torch.equal(first[name], again[name]) for name in first)
+    assert all(torch.equal(first[name], threaded[name]) for name in first)
 
 
 @pytest.mark.parametrize("kind", ["usual", "no edges", "isolated"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -99,6 +100,29 @@ def test_any_graph(place, make, graph_ops, edges):
     graph_ops.assert_ladders_agree(graph_ops.ladder(op(edges), o), graph_ops.ladder(formula(edges), o))
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_random_sizes(place, make, graph_ops, seed):
+    """Channel counts off every vector width, few or many heads, any degrees; the tolerance is that of float64."""
+    random = np.random.default_rng(seed)
+    n, e = int(random.integers(1, 9)), int(random.integers(0, 40))
+    receivers = np.sort(random.integers(0, n, e)).tolist()
+    edges = graph_ops.on(graph_ops.from_lists(receivers, random.integers(0, n, e).tolist(), n), place)
+    heads = int(random.choice([1, 2, 3, 5, 9, 17]))
+    lmax_in, lmax, lmax_out = (int(l) for l in random.integers(0, 4, 3))
+    shape = {
+        "heads": heads,
+        "channels": heads * int(random.choice([1, 2, 3, 7])),
+        "key": int(random.integers(0, 6)),
+        "radial": int(random.integers(1, 11)),
+        "lmax_in": lmax_in,
+        "lmax": lmax,
+        "lmax_out": lmax_out,
+        "even_only": bool(random.integers(2)),
+    }
+    o = make(edges, shape, place, seed=seed)
+    graph_ops.assert_ladders_agree(graph_ops.ladder(op(edges, shape), o), graph_ops.ladder(formula(edges, shape), o))
+
+
 @pytest.mark.parametrize("kind", ["usual", "isolated"])
 def test_without_a_sink(place, make, graph_ops, kind):
     edges = graph_ops.on(graph_ops.edge_list(kind), place)
@@ -152,11 +176,12 @@ def test_non_contiguous_operands(place, make, graph_ops):
     assert all(torch.equal(a, b) for a, b in zip(by, same, strict=True))
 
 
-def test_bitwise_repeatable(place, make, graph_ops):
+def test_bitwise_repeatable_with_any_number_of_threads(place, make, graph_ops):
     edges = graph_ops.on(graph_ops.edge_list("crowd"), place)
     o = make(edges, device=place, dtype=torch.float32)
-    first, again = (graph_ops.ladder(op(edges), o) for _ in range(2))
+    first, again, threaded = (graph_ops.ladder(op(edges), o, threads=threads) for threads in (1, 1, 3))
     assert all(torch.equal(first[name], again[name]) for name in first)
+    assert all(torch.equal(first[name], threaded[name]) for name in first)
 
 
 def test_opcheck(place, make, graph_ops):
