@@ -6,7 +6,15 @@ from functools import cache
 
 import torch
 
+from sdas_kernels.dispatch import Backend
+
 OLDEST = (3, 6)
+DTYPES = (torch.float32, torch.float64, torch.bfloat16)  # sums of bfloat16 are kept in float32
+
+
+def backend(op: str, module: str) -> Backend:
+    """An operator's implementation by the Triton kernels of a module."""
+    return Backend(op, "triton", module, ("cuda",), DTYPES, available)
 
 
 @cache

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import torch
 
-from sdas_kernels import native
+from sdas_kernels import native, triton_support
 from sdas_kernels.dispatch import Backend, register
 from sdas_kernels.flops import register_ladder
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
@@ -22,6 +22,7 @@ register(Backend("neighbor_attention", "reference", f"{__name__}.reference"))
 register(
     Backend("neighbor_attention", "cpp", f"{__name__}.cpp", ("cpu",), (torch.float32, torch.float64), native.available)
 )
+register(triton_support.backend("neighbor_attention", f"{__name__}.triton"))
 register_ladder("neighbor_attention", flops)
 
 

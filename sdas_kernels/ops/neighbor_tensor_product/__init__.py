@@ -14,7 +14,7 @@ import math
 
 import torch
 
-from sdas_kernels import native
+from sdas_kernels import native, triton_support
 from sdas_kernels.dispatch import Backend, register
 from sdas_kernels.flops import register_ladder
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
@@ -28,6 +28,7 @@ register(
         "neighbor_tensor_product", "cpp", f"{__name__}.cpp", ("cpu",), (torch.float32, torch.float64), native.available
     )
 )
+register(triton_support.backend("neighbor_tensor_product", f"{__name__}.triton"))
 register_ladder("neighbor_tensor_product", flops)
 
 

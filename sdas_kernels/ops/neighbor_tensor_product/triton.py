@@ -1,4 +1,4 @@
-# mypy: allow-untyped-defs, allow-incomplete-defs
+# mypy: allow-untyped-defs, allow-incomplete-defs, disable-error-code=assignment
 """Neighbor tensor product on the GPU by Triton; `contractions.py` makes the derivative ladder of three kernels.
 
 A program is one warp: one node, a block of channels, one piece of the tile (`pieces.py`). It goes through the node's
@@ -31,7 +31,7 @@ from sdas_kernels.paths import Paths
 
 MAX_DEGREE = 4
 CHANNELS = 32  # of a program: one per thread
-TILE_BUDGET = 81  # numbers of the tile per channel in registers: all of it up to degree 2, and any one block to degree 4
+TILE_BUDGET = 81  # numbers of the tile per channel: all of it up to degree 2, any one block up to degree 4
 TILE_BUDGET_F64 = 45  # a float64 takes two registers
 SENDER_BUDGET = 256  # coefficients unrolled in the loop over edges
 
