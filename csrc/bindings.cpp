@@ -87,6 +87,7 @@ void read(sdas::NeighborTensorProduct<T>& job, const Members& members) {
     members.address(job.row_coefficient, "row_coefficient");
     members.address(job.pair_start, "pair_start");
     members.address(job.pair_row, "pair_row");
+    members.address(job.pair_order, "pair_order");
     members.address(job.pair_coefficient, "pair_coefficient");
     members.address(job.weight, "weight");
     members.address(job.weight_step, "weight_step");

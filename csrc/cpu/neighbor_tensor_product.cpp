@@ -204,12 +204,11 @@ void to_senders(const NeighborTensorProduct<T>& job, std::int64_t begin, std::in
                 Vector<T> b[M2];
                 weighted_harmonics<L, T>(b, e, job, block, step);
                 const T* z = job.z + job.receivers[e] * job.rows * job.channels + block.first;
-                for (int m1 = 0, p = 0; m1 < job.m1; ++m1) {
+                for (int m1 = 0; m1 < job.m1; ++m1) {
                     Vector<T> sum = sums[m1];
-                    for (int m = 0; m < M2; ++m, ++p) {
-                        for (int q = job.pair_start[p]; q < job.pair_start[p + 1]; ++q) {
-                            sum += job.pair_coefficient[q] * b[m] * block.load(z + job.pair_row[q] * job.channels);
-                        }
+                    for (int q = job.pair_start[m1 * M2]; q < job.pair_start[(m1 + 1) * M2]; ++q) {
+                        const Vector<T> scaled = job.pair_coefficient[q] * b[job.pair_order[q]];
+                        sum += scaled * block.load(z + job.pair_row[q] * job.channels);
                     }
                     sums[m1] = sum;
                 }

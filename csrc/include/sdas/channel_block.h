@@ -32,10 +32,25 @@ struct ChannelBlock {
     SDAS_INLINE Vector<T> spread(const T* per_head, const Job& job) const {
         if (job.heads == job.channels) return load(per_head + first);
         const int channels_per_head = job.channels / job.heads;
-        if (full && channels_per_head % width<T> == 0) return Vector<T>{} + per_head[first / channels_per_head];
+        if constexpr (full) {
+            if (channels_per_head % width<T> == 0) return Vector<T>{} + per_head[first / channels_per_head];
+            if (channels_per_head == 2) return repeat<2>(per_head + first / 2);
+            if (channels_per_head == 4 && width<T> >= 4) return repeat<4>(per_head + first / 4);
+            if (channels_per_head == 8 && width<T> >= 8) return repeat<8>(per_head + first / 8);
+        }
         Vector<T> v{};
         for (int t = 0; t < size; ++t) v[t] = per_head[(first + t) / channels_per_head];
         return v;
+    }
+
+  private:
+    // width / times numbers, each `times` times in a row.
+    template <int times>
+    static SDAS_INLINE Vector<T> repeat(const T* p) {
+        constexpr int count = width<T> / times > 0 ? width<T> / times : 1;
+        Vector<T> v{};
+        std::memcpy(&v, p, count * sizeof(T));
+        return shuffle<T>(v, v, [](int i) { return i / times; });
     }
 };
 
@@ -81,16 +96,28 @@ class HeadSums {
 
     SDAS_INLINE void finish(T* out, std::int64_t edge) {
         if (heads_ == channels_) return;
-        const int channels_per_head = channels_ / heads_;
-        const T* x = numbers();
-        for (int k = 0; k < rows_ * heads_; ++k) {
-            T sum = 0;
-            for (int t = 0; t < channels_per_head; ++t) sum += *x++;
-            out[edge * rows_ * heads_ + k] = sum;
+        out += edge * rows_ * heads_;
+        switch (channels_ / heads_) {
+            case 2: return sum_groups(out, Constant<2>{});
+            case 4: return sum_groups(out, Constant<4>{});
+            case 8: return sum_groups(out, Constant<8>{});
+            default: return sum_groups(out, Constant<0>{});
         }
     }
 
   private:
+    // out[k] = the sum of the k-th `size` numbers; size 0 stands for one known only now.
+    template <int size>
+    SDAS_INLINE void sum_groups(T* __restrict out, Constant<size>) {
+        const int count = size ? size : channels_ / heads_;
+        const T* x = numbers();
+        for (int k = 0; k < rows_ * heads_; ++k, x += count) {
+            T sum = 0;
+            for (int t = 0; t < count; ++t) sum += x[t];
+            out[k] = sum;
+        }
+    }
+
     SDAS_INLINE T* numbers() { return reinterpret_cast<T*>(per_channel_.data()); }
 
     int rows_, heads_, channels_;

@@ -80,6 +80,7 @@ def _tables(paths: Paths, dtype: torch.dtype) -> dict[str, Tensor]:
         tables[f"{name}_start"] = torch.nn.functional.pad(counts.cumsum(0), (1, 0)).to(torch.int32)
         tables[f"{name}_{other}"] = second.to(torch.int32)
         tables[f"{name}_coefficient"] = m[first, second].to(dtype)
+    tables["pair_order"] = (first % (paths.lmax_harmonics + 1) ** 2).to(torch.int32)
     return tables
 
 
