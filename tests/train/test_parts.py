@@ -105,3 +105,25 @@ def test_missing_tensorboard_is_said_clearly(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(TrainingError, match="pip install tensorboard"):
         Metrics(tmp_path, 0, tensorboard=True)
+
+
+@pytest.mark.parametrize("settings", [{"steps": 40}, {"minutes": 1.0}])
+def test_a_run_away_from_a_terminal_says_how_far_it_is(settings, capsys, monkeypatch):
+    from sdas.config import TrainConfig
+    from sdas.train import display
+    from sdas.train.state import Progress
+
+    monkeypatch.setattr(display, "SECONDS_BETWEEN_LINES", 0.0)
+    progress = Progress()
+    shown = display.Display(TrainConfig(**settings), progress, visible=True)
+    progress.count_step(0.25, atoms=18, seconds=0.5)
+    shown.step(progress)
+    shown.close()
+    line = capsys.readouterr().err
+    assert "step 1" in line
+    assert "loss 0.25" in line
+    assert "atoms/s 36" in line
+    hidden = display.Display(TrainConfig(**settings), progress, visible=False)
+    hidden.step(progress)
+    hidden.close()
+    assert capsys.readouterr().err == ""

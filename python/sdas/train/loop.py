@@ -24,13 +24,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from tqdm import tqdm
 
 from sdas.checkpoint import load_training_state, save_model, save_training_state, versions
 from sdas.config import Config, TrainConfig
 from sdas.data import Frame
 from sdas.errors import TrainingError
 from sdas.train import run_files
+from sdas.train.display import Display
 from sdas.train.graphs import GraphStore
 from sdas.train.interruption import Interruption
 from sdas.train.metrics import Metrics
@@ -111,7 +111,7 @@ def fit(
 
         if state is None:
             checkpoint()
-        bar = _progress_bar(settings, progress, processes)
+        display = Display(settings, progress, visible=processes.first)
         done, stopped_by = _fraction(settings, progress) >= 1, None
         while not done and not stopped_by:
             step, step_start = progress.step, time.monotonic()
@@ -146,7 +146,7 @@ def fit(
             progress.count_step(loss_value, atoms, time.monotonic() - step_start)
             if processes.size == 1:
                 progress.flops = own_flops
-            _show(bar, progress)
+            display.step(progress)
 
             done = _fraction(settings, progress) >= 1
             stopped_by = (interruption.signal or signal.SIGTERM) if interrupted else None
@@ -158,7 +158,7 @@ def fit(
                     metrics.write(row)
             if progress.step % settings.checkpoint_every == 0 or done or stopped_by:
                 checkpoint()
-        bar.close()
+        display.close()
 
         summary = {
             "status": "complete" if done else "interrupted",
@@ -196,19 +196,6 @@ def _fraction(settings: TrainConfig, progress: Progress) -> float:
         return progress.step / settings.steps
     assert settings.minutes is not None
     return progress.wall_s / (60 * settings.minutes)
-
-
-def _progress_bar(settings: TrainConfig, progress: Progress, processes: Processes) -> Any:
-    """A bar on a terminal, from the first process only."""
-    hidden = None if processes.first else True
-    return tqdm(total=settings.steps, initial=progress.step, unit="step", disable=hidden, mininterval=0.5)
-
-
-def _show(bar: Any, progress: Progress) -> None:
-    """Advance the bar; its text is made anew only when it would be drawn."""
-    if not bar.disable and time.time() - bar.last_print_t >= bar.mininterval:
-        bar.set_postfix(progress.shown(), refresh=False)
-    bar.update()
 
 
 @contextmanager

@@ -1,0 +1,54 @@
+"""What a person sees of a run while it trains: a bar on a terminal, else a line now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from tqdm import tqdm
+
+from sdas.config import TrainConfig
+from sdas.train.state import Progress
+
+SECONDS_BETWEEN_LINES = 15.0
+
+
+class Display:
+    """Progress by steps or, in a run of so many minutes, by wall time, with loss, validation error, speed and FLOPs.
+
+    On a terminal a bar; otherwise, in a log file say, a line at most every 15 seconds. Both go to standard error.
+    """
+
+    def __init__(self, settings: TrainConfig, progress: Progress, visible: bool) -> None:
+        terminal = sys.stderr.isatty()
+        self._by_steps = settings.steps is not None
+        total = float(settings.steps) if settings.steps is not None else 60 * (settings.minutes or 0.0)
+        layout = "{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}"
+        self._bar = tqdm(
+            total=total,
+            initial=self._done(progress, total),
+            disable=not (visible and terminal),
+            mininterval=0.5,
+            bar_format=layout,
+        )
+        self._lines = visible and not terminal
+        self._last_line = time.monotonic()
+
+    def step(self, progress: Progress) -> None:
+        """Show the state after a step; text is made only when it will be seen."""
+        bar, now = self._bar, time.monotonic()
+        if not bar.disable:
+            if time.time() - bar.last_print_t >= bar.mininterval:
+                bar.set_postfix({"step": progress.step} | progress.shown(), refresh=False)
+            bar.update(self._done(progress, bar.total) - bar.n)
+        elif self._lines and now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            shown = ", ".join(f"{name} {value}" for name, value in progress.shown().items())
+            print(f"step {progress.step}, {progress.wall_s:.0f} s: {shown}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self._bar.close()
+
+    def _done(self, progress: Progress, total: float) -> float:
+        return min(float(progress.step) if self._by_steps else progress.wall_s, total)
