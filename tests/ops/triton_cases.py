@@ -1,0 +1,204 @@
+"""Triton kernels against the reference in float64. Run by `test_triton.py`, in a process of its own.
+
+With TRITON_INTERPRET=1 the kernels run in Triton's interpreter on CPU tensors; without, on a GPU. Memory is filled with
+NaN before a kernel writes it, so what a kernel leaves out is seen.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from triton.runtime import interpreter
+
+from sdas_kernels.ops.edge_softmax import reference as softmax_reference
+from sdas_kernels.ops.edge_softmax import triton as softmax
+from sdas_kernels.ops.neighbor_attention import reference as attention_reference
+from sdas_kernels.ops.neighbor_attention import triton as attention
+from sdas_kernels.ops.neighbor_tensor_product import reference as product_reference
+from sdas_kernels.ops.neighbor_tensor_product import triton as product
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda"
+GRAPHS = ("usual", "no edges", "one atom", "images", "isolated", "duplicates", "one-way")
+TOLERANCE = {torch.float64: 1e-13, torch.float32: 5e-6, torch.bfloat16: 2e-2}
+SOFTMAX = {"heads": 3, "key": 3, "harmonics": 4, "radial": 2}
+SOFTMAXES = {
+    "usual": {},
+    "several blocks of heads": {"heads": 11, "key": 8, "harmonics": 9, "radial": 8},
+    "one head": {"heads": 1, "key": 5, "harmonics": 9},
+    "no key": {"key": 0},
+    "key alone": {"harmonics": 0, "radial": 0},
+    "sink alone": {"key": 0, "harmonics": 0, "radial": 0},
+}
+PRODUCT = {"heads": 2, "channels": 6, "radial": 2, "lmax_in": 1, "lmax": 1, "lmax_out": 1, "even_only": True}
+PRODUCTS = {
+    "usual": {},
+    "odd paths": {"even_only": False, "lmax": 2},
+    "one head": {"heads": 1, "channels": 5},
+    "a head per channel": {"heads": 7, "channels": 7},
+    "several blocks of heads": {"heads": 20, "channels": 40},
+    "a head in several blocks": {"heads": 2, "channels": 70},
+    "one channel": {"heads": 1, "channels": 1},
+    "scalars": {"lmax_in": 0, "lmax": 0, "lmax_out": 0},
+    "scalar source": {"lmax_in": 0, "lmax": 2, "lmax_out": 2},
+    "scalar harmonics": {"lmax": 0, "lmax_out": 2},
+    "to scalars": {"lmax_in": 2, "lmax_out": 0},
+    "out of reach": {"lmax_in": 0, "lmax_out": 2},
+    "degree 2": {"lmax_in": 2, "lmax": 2, "lmax_out": 2, "channels": 2},
+    "degree 3": {"lmax_in": 3, "lmax": 3, "lmax_out": 3, "channels": 2},
+    "degree 4": {"lmax_in": 4, "lmax": 4, "lmax_out": 1, "channels": 2},
+    "above the kernels' degree": {"lmax_in": 5, "lmax": 1, "lmax_out": 1, "channels": 2},
+}
+
+
+@pytest.fixture(autouse=True)
+def _interpreter(monkeypatch):
+    """NumPy 2.4 turns no array of one number into an int, which is how the interpreter of Triton 3.6 bounds a loop."""
+    patch = interpreter._patch_lang_tensor
+
+    def patched(tensor, scope):
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
+
+    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patched)
+
+
+@pytest.fixture(autouse=True)
+def _unwritten_memory_is_nan():
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def softmax_operands(graph_ops, edges, shape, seed):
+    n, e, k = edges.num_nodes, edges.num_edges, shape["heads"]
+    o = graph_ops.normal(
+        seed,
+        "cpu",
+        torch.float64,
+        query=(n, k, shape["key"] + shape["harmonics"] + shape["radial"]),
+        key=(n, k, shape["key"]),
+        sink=(n, k),
+        harmonics=(e, shape["harmonics"]),
+        radial=(e, shape["radial"]),
+        envelope=(e,),
+    )
+    return {**o, "envelope": o["envelope"].abs()}
+
+
+def product_operands(graph_ops, edges, shape, seed):
+    n, e, k = edges.num_nodes, edges.num_edges, shape["heads"]
+    return graph_ops.normal(
+        seed,
+        "cpu",
+        torch.float64,
+        attention=(e, k),
+        radial=(e, shape["radial"]),
+        radial_gain=(k, shape["lmax"] + 1, shape["radial"]),
+        value=(n, (shape["lmax_in"] + 1) ** 2, shape["channels"]),
+        harmonics=(e, (shape["lmax"] + 1) ** 2),
+    )
+
+
+def assert_all_agree(kernels, reference, operands, steps, edges, *end, dtype=torch.float64, tolerance=None):
+    """Value, gradients and gradients of the backward, of the same operands rounded to `dtype`."""
+    tolerance = tolerance or TOLERANCE[dtype]
+
+    def rounded(tensors):
+        return [t.to(dtype) for t in tensors.values()]
+
+    o, t = rounded(operands), rounded(steps)
+    value = reference.forward(*(x.double() for x in o), edges.tensors(), *end)
+    grad = torch.randn(value.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(5)).to(dtype)
+    calls = {"forward": o, "backward": [grad, *o], "double_backward": [*t, grad, *o]}
+    index = [i.to(DEVICE) for i in edges.tensors()]
+    for name, given in calls.items():
+        wanted = getattr(reference, name)(*(x.double() for x in given), edges.tensors(), *end)
+        found = [getattr(kernels, name)(*(x.to(DEVICE) for x in given), index, *end) for _ in range(1 + (not INTERPRETED))]
+        both = [(f,) if name == "forward" else f for f in found]
+        for place, (a, b) in enumerate(zip(both[0], (wanted,) if name == "forward" else wanted, strict=True)):
+            where = f"{name}, result {place}"
+            assert a.shape == b.shape, where
+            assert a.dtype == dtype, where
+            assert a.is_contiguous(), where
+            assert torch.equal(a, both[-1][place]), f"{where}: not repeatable"
+            if b.numel():
+                worst = (a.cpu().double() - b).abs().max().item()
+                assert worst <= tolerance * max(1.0, b.abs().max().item()), f"{where}: off by {worst:.3g}"
+
+
+def check_softmax(graph_ops, edges, shape=SOFTMAX, change=lambda o: o, **how):
+    operands, steps = (softmax_operands(graph_ops, edges, shape, seed) for seed in (0, 1))
+    assert_all_agree(softmax, softmax_reference, change(operands), steps, edges, **how)
+
+
+def check_product(graph_ops, edges, shape=PRODUCT, **how):
+    operands, steps = (product_operands(graph_ops, edges, shape, seed) for seed in (0, 1))
+    end = (shape["lmax_out"], shape["even_only"])
+    assert_all_agree(product, product_reference, operands, steps, edges, *end, **how)
+
+
+@pytest.mark.parametrize("name", SOFTMAXES)
+def test_softmax_of_any_shape(graph_ops, name):
+    check_softmax(graph_ops, graph_ops.edge_list("isolated"), {**SOFTMAX, **SOFTMAXES[name]})
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_softmax_of_any_graph(graph_ops, kind):
+    check_softmax(graph_ops, graph_ops.edge_list(kind))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_softmax_of_less_precision(graph_ops, dtype):
+    check_softmax(graph_ops, graph_ops.edge_list("isolated"), dtype=dtype)
+
+
+def test_softmax_without_a_sink(graph_ops):
+    without = {"sink": torch.full((5, 3), -torch.inf, dtype=torch.float64)}
+    check_softmax(graph_ops, graph_ops.edge_list("isolated"), change=lambda o: {**o, **without})
+
+
+def test_softmax_of_closed_envelopes(graph_ops):
+    """Without a sink the denominator is then zero, and so are the weights."""
+
+    def change(o):
+        return {**o, "sink": torch.full_like(o["sink"], -torch.inf), "envelope": torch.zeros_like(o["envelope"])}
+
+    check_softmax(graph_ops, graph_ops.edge_list("isolated"), change=change)
+
+
+def test_softmax_of_large_logits(graph_ops):
+    """No exponential overflows; what is left of the precision is that of logits of several hundred."""
+    check_softmax(
+        graph_ops, graph_ops.edge_list("isolated"), change=lambda o: {**o, "query": 100 * o["query"]}, tolerance=1e-11
+    )
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_product_of_any_shape(graph_ops, name):
+    edges = graph_ops.from_lists([0, 0, 2], [2, 1, 0], 3)
+    check_product(graph_ops, edges, {**PRODUCT, **PRODUCTS[name]})
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_product_of_any_graph(graph_ops, kind):
+    check_product(graph_ops, graph_ops.edge_list(kind))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_product_of_less_precision(graph_ops, dtype):
+    check_product(graph_ops, graph_ops.edge_list("isolated"), dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_attention(graph_ops, dtype):
+    edges = graph_ops.edge_list("isolated")
+    both = []
+    for seed in (0, 1):
+        o = softmax_operands(graph_ops, edges, {**SOFTMAX, "heads": 2}, seed)
+        p = product_operands(graph_ops, edges, PRODUCT, seed)
+        names = ("query", "key", "sink", "value", "radial_gain", "harmonics", "radial", "envelope")
+        both.append({name: {**p, **o}[name] for name in names})
+    assert_all_agree(attention, attention_reference, *both, edges, 1, True, dtype=dtype)
