@@ -8,6 +8,7 @@
 #include "sdas/edge_softmax.h"
 #include "sdas/neighbor_tensor_product.h"
 #include "sdas/spherical_harmonics.h"
+#include "sdas/tensor_product.h"
 
 namespace {
 
@@ -130,6 +131,48 @@ void read(sdas::EdgeSoftmax<T>& job, const Members& members) {
     members.address(job.by_envelope, "by_envelope");
 }
 
+template <class T>
+void read(sdas::TensorProduct<T>& job, const Members& members) {
+    members.size(job.batch, "batch");
+    members.size(job.block, "block");
+    members.size(job.dim1, "dim1");
+    members.size(job.dim2, "dim2");
+    members.size(job.dim_out, "dim_out");
+    members.size(job.weight_numel, "weight_numel");
+    members.size(job.shared, "shared");
+    members.size(job.lane_views, "lane_views");
+    members.size(job.lane_rows, "lane_rows");
+    members.size(job.out_views, "out_views");
+    members.size(job.out_rows, "out_rows");
+    members.size(job.uniforms, "uniforms");
+    members.size(job.uniform_rows, "uniform_rows");
+    members.size(job.paths, "paths");
+    members.size(job.matrices, "matrices");
+    members.size(job.gaps, "gaps");
+    members.size(job.max_mul, "max_mul");
+    members.size(job.work, "work");
+    members.address(job.lane_view, "lane_view");
+    members.address(job.out_view, "out_view");
+    members.address(job.uniform, "uniform");
+    members.address(job.gap, "gap");
+    members.address(job.path, "path");
+    members.address(job.coupling, "coupling");
+    members.address(job.index, "index");
+    members.address(job.values, "values");
+    members.address(job.x, "x");
+    members.address(job.y, "y");
+    members.address(job.weight, "weight");
+    members.address(job.grad, "grad");
+    members.address(job.x_step, "x_step");
+    members.address(job.y_step, "y_step");
+    members.address(job.weight_step, "weight_step");
+    members.address(job.out, "out");
+    members.address(job.by_x, "by_x");
+    members.address(job.by_y, "by_y");
+    members.address(job.by_weight, "by_weight");
+    members.address(job.partial, "partial");
+}
+
 // name(members, threads)
 template <class Job>
 void def_job(py::module_& module, const std::string& name, void (*run)(const Job&, int)) {
@@ -151,6 +194,13 @@ void def_neighbor_attention(py::module_& module, const std::string& dtype) {
     def_job(module, "edge_softmax_double_backward_" + dtype, &sdas::edge_softmax_double_backward<T>);
 }
 
+template <class T>
+void def_tensor_product(py::module_& module, const std::string& dtype) {
+    def_job(module, "tensor_product_forward_" + dtype, &sdas::tensor_product_forward<T>);
+    def_job(module, "tensor_product_backward_" + dtype, &sdas::tensor_product_backward<T>);
+    def_job(module, "tensor_product_double_backward_" + dtype, &sdas::tensor_product_double_backward<T>);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
@@ -167,4 +217,6 @@ PYBIND11_MODULE(_native, module) {
     module.attr("neighbor_tensor_product_max_degree") = sdas::neighbor_tensor_product_max_degree;
     def_neighbor_attention<float>(module, "float32");
     def_neighbor_attention<double>(module, "float64");
+    def_tensor_product<float>(module, "float32");
+    def_tensor_product<double>(module, "float64");
 }

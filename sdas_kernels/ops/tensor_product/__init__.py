@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import torch
 
+from sdas_kernels import native
 from sdas_kernels.dispatch import Backend, register
 from sdas_kernels.ops.checks import check_floating
 from sdas_kernels.ops.tensor_product import autograd
@@ -23,6 +24,9 @@ from sdas_kernels.ops.tensor_product.spec import MODES, Instruction, TensorProdu
 __all__ = ["MODES", "Instruction", "TensorProductSpec", "tensor_product"]
 
 register(Backend("tensor_product", "reference", f"{__name__}.reference"))
+register(
+    Backend("tensor_product", "cpp", f"{__name__}.cpp", ("cpu",), (torch.float32, torch.float64), native.available)
+)
 
 
 def tensor_product(

@@ -198,7 +198,8 @@ def _from_pairs(gradient: torch.Tensor, path: Instruction, s: TensorProductSpec,
     if "<" not in path.connection_mode:
         return gradient
     mul = s.irreps_in1[path.i_in1].mul
-    member = torch.nn.functional.one_hot(_pairs(mul, gradient.device)[side], mul).to(gradient.dtype)
+    members = torch.arange(mul, device=gradient.device)
+    member = (_pairs(mul, gradient.device)[side][:, None] == members).to(gradient.dtype)
     return torch.einsum("zqi,qu->zui", gradient, member)
 
 

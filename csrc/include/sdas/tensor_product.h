@@ -1,0 +1,135 @@
+// Clebsch–Gordan tensor product along paths that treat channels alike: what the kernels take, and the calls that run
+// them on the threads of the pool.
+//
+//   z[out, k, c] += w[c] Σ_{i, j} C[i, j, k] a[i, c] s[j]          for every path
+//
+// The channels c of the first operand a are the lanes of a vector register. The second operand s either is the same for
+// all channels (uniform) or has channels itself. Every connection mode is a set of such paths: `uvu` one per v, `uvv`
+// one per u with the inputs exchanged, and so on; sdas_kernels/ops/tensor_product/tables.py makes them. The forms of
+// the derivatives stand in csrc/cpu/tensor_product.cpp.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+#include "sdas/huge_pages.h"
+#include "sdas/simd.h"
+#include "sdas/thread_pool.h"
+
+namespace sdas {
+
+// Where an array keeps component k of channel c of sample b: offset + per_batch · batch + b · sample + c · channel +
+// k · component. Kernels hold it in the rows `row` .. `row + dim` of a scratch, one vector of channels each.
+struct TensorProductView {
+    std::int64_t array, offset, per_batch, sample, channel, component, mul, dim, row;
+};
+
+// A second operand without channels: `dim` neighboring numbers of each sample of x or y.
+struct TensorProductUniform {
+    std::int64_t array, offset, dim, row;
+};
+
+// A run of components that no view covers, so that a result has to be zero there.
+struct TensorProductGap {
+    std::int64_t array, offset, size;
+};
+
+// `weight` is the place of channel 0 in the flat weight, -1 for a weight of one; `matrix` the place of the path's
+// matrix C·s in a scratch.
+struct TensorProductPath {
+    std::int64_t first_row, second_row, uniform, second_array, second_offset, out_row, mul, weight, weight_channel,
+        coupling, matrix;
+};
+
+// Non-zero coefficients of one path in the three orders that the kernels need; places in `index` and `values`.
+// The pairs (k, i) that occur are numbered by ascending k.
+struct TensorProductCoupling {
+    std::int64_t d1, d2, d3, pairs;
+    std::int64_t pair_start, pair_i;                       // pairs of each k, their i
+    std::int64_t term_start, term_j, term_value;           // coefficients of each pair
+    std::int64_t column_start, column_pair, column_k;      // pairs of each i, their k
+    std::int64_t entry_start, entry_k, entry_i, entry_value;  // coefficients of each j
+};
+
+enum TensorProductArray : std::int64_t { array_x, array_y, array_out };
+
+// Arrays are row-major; pointers ending in `_step` are the tangents of a double backward. A result whose pointer is
+// null is not wanted. With a shared weight, its gradient is summed over blocks of samples into the rows of `partial`.
+template <class T>
+struct TensorProduct {
+    std::int64_t batch, block, dim1, dim2, dim_out, weight_numel, shared;
+    std::int64_t lane_views, lane_rows, out_views, out_rows, uniforms, uniform_rows, paths, matrices, gaps, max_mul,
+        work;
+    const TensorProductView *lane_view, *out_view;
+    const TensorProductUniform* uniform;
+    const TensorProductGap* gap;
+    const TensorProductPath* path;
+    const TensorProductCoupling* coupling;
+    const std::int32_t* index;
+    const T* values;
+    const T *x, *y, *weight, *grad;
+    const T *x_step, *y_step, *weight_step;
+    T *out;  // the product; in a double backward the gradient by grad
+    T *by_x, *by_y, *by_weight, *partial;
+};
+
+#define SDAS_DECLARE_TENSOR_PRODUCT(level)                                                          \
+    namespace level {                                                                               \
+    template <class T>                                                                              \
+    void tensor_product_forward(const TensorProduct<T>&, std::int64_t, std::int64_t);               \
+    template <class T>                                                                              \
+    void tensor_product_backward(const TensorProduct<T>&, std::int64_t, std::int64_t);              \
+    template <class T>                                                                              \
+    void tensor_product_double_backward(const TensorProduct<T>&, std::int64_t, std::int64_t);       \
+    }
+
+SDAS_DECLARE_TENSOR_PRODUCT(baseline)
+#if defined(__x86_64__)
+SDAS_DECLARE_TENSOR_PRODUCT(avx2)
+SDAS_DECLARE_TENSOR_PRODUCT(avx512)
+#endif
+#undef SDAS_DECLARE_TENSOR_PRODUCT
+
+template <class T>
+void run(void (*kernel)(const TensorProduct<T>&, std::int64_t, std::int64_t), const TensorProduct<T>& job,
+         int threads) {
+    // Below this many multiply-adds the work takes about as long as waking a thread.
+    constexpr std::int64_t work_per_thread = 1 << 19;
+    const auto fresh = [&](T* array, std::int64_t size) {
+        if (array != nullptr) advise_huge_pages(array, sizeof(T) * job.batch * size);
+    };
+    fresh(job.out, job.dim_out);
+    fresh(job.by_x, job.dim1);
+    fresh(job.by_y, job.dim2);
+    if (!job.shared) fresh(job.by_weight, job.weight_numel);
+    const std::int64_t useful = std::max<std::int64_t>(1, job.batch * job.work / work_per_thread);
+    parallel_for(job.batch, job.block, static_cast<int>(std::min<std::int64_t>(threads, useful)),
+                 [&](std::int64_t begin, std::int64_t end) { kernel(job, begin, end); });
+    if (!job.shared || job.by_weight == nullptr) return;
+    std::fill(job.by_weight, job.by_weight + job.weight_numel, T(0));
+    for (std::int64_t first = 0; first < job.batch; first += job.block) {
+        const T* row = job.partial + first / job.block * job.weight_numel;
+        for (std::int64_t i = 0; i < job.weight_numel; ++i) job.by_weight[i] += row[i];
+    }
+}
+
+// out.
+template <class T>
+void tensor_product_forward(const TensorProduct<T>& job, int threads) {
+    run(SDAS_SELECT(tensor_product_forward, T), job, threads);
+}
+
+// by_x, by_y, by_weight, those that are wanted.
+template <class T>
+void tensor_product_backward(const TensorProduct<T>& job, int threads) {
+    run(SDAS_SELECT(tensor_product_backward, T), job, threads);
+}
+
+// The gradients of <steps, backward>: by grad (`out`), by_x, by_y, by_weight, those that are wanted.
+template <class T>
+void tensor_product_double_backward(const TensorProduct<T>& job, int threads) {
+    run(SDAS_SELECT(tensor_product_double_backward, T), job, threads);
+}
+
+}  // namespace sdas
