@@ -16,16 +16,19 @@ Run: `make bench`, or this file by pytest; the result goes to bench/results/.
 from __future__ import annotations
 
 import math
-import multiprocessing
+import os
 import resource
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import record
 import torch
 
-import record
 import sdas_kernels as sk
 from sdas_kernels.nn.geometry import EdgeGeometry
 
@@ -91,8 +94,10 @@ KERNELS = ("spherical_harmonics", "edge_softmax", "neighbor_tensor_product", "ne
 
 def memory(backend: str, *arguments: Any) -> float:
     """MiB, from a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(peak_bytes, (backend, *arguments)) / 2**20
+    code = f"import {Path(__file__).stem} as bench; print(bench.peak_bytes{(backend, *arguments)!r})"
+    place = os.environ | {"PYTHONPATH": f"{Path(__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run([sys.executable, "-c", code], env=place, capture_output=True, text=True, check=True)
+    return float(done.stdout) / 2**20
 
 
 @pytest.fixture(scope="module")
@@ -100,19 +105,19 @@ def report() -> Any:
     record.set_threads()
     rows: list[dict[str, Any]] = []
     yield rows
-    largest, smallest = ([r for r in rows if r["side"] == s and r["channels"] == 64 and r["lmax"] == 2] for s in (10, 5))
-    for big in (r for r in largest if r["heads"] == 32):
-        small = next(r for r in smallest if r["task"] == big["task"])
+    alike = [r for r in rows if (r["channels"], r["heads"], r["lmax"]) == SIZES[0][1:]]
+    for small, big in ((a, b) for a in alike for b in alike if a["task"] == b["task"] and a["edges"] < b["edges"]):
         slope = math.log(big["ours_ms"] / small["ours_ms"]) / math.log(big["edges"] / small["edges"])
         big["growth_exponent"] = round(slope, 3)
     unit = "milliseconds, MiB; ratios are reference / ours, [lower quartile, median, upper quartile]"
     record.write_result("neighbor_attention", rows, unit)
 
 
-@pytest.mark.parametrize(("side", "channels", "heads", "lmax"), SIZES)
+@pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("what", TASKS)
-def test_layer(benchmark: Any, report: list[dict[str, Any]], what: str, side: int, channels: int, heads: int, lmax: int) -> None:
-    arguments = (what, side, channels, heads, lmax)
+def test_layer(benchmark: Any, report: list[dict[str, Any]], what: str, size: tuple[int, int, int, int]) -> None:
+    side, channels, heads, lmax = size
+    arguments = (what, *size)
     step, edges = task(*arguments)
 
     def reference() -> torch.Tensor:

@@ -69,15 +69,13 @@ def test_the_fingerprint_is_of_the_content_alone(tmp_path, water):
     assert marks[0] == marks[1] != marks[2]
 
 
-def _sources(cache):
-    return [frame.source for frame in cache]
 
 
 def test_a_cache_travels_to_other_processes_as_its_path(tmp_path, water):
     cache = write_cache([water(i) for i in range(50)], tmp_path / "c")
     assert len(pickle.dumps(cache)) < 1000
     with get_context("spawn").Pool(1) as pool:
-        assert pool.apply(_sources, (cache,)) == _sources(cache)
+        assert pool.map(cache.source, range(50)) == [cache.source(i) for i in range(50)]
 
 
 def test_a_bad_frame_leaves_nothing_behind(tmp_path, water):
