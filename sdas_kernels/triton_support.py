@@ -10,6 +10,8 @@ from sdas_kernels.dispatch import Backend
 
 OLDEST = (3, 6)
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)  # sums of bfloat16 are kept in float32
+# One warp per program: no barriers. A multiply-add is one instruction, whatever Triton's default for that is.
+LAUNCH = {"num_warps": 1, "enable_fp_fusion": True}
 
 
 def backend(op: str, module: str) -> Backend:

@@ -35,7 +35,7 @@ def test_kernels_by_the_interpreter():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(WITHOUT_TRITON, reason="TRITON ABSENT: its kernels are not tested")
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="NO GPU: Triton kernels are interpreted and compiled, not run")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="NO GPU: Triton kernels do not run here")
 def test_kernels_on_a_gpu():
     run_cases()
 

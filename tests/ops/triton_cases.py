@@ -116,14 +116,17 @@ def assert_all_agree(kernels, reference, operands, steps, edges, *end, dtype=tor
     index = [i.to(DEVICE) for i in edges.tensors()]
     for name, given in calls.items():
         wanted = getattr(reference, name)(*(x.double() for x in given), edges.tensors(), *end)
-        found = [getattr(kernels, name)(*(x.to(DEVICE) for x in given), index, *end) for _ in range(1 + (not INTERPRETED))]
-        both = [(f,) if name == "forward" else f for f in found]
-        for place, (a, b) in enumerate(zip(both[0], (wanted,) if name == "forward" else wanted, strict=True)):
+        placed = [x.to(DEVICE) for x in given]
+        found = getattr(kernels, name)(*placed, index, *end)
+        again = found if INTERPRETED else getattr(kernels, name)(*placed, index, *end)
+        if name == "forward":
+            wanted, found, again = (wanted,), (found,), (again,)
+        for place, (a, b, c) in enumerate(zip(found, wanted, again, strict=True)):
             where = f"{name}, result {place}"
             assert a.shape == b.shape, where
             assert a.dtype == dtype, where
             assert a.is_contiguous(), where
-            assert torch.equal(a, both[-1][place]), f"{where}: not repeatable"
+            assert torch.equal(a, c), f"{where}: not repeatable"
             if b.numel():
                 worst = (a.cpu().double() - b).abs().max().item()
                 assert worst <= tolerance * max(1.0, b.abs().max().item()), f"{where}: off by {worst:.3g}"

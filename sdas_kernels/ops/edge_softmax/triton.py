@@ -20,7 +20,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-TILE = 256  # numbers of an edge's tile per program: eight per thread
+from sdas_kernels.triton_support import LAUNCH
+
+TILE_BYTES = 1024  # of an edge's tile per program: eight registers per thread
+# Left alone, ptxas aims at 96 registers in the double backward and spills two of them.
+MOST_REGISTERS = {tl.float32: {"maxnreg": 128}, tl.float64: {}}
 
 
 @triton.jit
@@ -262,7 +266,7 @@ def forward(
     """`[E, K]`."""
     alpha = query.new_empty(len(envelope), query.shape[1])
     operands = (query, key, sink, harmonics, radial, envelope)
-    _run(softmax, (alpha, *operands, index[1], index[2]), key, harmonics, radial)
+    _run(softmax, (alpha, *operands, index[1], index[2]), query, harmonics, radial)
     return alpha
 
 
@@ -282,10 +286,10 @@ def backward(
     geometry = _parts(query, harmonics, radial, envelope)
     by_logit = torch.empty_like(grad, dtype=_sums_dtype(grad))
     arguments = (by_query, by_sink, *geometry, by_logit, grad, *operands, index[1], index[2], len(envelope))
-    _run(softmax_backward, arguments, key, harmonics, radial)
+    _run(softmax_backward, arguments, query, harmonics, radial)
     to_keys = (by_key, by_logit, by_logit, query, query, index[0], *index[3:])
-    _run(to_senders, to_keys, key, harmonics, radial, STEP=False)
-    return by_query, by_key, by_sink, *(part.sum(0).to(query.dtype) for part in geometry)
+    _run(to_senders, to_keys, query, harmonics, radial, STEP=False)
+    return by_query, by_key, by_sink, *(_total(part, query.dtype) for part in geometry)
 
 
 def double_backward(
@@ -313,10 +317,10 @@ def double_backward(
     logits = [torch.empty_like(grad, dtype=_sums_dtype(grad)) for _ in range(2)]
     results = (by_grad, by_query, by_sink, *geometry, *logits)
     arguments = (*results, *steps, grad, *operands, index[1], index[2], len(envelope))
-    _run(softmax_double_backward, arguments, key, harmonics, radial)
+    _run(softmax_double_backward, arguments, query, harmonics, radial)
     to_keys = (by_key, *logits, query, grad_query, index[0], *index[3:])
-    _run(to_senders, to_keys, key, harmonics, radial, STEP=True)
-    return by_grad, by_query, by_key, by_sink, *(part.sum(0).to(query.dtype) for part in geometry)
+    _run(to_senders, to_keys, query, harmonics, radial, STEP=True)
+    return by_grad, by_query, by_key, by_sink, *(_total(part, query.dtype) for part in geometry)
 
 
 def _sums_dtype(like: Tensor) -> torch.dtype:
@@ -326,24 +330,31 @@ def _sums_dtype(like: Tensor) -> torch.dtype:
 
 def _blocks(query: Tensor) -> tuple[int, int, int]:
     """T padded, heads of a program, programs per node."""
-    width = triton.next_power_of_2(max(1, query.shape[2]))
-    block = min(max(1, TILE // width), triton.next_power_of_2(query.shape[1]))
-    return width, block, triton.cdiv(query.shape[1], block)
+    heads, width = query.shape[1:]
+    padded = triton.next_power_of_2(max(1, width))
+    block = min(max(1, TILE_BYTES // _sums_dtype(query).itemsize // padded), triton.next_power_of_2(heads))
+    return padded, block, triton.cdiv(heads, block)
 
 
 def _parts(query: Tensor, *geometry: Tensor) -> list[Tensor]:
     """Where blocks of heads write their gradients of harmonics, radial and envelope."""
-    return [t.new_empty(_blocks(query)[2], *t.shape, dtype=_sums_dtype(query)) for t in geometry]
+    programs = _blocks(query)[2]
+    return [t.new_empty(programs, *t.shape, dtype=_sums_dtype(query)) for t in geometry]
 
 
-def _run(kernel, arguments, key: Tensor, harmonics: Tensor, radial: Tensor, **constants) -> None:
-    nodes, heads, channels = key.shape
-    width, block, programs = _blocks(
-        key.new_empty(0, heads, channels + harmonics.shape[1] + radial.shape[1])
-    )
+def _total(parts: Tensor, dtype: torch.dtype) -> Tensor:
+    """The sum of the blocks' parts."""
+    return (parts[0] if len(parts) == 1 else parts.sum(0)).to(dtype)
+
+
+def _run(kernel, arguments, query: Tensor, harmonics: Tensor, radial: Tensor, **constants) -> None:
+    nodes, heads, width = query.shape
+    padded, block, programs = _blocks(query)
+    dtype = tl.float64 if query.dtype == torch.float64 else tl.float32
+    options = LAUNCH | (MOST_REGISTERS[dtype] if kernel is softmax_double_backward else {})
+    sizes = {"D": width - harmonics.shape[1] - radial.shape[1], "M": harmonics.shape[1], "N": radial.shape[1]}
     if nodes and heads:
-        with torch.cuda.device_of(key):
+        with torch.cuda.device_of(query):
             kernel[nodes, programs](
-                *arguments, **constants, HEADS=heads, BLOCK=block, D=channels, M=harmonics.shape[1], N=radial.shape[1],
-                T=width, DTYPE=tl.float64 if key.dtype == torch.float64 else tl.float32, num_warps=1,
-            )  # fmt: skip
+                *arguments, **constants, **sizes, HEADS=heads, BLOCK=block, T=padded, DTYPE=dtype, **options
+            )

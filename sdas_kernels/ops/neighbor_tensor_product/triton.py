@@ -28,6 +28,7 @@ from sdas_kernels.ops.neighbor_tensor_product import contractions
 from sdas_kernels.ops.neighbor_tensor_product.pieces import sender_pieces, tile_pieces
 from sdas_kernels.ops.neighbor_tensor_product.reference import Operands
 from sdas_kernels.paths import Paths
+from sdas_kernels.triton_support import LAUNCH
 
 MAX_DEGREE = 4
 CHANNELS = 32  # of a program: one per thread
@@ -334,9 +335,11 @@ class _Job:
         """By weight `[E, L2+1, K]`, by harmonics `[E, M2]`, and with steps by weight_step `[E, L2+1, K]`."""
         weight, harmonics, step = operands["weight"], operands["harmonics"], "weight_step" in operands
         pieces = len(self.tile_pieces)
-        by_weight = weight.new_zeros(pieces * self.splits, *weight.shape)
-        by_weight_step = torch.zeros_like(by_weight) if step else by_weight
-        by_harmonics = harmonics.new_zeros(pieces * self.grid[1], *harmonics.shape)
+        by_weight = weight.new_empty(pieces * self.splits, *weight.shape)
+        by_weight_step = torch.empty_like(by_weight) if step else by_weight
+        whole = all(len(piece.m2) == harmonics.shape[1] for piece in self.tile_pieces)
+        make = harmonics.new_empty if whole else harmonics.new_zeros
+        by_harmonics = make(pieces * self.grid[1], *harmonics.shape)
         for place, piece in enumerate(self.tile_pieces):
             self._run(edge_dot, by_weight, by_weight_step, by_harmonics, operands["z"],
                       *_with_steps(operands, "weight", "harmonics", "value"), self.index[1], self.index[2],
@@ -347,7 +350,7 @@ class _Job:
     def _run(self, kernel, *arguments, **constants) -> None:
         if self.grid[0] and self.grid[1]:
             with torch.cuda.device_of(self.o.value):
-                kernel[self.grid](*arguments, **constants, **self.constants, num_warps=1)
+                kernel[self.grid](*arguments, **constants, **self.constants, **LAUNCH)
 
 
 def _with_steps(operands: dict[str, Tensor], *names: str) -> list[Tensor]:

@@ -1,0 +1,154 @@
+"""Triton kernels compiled ahead of time for GPUs that are not here: registers, and nothing spilled.
+
+The backends are called with CPU tensors, but their launches are recorded instead of run, so that what is compiled is
+what a GPU would be given.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+triton = pytest.importorskip("triton", "3.6", reason="TRITON ABSENT: its kernels are not compiled")
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("TRITON_INTERPRET is set: kernels are interpreted, not compiled", allow_module_level=True)
+
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler import ASTSource  # noqa: E402
+
+from sdas_kernels.ops.edge_softmax import triton as softmax  # noqa: E402
+from sdas_kernels.ops.neighbor_tensor_product import triton as product  # noqa: E402
+from sdas_kernels.paths import Paths  # noqa: E402
+
+SOFTMAX = ("softmax", "softmax_backward", "softmax_double_backward", "to_senders")
+PRODUCT = ("tiles", "edge_dot", "to_senders")
+POINTERS = {torch.float32: "*fp32", torch.float64: "*fp64", torch.bfloat16: "*bf16", torch.int64: "*i64"}
+INDEX = [torch.zeros(3, dtype=torch.int64)] * 5
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+# Most registers of a thread. 65536 registers of a multiprocessor over 128 and 32 threads are 16 programs at a time.
+SOFTMAX_CASES = {
+    "float32": (torch.float32, 128),
+    "bfloat16": (torch.bfloat16, 128),
+    "float64": (torch.float64, 168),
+}
+PRODUCT_CASES = {
+    "degree 2": (torch.float32, 2, 128),
+    "degree 2, bfloat16": (torch.bfloat16, 2, 128),
+    "degree 2, float64": (torch.float64, 2, 168),
+    "degree 3": (torch.float32, 3, 160),
+}
+
+
+class Recorder:
+    """Stands for a kernel and keeps what it is launched with."""
+
+    def __init__(self, kernel, launches):
+        self.kernel, self.launches = kernel, launches
+
+    def __getitem__(self, grid):
+        return lambda *arguments, **constants: self.launches.append((self.kernel, arguments, constants))
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """`recorded(module, names, *calls)`: launches of the named kernels in calls of functions with arguments."""
+
+    def launches_of(module, names, *calls):
+        launches = []
+        with monkeypatch.context() as patch:
+            for name in names:
+                patch.setattr(module, name, Recorder(getattr(module, name), launches))
+            for function, arguments in calls:
+                function(*arguments)
+        return launches
+
+    return launches_of
+
+
+def compiled(launch, architecture):
+    """A recorded launch for an architecture, e.g. 90."""
+    kernel, arguments, constants = launch
+    options = {name: value for name, value in constants.items() if name not in kernel.arg_names}
+    constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
+    kinds = dict.fromkeys(constants, "constexpr")
+    for name, given in zip(kernel.arg_names, arguments, strict=False):
+        kinds[name] = POINTERS[given.dtype] if isinstance(given, torch.Tensor) else "i32"
+    signature = {name: kinds[name] for name in kernel.arg_names}
+    aligned = {(k,): [["tt.divisibility", 16]] for k, kind in enumerate(signature.values()) if kind.startswith("*")}
+    source = ASTSource(kernel, signature, constants, aligned)
+    return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+
+
+def assert_fits(launches, architecture, most_registers, folder):
+    """Each kernel keeps to its registers, spills nothing and adds nothing atomically. Returns the kernels' names."""
+    names = set()
+    for launch in launches:
+        binary = compiled(launch, architecture)
+        cubin = folder / "kernel.cubin"
+        cubin.write_bytes(binary.asm["cubin"])
+        text = subprocess.run([TOOLS / "cuobjdump", "-res-usage", cubin], capture_output=True, text=True, check=True)
+        used = {name: int(re.search(rf"\b{name}:(\d+)", text.stdout)[1]) for name in ("REG", "STACK", "LOCAL")}
+        name = f"{binary.metadata.name} for sm_{architecture}"
+        assert used["STACK"] == used["LOCAL"] == 0, f"{name} spills: {used}"
+        assert used["REG"] <= most_registers, f"{name} takes {used['REG']} registers"
+        assert binary.metadata.shared <= 2048, f"{name} takes {binary.metadata.shared} bytes of shared memory"
+        assert not re.search(r"\b(atom|red)\.", binary.asm["ptx"]), f"{name} adds atomically"
+        names.add(binary.metadata.name)
+    return names
+
+
+def softmax_calls(dtype, heads=32, key=8, harmonics=9, radial=8):
+    shapes = ((2, heads, key + harmonics + radial), (2, heads, key), (2, heads), (3, harmonics), (3, radial), (3,))
+    o = [torch.ones(shape, dtype=dtype) for shape in shapes]
+    grad = torch.ones(3, heads, dtype=dtype)
+    yield softmax.forward, (*o, INDEX)
+    yield softmax.backward, (grad, *o, INDEX)
+    yield softmax.double_backward, (*o, grad, *o, INDEX)
+
+
+def product_calls(dtype, lmax, heads=8, channels=64, radial=8):
+    rows, end = (lmax + 1) ** 2, (INDEX, lmax, True)
+    shapes = ((3, heads), (3, radial), (heads, lmax + 1, radial), (2, rows, channels), (3, rows))
+    o = [torch.ones(shape, dtype=dtype) for shape in shapes]
+    grad = torch.ones(2, Paths(lmax, lmax, lmax).rows, channels, dtype=dtype)
+    yield product.forward, (*o, *end)
+    yield product.backward, (grad, *o, *end)
+    yield product.double_backward, (*o, grad, *o, *end)
+
+
+@pytest.mark.parametrize("case", SOFTMAX_CASES)
+@pytest.mark.parametrize("architecture", [80, 90, 100])
+def test_softmax_fits_in_registers(recorded, tmp_path, architecture, case):
+    dtype, most = SOFTMAX_CASES[case]
+    launches = recorded(softmax, SOFTMAX, *softmax_calls(dtype))
+    assert assert_fits(launches, architecture, most, tmp_path) == set(SOFTMAX)
+
+
+@pytest.mark.parametrize("architecture", [80, 90, 100])
+def test_product_fits_in_registers(recorded, tmp_path, architecture):
+    launches = recorded(product, PRODUCT, *product_calls(torch.float32, 2))
+    assert assert_fits(launches, architecture, 128, tmp_path) == set(PRODUCT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", PRODUCT_CASES)
+def test_product_of_other_kinds_fits_in_registers(recorded, tmp_path, case):
+    dtype, lmax, most = PRODUCT_CASES[case]
+    assert_fits(recorded(product, PRODUCT, *product_calls(dtype, lmax)), 90, most, tmp_path)
+
+
+def test_float64_coefficients_are_exact(recorded):
+    """The interpreter does not show how a constant is compiled: a float32 in between would lose half its digits."""
+    call = next(product_calls(torch.float64, 2))
+    for launch in recorded(product, PRODUCT, call):
+        found = set(re.findall(r"0d([0-9A-F]{16})", compiled(launch, 90).asm["ptx"]))
+        wanted = {abs(value) for entries in launch[2]["PIECE"].of_row for _, value in entries} - {1.0}
+        assert wanted
+        for value in wanted:
+            assert found & {struct.pack(">d", sign * value).hex().upper() for sign in (1, -1)}, value
