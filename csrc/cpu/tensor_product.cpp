@@ -111,24 +111,36 @@ class Kernel {
             if (!path.uniform) continue;
             const std::int64_t at = b * dim(path.second_array) + path.second_offset;
             const TensorProductCoupling& c = job_.coupling[path.coupling];
-            matrix(c, values(path.second_array) + at, reinterpret_cast<T*>(matrix_rows_) + path.matrix);
+            matrix(c, values(path.second_array) + at, numbers(matrix_rows_) + path.matrix);
             if (order == double_backward) {
-                matrix(c, steps(path.second_array) + at, reinterpret_cast<T*>(matrix_step_rows_) + path.matrix);
+                matrix(c, steps(path.second_array) + at, numbers(matrix_step_rows_) + path.matrix);
             }
         }
     }
 
-    // m[pair] = Σ_j C s_j, of numbers or of rows.
-    template <class S>
-    SDAS_INLINE void matrix(const TensorProductCoupling& c, const S* s, S* m) const {
+    // m[pair] = Σ_j C s_j of numbers; the pairs are the lanes, and there is room for whole vectors.
+    SDAS_INLINE void matrix(const TensorProductCoupling& c, const T* s, T* m) const {
+        const T* column = job_.values + c.pair_value;
+        const std::int64_t padded = (c.pairs + matrix_padding - 1) / matrix_padding * matrix_padding;
+        for (std::int64_t p = 0; p < c.pairs; p += width<T>) {
+            Vector<T> sum{};
+            for (std::int64_t j = 0; j < c.d2; ++j) sum += s[j] * SDAS_SIMD::load<T>(column + j * padded + p);
+            SDAS_SIMD::store<T>(m + p, sum);
+        }
+    }
+
+    // The same of rows.
+    SDAS_INLINE void matrix(const TensorProductCoupling& c, const Rows* s, Rows* m) const {
         const std::int32_t *start = job_.index + c.term_start, *j = job_.index + c.term_j;
         const T* value = job_.values + c.term_value;
         for (std::int64_t p = 0; p < c.pairs; ++p) {
-            S sum{};
+            Rows sum{};
             for (int q = start[p]; q < start[p + 1]; ++q) sum += value[q] * s[j[q]];
             m[p] = sum;
         }
     }
+
+    static T* numbers(Rows* rows) { return reinterpret_cast<T*>(rows); }
 
     void group(std::int64_t b, std::int64_t first) {
         for (std::int64_t n = 0; n < job_.lane_views; ++n) {
@@ -151,8 +163,7 @@ class Kernel {
             if (p.uniform) {
                 const std::int64_t at = b * dim(p.second_array) + p.second_offset;
                 path(p, c, values(p.second_array) + at, steps(p.second_array) + at, by_uniform_,
-                     reinterpret_cast<T*>(matrix_rows_) + p.matrix,
-                     reinterpret_cast<T*>(matrix_step_rows_) + p.matrix, b, first);
+                     numbers(matrix_rows_) + p.matrix, numbers(matrix_step_rows_) + p.matrix, b, first);
             } else {
                 const Rows *s = lanes_ + p.second_row, *s_step = lanes_step_ + p.second_row;
                 matrix(c, s, lane_matrix_);
@@ -271,29 +282,22 @@ class Kernel {
         }
     }
 
-    static Strides weight_strides(const TensorProductPath& p) { return {p.weight_channel, 0, 1}; }
-
     SDAS_INLINE Rows weight(const TensorProductPath& p, const T* array, std::int64_t b, std::int64_t first,
                             T otherwise) const {
-        Rows w;
         if (p.weight < 0) {
+            Rows w;
             for (int g = 0; g < G; ++g) w.v[g] = Vector<T>{} + otherwise;
             return w;
         }
-        const std::int64_t sample = job_.shared ? 0 : b * job_.weight_numel;
-        load_group<T, G>(array + sample + p.weight + first * p.weight_channel, weight_strides(p), p.mul - first, &w);
-        return w;
+        const T* row = array + (job_.shared ? 0 : b * job_.weight_numel) + p.weight;
+        return load_numbers<T, G>(row + first * p.weight_channel, p.weight_channel, p.mul - first);
     }
 
     SDAS_INLINE void put_weight(const TensorProductPath& p, Rows by_weight, std::int64_t b, std::int64_t first) const {
-        T* row = job_.shared ? partial(b) : job_.by_weight + b * job_.weight_numel;
-        T* target = row + p.weight + first * p.weight_channel;
-        if (job_.shared) {
-            Rows before;
-            load_group<T, G>(target, weight_strides(p), p.mul - first, &before);
-            by_weight += before;
-        }
-        store_group<T, G>(target, weight_strides(p), p.mul - first, &by_weight);
+        T* row = (job_.shared ? partial(b) : job_.by_weight + b * job_.weight_numel) + p.weight;
+        T* target = row + first * p.weight_channel;
+        if (job_.shared) by_weight += load_numbers<T, G>(target, p.weight_channel, p.mul - first);
+        store_numbers<T, G>(target, p.weight_channel, p.mul - first, by_weight);
     }
 
     void add_uniforms(std::int64_t b) const {

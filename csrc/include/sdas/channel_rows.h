@@ -126,12 +126,40 @@ SDAS_INLINE void store_channels(T* p, Strides s, int count, const Vector<T>* til
 template <class T, int G>
 SDAS_INLINE void load_group(const T* p, Strides s, std::int64_t count, Pack<T, G>* rows) {
     for (int g = 0; g < G; ++g, count -= width<T>) {
-        Vector<T> tile[max_components] = {};
         if (count > 0) {
             const int size = static_cast<int>(std::min<std::int64_t>(count, width<T>));
+            Vector<T> tile[max_components];
             load_channels<T>(p + g * width<T> * s.channel, s, size, tile);
+            for (int k = 0; k < s.dim; ++k) rows[k].v[g] = tile[k];
+        } else {
+            for (int k = 0; k < s.dim; ++k) rows[k].v[g] = Vector<T>{};
         }
-        for (int k = 0; k < s.dim; ++k) rows[k].v[g] = tile[k];
+    }
+}
+
+// One number per channel, `channel` apart.
+template <class T, int G>
+SDAS_INLINE Pack<T, G> load_numbers(const T* p, std::int64_t channel, std::int64_t count) {
+    Pack<T, G> result;
+    for (int g = 0; g < G; ++g, count -= width<T>, p += width<T> * channel) {
+        if (channel == 1 && count >= width<T>) {
+            result.v[g] = load<T>(p);
+        } else {
+            result.v[g] = Vector<T>{};
+            for (int c = 0; c < std::min<std::int64_t>(count, width<T>); ++c) result.v[g][c] = p[c * channel];
+        }
+    }
+    return result;
+}
+
+template <class T, int G>
+SDAS_INLINE void store_numbers(T* p, std::int64_t channel, std::int64_t count, const Pack<T, G>& numbers) {
+    for (int g = 0; g < G; ++g, count -= width<T>, p += width<T> * channel) {
+        if (channel == 1 && count >= width<T>) {
+            store<T>(p, numbers.v[g]);
+        } else {
+            for (int c = 0; c < std::min<std::int64_t>(count, width<T>); ++c) p[c * channel] = numbers.v[g][c];
+        }
     }
 }
 

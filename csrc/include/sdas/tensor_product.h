@@ -46,11 +46,15 @@ struct TensorProductPath {
 // The pairs (k, i) that occur are numbered by ascending k.
 struct TensorProductCoupling {
     std::int64_t d1, d2, d3, pairs;
-    std::int64_t pair_start, pair_i;                       // pairs of each k, their i
-    std::int64_t term_start, term_j, term_value;           // coefficients of each pair
-    std::int64_t column_start, column_pair, column_k;      // pairs of each i, their k
+    std::int64_t pair_start, pair_i;                          // pairs of each k, their i
+    std::int64_t term_start, term_j, term_value;              // coefficients of each pair
+    std::int64_t column_start, column_pair, column_k;         // pairs of each i, their k
     std::int64_t entry_start, entry_k, entry_i, entry_value;  // coefficients of each j
+    std::int64_t pair_value;  // all coefficients, zeros too, [d2, pairs], pairs filled up to the padding
 };
+
+// Pairs of a matrix are stored in multiples of so many.
+constexpr std::int64_t matrix_padding = 16;
 
 enum TensorProductArray : std::int64_t { array_x, array_y, array_out };
 

@@ -22,6 +22,8 @@ from sdas_kernels.ops.tensor_product.spec import Instruction, TensorProductSpec
 
 X, Y, OUT = 0, 1, 2
 
+PADDING = 16  # `matrix_padding` of the kernels
+
 DENSE = {"uvw": "uvuv", "uuw": "uuu"}  # mode -> that of its products
 
 
@@ -89,7 +91,7 @@ def build(
             second = uniforms.place(path.second, dim)
         place = [first, second, uniform, array, offset, out]
         path_rows.append([*place, path.out.mul, path.weight, path.weight_channel, number, matrices if uniform else 0])
-        matrices += counts[number].pairs if uniform else 0
+        matrices += _padded(counts[number].pairs) if uniform else 0
     gap_rows = [gap for gap in gaps if gap[2]]
     sizes = {
         "dim1": s.dims[0],
@@ -136,6 +138,10 @@ class _Rows:
         return self.rows[key]
 
 
+def _padded(pairs: int) -> int:
+    return -(-pairs // PADDING) * PADDING
+
+
 class _Count(NamedTuple):
     d1: int
     d2: int
@@ -179,6 +185,9 @@ def _coupling(
     row += [put(starts(pair_of_term, len(pairs))), put(j), put_values(c[i, j, k])]
     row += [put(starts(pair_i[column_pair], d1)), put(column_pair), put(pair_k[column_pair])]
     row += [put(starts(entry_j, d2)), put(entry_k), put(entry_i), put_values(c[entry_i, entry_j, entry_k])]
+    columns = c.new_zeros(d2, _padded(len(pairs)))
+    columns[:, : len(pairs)] = c[pair_i, :, pair_k].T
+    row += [put_values(columns.flatten())]
     return row, _Count(d1, d2, d3, len(pairs), len(j))
 
 
