@@ -17,8 +17,9 @@ demo: $(VENV)/installed.stamp
 	$(BIN)/sdas demo --minutes $(MINUTES)
 
 # -P and the import mode keep the source tree off sys.path: the installed package is tested.
+# One thread and one test process per core: the tensors of tests are too small for more threads than one.
 test: lint
-	$(BIN)/python -P -m pytest tests
+	OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest -n auto tests
 
 lint: $(VENV)/installed.stamp
 	$(BIN)/ruff check .
@@ -54,7 +55,7 @@ wheel: $(VENV)/built.stamp
 	  && "$$place/venv/bin/python" -m pip install --quiet "$(TORCH)" \
 	  && "$$place/venv/bin/python" -m pip install --quiet -c $(VENV)/constraints.txt \
 	       "$$(echo dist/*.whl)[train,md,bench,test]" \
-	  && cd "$$place" && venv/bin/python -P -m pytest tests
+	  && cd "$$place" && OMP_NUM_THREADS=1 venv/bin/python -P -m pytest -n auto tests
 
 bench: $(VENV)/installed.stamp
 	$(BIN)/python -P -m pytest bench/bench_*.py

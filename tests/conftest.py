@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
-from ase import Atoms
 from scipy.spatial.transform import Rotation
 
 from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.nn import SDAS
 
+if TYPE_CHECKING:
+    from ase import Atoms
+
+# Processes that tests start import what these tests import: the installed packages, not the source tree.
+os.environ["PYTHONSAFEPATH"] = "1"
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -31,9 +37,14 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
+def make_atoms(*arguments: Any, **options: Any) -> Atoms:
+    """`ase.Atoms`; the test is skipped where ASE is absent, as kernels need none."""
+    return pytest.importorskip("ase").Atoms(*arguments, **options)
+
+
 def ethanol() -> Atoms:
     """A molecule, off its minimum."""
-    return Atoms(
+    return make_atoms(
         "C2OH6",
         [
             [-0.04, 0.55, -0.27], [-1.27, -0.24, 0.11], [1.15, -0.31, 0.04], [0.02, 0.73, -1.35], [0.05, 1.51, 0.26],
@@ -48,19 +59,19 @@ def water_box() -> Atoms:
     places = 3.1 * np.array(np.meshgrid(*[range(2)] * 3)).reshape(3, 8).T
     turns = Rotation.random(8, rng=np.random.default_rng(5))
     positions = np.concatenate([place + turn.apply(molecule) for place, turn in zip(places, turns, strict=True)])
-    return Atoms("OH2" * 8, positions, cell=[6.2] * 3, pbc=True)
+    return make_atoms("OH2" * 8, positions, cell=[6.2] * 3, pbc=True)
 
 
 def small_cell() -> Atoms:
     """A solid in a skewed cell shorter than the cutoff: atoms see images of themselves."""
     cell = [[2.9, 0.0, 0.2], [0.7, 2.7, 0.0], [0.1, 0.4, 3.2]]
-    return Atoms("CO", scaled_positions=[[0.02, 0.05, 0.0], [0.47, 0.55, 0.4]], cell=cell, pbc=True)
+    return make_atoms("CO", scaled_positions=[[0.02, 0.05, 0.0], [0.47, 0.55, 0.4]], cell=cell, pbc=True)
 
 
 def slab() -> Atoms:
     """Periodic along two directions, free along the third."""
     positions = [[0.1, 0.0, 0.0], [1.4, 1.6, 0.3], [0.2, 1.5, 1.7], [1.5, 0.1, 1.9], [0.9, 0.8, 3.4]]
-    return Atoms("C2O2H", positions, cell=[[2.9, 0.2, 0.0], [0.3, 3.1, 0.0], [0.0, 0.0, 9.0]], pbc=[True, True, False])
+    return make_atoms("C2O2H", positions, cell=[[2.9, 0.2, 0.0], [0.3, 3.1, 0.0], [0.0, 0.0, 9.0]], pbc=[True, True, False])
 
 
 SYSTEMS: dict[str, Callable[[], Atoms]] = {
@@ -68,8 +79,8 @@ SYSTEMS: dict[str, Callable[[], Atoms]] = {
     "liquid": water_box,
     "small cell": small_cell,
     "slab": slab,
-    "one atom": lambda: Atoms("O", [[0.3, 0.1, -0.2]]),
-    "no edges": lambda: Atoms("OHC", [[0.0, 0.0, 0.0], [9.0, 0.0, 0.0], [0.0, 0.0, 20.0]]),
+    "one atom": lambda: make_atoms("O", [[0.3, 0.1, -0.2]]),
+    "no edges": lambda: make_atoms("OHC", [[0.0, 0.0, 0.0], [9.0, 0.0, 0.0], [0.0, 0.0, 20.0]]),
 }
 
 

@@ -16,8 +16,6 @@ from sdas.errors import TrainingError
 from sdas.train import train
 from sdas.train.metrics import read_metrics
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 def run_processes(config, tmp_path, count: int) -> None:
     path = tmp_path / "config.yaml"
@@ -25,12 +23,11 @@ def run_processes(config, tmp_path, count: int) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "python"), os.environ.get("PYTHONPATH", "")])
     launched = []
     for rank in range(count):
         variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1"}
         environment = os.environ | {name: str(value) for name, value in variables.items()}
-        environment |= {"MASTER_PORT": port, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+        environment |= {"MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
         launched.append(
             subprocess.Popen(
                 [sys.executable, "-m", "sdas.cli", "train", str(path)],

@@ -19,12 +19,9 @@ from sdas.errors import CheckpointError
 from sdas.train import train
 from sdas.train.metrics import read_metrics
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 def environment(**extra: str) -> dict[str, str]:
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "python"), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **extra}
+    return {**os.environ, "OMP_NUM_THREADS": "1", **extra}
 
 
 def start(config, tmp_path) -> subprocess.Popen:
