@@ -71,7 +71,8 @@ def small_cell() -> Atoms:
 def slab() -> Atoms:
     """Periodic along two directions, free along the third."""
     positions = [[0.1, 0.0, 0.0], [1.4, 1.6, 0.3], [0.2, 1.5, 1.7], [1.5, 0.1, 1.9], [0.9, 0.8, 3.4]]
-    return make_atoms("C2O2H", positions, cell=[[2.9, 0.2, 0.0], [0.3, 3.1, 0.0], [0.0, 0.0, 9.0]], pbc=[True, True, False])
+    cell = [[2.9, 0.2, 0.0], [0.3, 3.1, 0.0], [0.0, 0.0, 9.0]]
+    return make_atoms("C2O2H", positions, cell=cell, pbc=[True, True, False])
 
 
 SYSTEMS: dict[str, Callable[[], Atoms]] = {
