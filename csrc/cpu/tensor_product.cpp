@@ -28,6 +28,9 @@ class Kernel {
 
     explicit Kernel(const TensorProduct<T>& job) : job_(job), result_{job.by_x, job.by_y, job.out} {
         if (order == backward) result_[array_out] = nullptr;
+        const std::int64_t dims[] = {job.dim1, job.dim2, job.dim_out};
+        for (int n = 0; n < 3; ++n) streams_[n] = exceeds_caches(dims[n]);
+        streams_weight_ = !job.shared && exceeds_caches(job.weight_numel);
         const std::int64_t matrices = job.matrices / Rows::size + 1;
         std::int64_t total = 0;
         const auto place = [&](std::int64_t rows) {
@@ -53,14 +56,21 @@ class Kernel {
             }
             sample(b);
         }
+        finish_streams();
     }
 
   private:
     const TensorProduct<T>& job_;
     T* result_[3];
+    bool streams_[3], streams_weight_;  // whether a result is stored past the caches
     std::vector<Rows> scratch_;
     Rows *lanes_, *lanes_step_, *by_lanes_, *grad_, *out_, *by_uniform_, *lane_matrix_, *lane_matrix_step_,
         *matrix_rows_, *matrix_step_rows_;
+
+    bool exceeds_caches(std::int64_t dim) const {
+        constexpr std::int64_t cache_bytes = 1 << 23;
+        return job_.batch * dim * static_cast<std::int64_t>(sizeof(T)) > cache_bytes;
+    }
 
     T* partial(std::int64_t b) const { return job_.partial + b / job_.block * job_.weight_numel; }
     std::int64_t dim(std::int64_t array) const { return array == array_x ? job_.dim1 : job_.dim2; }
@@ -82,7 +92,8 @@ class Kernel {
     void store(const TensorProductView& view, std::int64_t b, std::int64_t first, const Rows* rows) const {
         T* array = result_[view.array];
         if (array == nullptr || view.mul <= first) return;
-        store_group<T, G>(array + place(view, b, first), strides(view), view.mul - first, rows + view.row);
+        store_group<T, G>(array + place(view, b, first), strides(view), view.mul - first, rows + view.row,
+                          streams_[view.array]);
     }
 
     void sample(std::int64_t b) {
@@ -297,7 +308,7 @@ class Kernel {
         T* row = (job_.shared ? partial(b) : job_.by_weight + b * job_.weight_numel) + p.weight;
         T* target = row + first * p.weight_channel;
         if (job_.shared) by_weight += load_numbers<T, G>(target, p.weight_channel, p.mul - first);
-        store_numbers<T, G>(target, p.weight_channel, p.mul - first, by_weight);
+        store_numbers<T, G>(target, p.weight_channel, p.mul - first, by_weight, streams_weight_);
     }
 
     void add_uniforms(std::int64_t b) const {

@@ -14,6 +14,8 @@ from sdas_kernels.irreps import Irreps
 from sdas_kernels.ops.tensor_product import MODES, TensorProductSpec, reference, tensor_product
 
 F64 = torch.float64
+OP = "tensor_product"  # `place` runs a test by each of its backends
+by_every_backend = pytest.mark.usefixtures("place")
 
 # (m1, m2, m3) that every mode allows, unequal wherever the mode lets them be
 MULTIPLICITIES = {
@@ -117,6 +119,7 @@ def assert_same(ours, wanted):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
+@by_every_backend
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("mode", MODES)
 def test_every_mode_is_its_formula(mode, shared):
@@ -126,6 +129,7 @@ def test_every_mode_is_its_formula(mode, shared):
     assert_same(ladder(tensor_product, *inputs, spec), ladder(by_loops, *inputs, spec))
 
 
+@by_every_backend
 @pytest.mark.parametrize("mode", UNWEIGHTED)
 def test_every_mode_without_a_weight_is_its_formula(mode):
     spec = one_path(mode, has_weight=False)
@@ -135,6 +139,7 @@ def test_every_mode_without_a_weight_is_its_formula(mode):
     assert torch.equal(tensor_product(x, y, None, spec), tensor_product(x, y, weight, spec))
 
 
+@by_every_backend
 @pytest.mark.parametrize("shared", [True, False])
 def test_many_paths_at_once(shared):
     spec = many_paths()
@@ -145,6 +150,7 @@ def test_many_paths_at_once(shared):
     assert_same(ladder(tensor_product, *inputs, spec), ladder(by_loops, *inputs, spec))
 
 
+@by_every_backend
 @pytest.mark.parametrize("operand", [0, 1, 2])
 @pytest.mark.parametrize("shared", [True, False])
 def test_gradcheck_and_gradgradcheck_of_each_operand_alone(shared, operand):
@@ -170,6 +176,7 @@ def test_gradcheck_and_gradgradcheck_of_each_operand_alone(shared, operand):
     assert torch.autograd.gradgradcheck(function, (moving,))
 
 
+@by_every_backend
 @pytest.mark.parametrize("mode", MODES)
 def test_gradgradcheck_of_all_operands(mode):
     degrees, multiplicities = (1, 1, 1), {"uvuv": (2, 1, 2), "uvu<v": (2, 2, 1)}.get(mode)
@@ -180,6 +187,7 @@ def test_gradgradcheck_of_all_operands(mode):
     assert torch.autograd.gradgradcheck(lambda *t: tensor_product(*t, spec), inputs)
 
 
+@by_every_backend
 @pytest.mark.parametrize("shared", [True, False])
 def test_opcheck(shared):
     ops, spec = torch.ops.sdas_kernels, many_paths()
@@ -195,6 +203,7 @@ def test_opcheck(shared):
     torch.library.opcheck(ops.tensor_product_double_backward, (*plain, text, [True, False, True, True]))
 
 
+@by_every_backend
 def test_only_what_is_asked_for_is_computed():
     spec = one_path("uvw")
     x, y, weight = operands(spec)
@@ -217,7 +226,7 @@ def test_second_derivatives_skip_what_no_gradient_reaches(monkeypatch):
     spec = one_path("uvw")
     x, y, weight = operands(spec)
     weight = weight.detach()
-    with use_backend("reference", "tensor_product"):
+    with use_backend("reference", OP):
         by_x, _ = torch.autograd.grad(tensor_product(x, y, weight, spec).sum(), (x, y), create_graph=True)
         torch.autograd.grad(by_x.sum(), y)
     assert given == [[True, False, False, False, True, True, False]]
@@ -234,6 +243,7 @@ def test_specification_survives_its_string_and_pickling():
     assert torch.equal(tensor_product(*inputs, str(spec)), tensor_product(*inputs, spec))
 
 
+@by_every_backend
 @pytest.mark.parametrize("shared", [True, False])
 def test_empty_batch_and_empty_irreps(shared):
     for spec in (many_paths(), TensorProductSpec.of(Irreps("0x1o"), Irreps("0e"), Irreps("2x1o+0x0e"), [])):
@@ -246,6 +256,7 @@ def test_empty_batch_and_empty_irreps(shared):
             assert [g.shape for g in second] == [t.shape for t in inputs]
 
 
+@by_every_backend
 def test_strides_do_not_matter():
     spec = many_paths()
     x, y, weight = (t.detach() for t in operands(spec, batch=4, shared=False))
@@ -264,6 +275,7 @@ def test_lower_precision(dtype, bound):
     assert (value.double() - wanted).abs().max() < bound * wanted.abs().max()
 
 
+@by_every_backend
 def test_repeats_bitwise():
     spec = many_paths()
     inputs = operands(spec, dtype=torch.float32)
@@ -317,11 +329,13 @@ def test_degrees_beyond_the_table_are_refused():
         TensorProductSpec.of(Irreps("9o"), Irreps("0e"), Irreps("9o"), [(0, 0, 0, "uuu", False, 1.0)])
 
 
+@by_every_backend
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("form", [TensorProductSpec, str])
 def test_compiles_once_for_all_batch_sizes(form, shared):
     spec = many_paths()
     given = str(spec) if form is str else spec
+    torch._dynamo.reset()  # else it counts the compilations of the cases before this one
     counter = CompileCounterWithBackend("aot_eager")
 
     def function(x, y, weight):
@@ -335,6 +349,7 @@ def test_compiles_once_for_all_batch_sizes(form, shared):
     assert counter.frame_count <= 2, "one graph for the first size, one for every other"
 
 
+@by_every_backend
 def test_survives_export():
     spec = many_paths()
 

@@ -106,15 +106,54 @@ SDAS_INLINE void load_channels(const T* p, Strides s, int count, Vector<T>* tile
     }
 }
 
+// Stores past the caches, which spares reading what is about to be overwritten: more than twice as fast where a result
+// does not fit in them. `p` is aligned to a vector.
 template <class T>
-SDAS_INLINE void store_channels(T* p, Strides s, int count, const Vector<T>* tile) {
+SDAS_INLINE void stream(T* p, Vector<T> v) {
+#if defined(__AVX512F__)
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(p), reinterpret_cast<__m512i>(v));
+#elif defined(__AVX2__)
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(p), reinterpret_cast<__m256i>(v));
+#elif defined(__x86_64__)
+    _mm_stream_si128(reinterpret_cast<__m128i*>(p), reinterpret_cast<__m128i>(v));
+#else
+    store<T>(p, v);
+#endif
+}
+
+// Makes streamed results visible to other threads.
+inline void finish_streams() {
+#if defined(__x86_64__)
+    _mm_sfence();
+#endif
+}
+
+template <class T>
+SDAS_INLINE bool aligned(const T* p) {
+    return reinterpret_cast<std::uintptr_t>(p) % SDAS_VECTOR_BYTES == 0;
+}
+
+template <class T>
+SDAS_INLINE void store_channels(T* p, Strides s, int count, const Vector<T>* tile, bool streams) {
     if (s.rows()) {
         T padded[width<T> * max_components];
-        T* block = count < width<T> ? padded : p;
+        streams = streams && count == width<T> && aligned(p);
+        T* block = streams || count < width<T> ? padded : p;
         for_components(s.dim, [&](auto dim) { store_tile<T, decltype(dim)::value>(block, tile); });
-        if (count < width<T>) std::memcpy(p, padded, sizeof(T) * count * s.dim);
+        if (streams) {
+            for (int k = 0; k < s.dim; ++k) stream<T>(p + k * width<T>, load<T>(padded + k * width<T>));
+        } else if (count < width<T>) {
+            std::memcpy(p, padded, sizeof(T) * count * s.dim);
+        }
     } else if (s.channel == 1 && count == width<T>) {
-        for (int k = 0; k < s.dim; ++k) store<T>(p + k * s.component, tile[k]);
+        streams = streams && aligned(p) && s.component % width<T> == 0;
+        for (int k = 0; k < s.dim; ++k) {
+            if (streams) {
+                stream<T>(p + k * s.component, tile[k]);
+            } else {
+                store<T>(p + k * s.component, tile[k]);
+            }
+        }
     } else {
         for (int k = 0; k < s.dim; ++k) {
             for (int c = 0; c < count; ++c) p[c * s.channel + k * s.component] = tile[k][c];
@@ -153,9 +192,12 @@ SDAS_INLINE Pack<T, G> load_numbers(const T* p, std::int64_t channel, std::int64
 }
 
 template <class T, int G>
-SDAS_INLINE void store_numbers(T* p, std::int64_t channel, std::int64_t count, const Pack<T, G>& numbers) {
+SDAS_INLINE void store_numbers(T* p, std::int64_t channel, std::int64_t count, const Pack<T, G>& numbers,
+                               bool streams) {
     for (int g = 0; g < G; ++g, count -= width<T>, p += width<T> * channel) {
-        if (channel == 1 && count >= width<T>) {
+        if (streams && channel == 1 && count >= width<T> && aligned(p)) {
+            stream<T>(p, numbers.v[g]);
+        } else if (channel == 1 && count >= width<T>) {
             store<T>(p, numbers.v[g]);
         } else {
             for (int c = 0; c < std::min<std::int64_t>(count, width<T>); ++c) p[c * channel] = numbers.v[g][c];
@@ -164,12 +206,12 @@ SDAS_INLINE void store_numbers(T* p, std::int64_t channel, std::int64_t count, c
 }
 
 template <class T, int G>
-SDAS_INLINE void store_group(T* p, Strides s, std::int64_t count, const Pack<T, G>* rows) {
+SDAS_INLINE void store_group(T* p, Strides s, std::int64_t count, const Pack<T, G>* rows, bool streams) {
     for (int g = 0; g < G && count > 0; ++g, count -= width<T>) {
         Vector<T> tile[max_components];
         for (int k = 0; k < s.dim; ++k) tile[k] = rows[k].v[g];
         const int size = static_cast<int>(std::min<std::int64_t>(count, width<T>));
-        store_channels<T>(p + g * width<T> * s.channel, s, size, tile);
+        store_channels<T>(p + g * width<T> * s.channel, s, size, tile, streams);
     }
 }
 

@@ -17,8 +17,9 @@ import torch
 
 from sdas_kernels import native
 from sdas_kernels.dispatch import Backend, register
+from sdas_kernels.flops import register_ladder
 from sdas_kernels.ops.checks import check_floating
-from sdas_kernels.ops.tensor_product import autograd
+from sdas_kernels.ops.tensor_product import autograd, flops
 from sdas_kernels.ops.tensor_product.spec import MODES, Instruction, TensorProductSpec
 
 __all__ = ["MODES", "Instruction", "TensorProductSpec", "tensor_product"]
@@ -27,6 +28,7 @@ register(Backend("tensor_product", "reference", f"{__name__}.reference"))
 register(
     Backend("tensor_product", "cpp", f"{__name__}.cpp", ("cpu",), (torch.float32, torch.float64), native.available)
 )
+register_ladder("tensor_product", flops)
 
 
 def tensor_product(
