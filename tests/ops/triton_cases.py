@@ -40,6 +40,7 @@ PRODUCTS = {
     "a head per channel": {"heads": 7, "channels": 7},
     "several blocks of heads": {"heads": 20, "channels": 40},
     "a head in several blocks": {"heads": 2, "channels": 70},
+    "a head in several blocks, a tile in several pieces": {"heads": 1, "channels": 40, "lmax_in": 2, "lmax": 2},
     "one channel": {"heads": 1, "channels": 1},
     "scalars": {"lmax_in": 0, "lmax": 0, "lmax_out": 0},
     "scalar source": {"lmax_in": 0, "lmax": 2, "lmax_out": 2},

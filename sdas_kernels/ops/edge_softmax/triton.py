@@ -131,7 +131,7 @@ def softmax(
         tl.store(out_alpha + e * HEADS + heads, alpha, mask=head_mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["edges"])
 def softmax_backward(
     out_query, out_sink, out_harmonics, out_radial, out_envelope, out_logit,
     grad, query, key, sink, harmonics, radial, envelope, senders, row_ptr, edges,
@@ -172,7 +172,7 @@ def softmax_backward(
     _store_node(out_query, out_sink, node, heads, head_mask, by_query, -sink_weight * mean, HEADS, width, T)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["edges"])
 def softmax_double_backward(
     out_alpha, out_query, out_sink, out_harmonics, out_radial, out_envelope, out_logit, out_logit_step,
     query_step, key_step, sink_step, harmonics_step, radial_step, envelope_step,

@@ -236,7 +236,7 @@ def to_senders(
         tl.store(out + entry(PIECE, "m1", a) * channels + channel, sums[a], mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["edges"])
 def edge_dot(
     out_weight, out_weight_step, out_harmonics, z, weight, weight_step, harmonics, harmonics_step, value, value_step,
     senders, row_ptr, edges,
