@@ -32,7 +32,7 @@ def forward(x: Tensor, y: Tensor, weight: Tensor, spec: str) -> Tensor:
         z = _plus(z, reference.forward(x, y, _columns(weight, p), p.rest.text))
     assert z is not None
     if p.dense:
-        dense.add_outputs(z, dense.products(x, y, p), weight, p)
+        dense.forward(z, x, y, weight, p)
     return z
 
 

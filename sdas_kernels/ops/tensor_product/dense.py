@@ -6,6 +6,8 @@ one for each entry of the output, ready for one matrix product each. With q = g 
     ∂x, ∂y = backward of P at q        ∂W = P(x, y)ᵀ g
     second derivatives by g: (P(x', y) + P(x, y')) W + P(x, y) W'      by W: (P(x', y) + P(x, y'))ᵀ g
                        by x and y: double backward of P at q, and backward of P at q' = g W'ᵀ
+
+Samples are worked on in chunks whose products stay in the caches.
 """
 
 from __future__ import annotations
@@ -18,38 +20,28 @@ from torch import Tensor
 from sdas_kernels.ops.tensor_product.kernel import run
 from sdas_kernels.ops.tensor_product.tables import DenseEntry, Parts
 
-
-def products(x: Tensor, y: Tensor, p: Parts) -> Tensor:
-    """P(x, y): the arrays of all entries, one after the other."""
-    assert p.dense is not None
-    found = x.new_empty(len(x) * p.products)
-    run("forward", p.dense, x=x, y=y, weight=x.new_empty(0), out=found)
-    return found
+_CHUNK_BYTES = 1 << 22  # of products
 
 
-def add_outputs(z: Tensor, product: Tensor, weight: Tensor, p: Parts) -> None:
-    """Add P · W to z `[B, dim_out]`, or write it where nothing else does."""
-    for entry, array in _arrays(product, len(z), p):
-        result = _times(array, weight, entry).transpose(1, 2)
-        where = p.out_slices[entry.i_out]
-        target = z[:, where].unflatten(-1, result.shape[1:])
-        if entry.i_out in p.untouched:
-            target.copy_(result)
-        else:
-            target.add_(result)
+def forward(z: Tensor, x: Tensor, y: Tensor, weight: Tensor, p: Parts) -> None:
+    """Add P(x, y) W to z `[B, dim_out]`, or write it where nothing else does."""
+    for c in _chunks(x, p):
+        _add_outputs(z[c], _products(x[c], y[c], p), _of(weight, c), p)
 
 
 def backward(
     grad: Tensor, x: Tensor, y: Tensor, weight: Tensor, p: Parts, needs: Sequence[bool], by_weight: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients by x and y; that by the weight is written into the columns of its paths."""
-    assert p.dense is not None
-    gradients = _output_gradients(grad, p)
-    if by_weight is not None:
-        _write_by_weight(by_weight, products(x, y, p), gradients, p)
-    if not any(needs):
-        return None, None
-    return _by_inputs(_by_products(gradients, weight, p), x, y, p, needs)
+    by_x, by_y = (torch.empty_like(t) if need else None for t, need in zip((x, y), needs, strict=True))
+    _clear(by_weight, p)
+    for c in _chunks(x, p):
+        gradients, w = _output_gradients(grad[c], p), _of(weight, c)
+        if by_weight is not None:
+            _add_by_weight(_of(by_weight, c), _products(x[c], y[c], p), gradients, p)
+        if any(needs):
+            _by_inputs(_by_products(gradients, w, p), x[c], y[c], p, _rows(by_x, c), _rows(by_y, c))
+    return by_x, by_y
 
 
 def double_backward(
@@ -65,45 +57,75 @@ def double_backward(
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients by x and y; those by grad are added to `by_grad`, those by the weight are written."""
     assert p.dense is not None
-    gradients = _output_gradients(grad, p)
-    x_step, y_step, weight_step = steps
     by_x, by_y = (torch.empty_like(t) if need else None for t, need in zip((x, y), needs[1:3], strict=True))
-    product_step = x.new_empty(len(x) * p.products)
     none = x.new_empty(0)
-    run(
-        "double_backward",
-        p.dense,
-        x=x,
-        y=y,
-        weight=none,
-        grad=_by_products(gradients, weight, p),
-        x_step=x_step,
-        y_step=y_step,
-        weight_step=none,
-        out=product_step,
-        by_x=by_x,
-        by_y=by_y,
-    )
-    if by_grad is not None:
-        add_outputs(by_grad, product_step, weight, p)
-        add_outputs(by_grad, products(x, y, p), weight_step, p.touched())
-    if by_weight is not None:
-        _write_by_weight(by_weight, product_step, gradients, p)
-    if any(needs[1:3]):
-        more = _by_inputs(_by_products(gradients, weight_step, p), x, y, p, needs[1:3])
-        for total, part in zip((by_x, by_y), more, strict=True):
-            if total is not None and part is not None:
-                total.add_(part)
+    _clear(by_weight, p)
+    for c in _chunks(x, p):
+        gradients, w, w_step = _output_gradients(grad[c], p), _of(weight, c), _of(steps[2], c)
+        product_step = x.new_empty(len(x[c]) * p.products)
+        run(
+            "double_backward",
+            p.dense,
+            x=x[c],
+            y=y[c],
+            weight=none,
+            grad=_by_products(gradients, w, p),
+            x_step=steps[0][c],
+            y_step=steps[1][c],
+            weight_step=none,
+            out=product_step,
+            by_x=_rows(by_x, c),
+            by_y=_rows(by_y, c),
+        )
+        if by_grad is not None:
+            _add_outputs(by_grad[c], product_step, w, p)
+            _add_outputs(by_grad[c], _products(x[c], y[c], p), w_step, p.touched())
+        if by_weight is not None:
+            _add_by_weight(_of(by_weight, c), product_step, gradients, p)
+        if any(needs[1:3]):
+            more = [None if t is None else torch.empty_like(t[c]) for t in (by_x, by_y)]
+            _by_inputs(_by_products(gradients, w_step, p), x[c], y[c], p, *more)
+            for total, part in zip((by_x, by_y), more, strict=True):
+                if total is not None and part is not None:
+                    total[c].add_(part)
     return by_x, by_y
 
 
-def _by_inputs(
-    by_products: Tensor, x: Tensor, y: Tensor, p: Parts, needs: Sequence[bool]
-) -> tuple[Tensor | None, Tensor | None]:
+def _chunks(x: Tensor, p: Parts) -> Iterator[slice]:
+    size = max(1, _CHUNK_BYTES // max(1, p.products * x.element_size()))
+    return (slice(start, min(start + size, len(x))) for start in range(0, len(x), size))
+
+
+def _of(weight: Tensor, chunk: slice) -> Tensor:
+    """The weight of a chunk of samples: all of a shared one."""
+    return weight if weight.ndim == 1 else weight[chunk]
+
+
+def _rows(tensor: Tensor | None, chunk: slice) -> Tensor | None:
+    return None if tensor is None else tensor[chunk]
+
+
+def _products(x: Tensor, y: Tensor, p: Parts) -> Tensor:
+    """P(x, y): the arrays of all entries, one after the other."""
     assert p.dense is not None
-    by_x, by_y = (torch.empty_like(t) if need else None for t, need in zip((x, y), needs, strict=True))
+    found = x.new_empty(len(x) * p.products)
+    run("forward", p.dense, x=x, y=y, weight=x.new_empty(0), out=found)
+    return found
+
+
+def _add_outputs(z: Tensor, product: Tensor, weight: Tensor, p: Parts) -> None:
+    for entry, array in _arrays(product, len(z), p):
+        result = _times(array, weight, entry).transpose(1, 2)
+        target = z[:, p.out_slices[entry.i_out]].unflatten(-1, result.shape[1:])
+        if entry.i_out in p.untouched:
+            target.copy_(result)
+        else:
+            target.add_(result)
+
+
+def _by_inputs(by_products: Tensor, x: Tensor, y: Tensor, p: Parts, by_x: Tensor | None, by_y: Tensor | None) -> None:
+    assert p.dense is not None
     run("backward", p.dense, x=x, y=y, weight=x.new_empty(0), grad=by_products, by_x=by_x, by_y=by_y)
-    return by_x, by_y
 
 
 def _arrays(product: Tensor, batch: int, p: Parts) -> Iterator[tuple[DenseEntry, Tensor]]:
@@ -150,13 +172,21 @@ def _by_products(gradients: list[Tensor], weight: Tensor, p: Parts) -> Tensor:
     return found
 
 
-def _write_by_weight(by_weight: Tensor, product: Tensor, gradients: list[Tensor], p: Parts) -> None:
+def _clear(by_weight: Tensor | None, p: Parts) -> None:
+    """Zeros in the columns of the paths."""
+    if by_weight is not None:
+        for entry in p.entries:
+            for _, where, _ in entry.paths:
+                by_weight[..., where] = 0
+
+
+def _add_by_weight(by_weight: Tensor, product: Tensor, gradients: list[Tensor], p: Parts) -> None:
     """Pᵀ g into the columns of every path."""
     for (entry, array), g in zip(_arrays(product, len(gradients[0]), p), gradients, strict=True):
         if by_weight.ndim == 1:
             found = torch.mm(array.flatten(0, 1).T, g.flatten(0, 1))
             for columns, where, _ in entry.paths:
-                by_weight[where] = found[columns].flatten()
+                by_weight[where] += found[columns].flatten()
             continue
         for columns, where, _ in entry.paths:
             by_weight[:, where] = torch.bmm(array[:, :, columns].transpose(1, 2), g).flatten(1)

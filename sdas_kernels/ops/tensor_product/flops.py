@@ -1,7 +1,9 @@
 """FLOPs of the compiled backend, from the shapes of the operands.
 
 Channelwise paths count what `tables.py` says of them; matrix products two per multiply-add; what the reference does
-for the compiled backend counts what the counter sees there, once for each specification and which operands move.
+for the compiled backend counts what the counter sees there, once for each specification and which operands move. What
+adds up the gradients by a shared weight of blocks of samples is not counted: it is less than a thousandth, and the
+count would not be affine in the number of samples.
 """
 
 from __future__ import annotations
