@@ -12,8 +12,11 @@ import pytest
 import torch
 from triton.runtime import interpreter
 
+from sdas_kernels import dispatch
+from sdas_kernels.dispatch import Backend
 from sdas_kernels.ops.edge_softmax import reference as softmax_reference
 from sdas_kernels.ops.edge_softmax import triton as softmax
+from sdas_kernels.ops.neighbor_attention import neighbor_attention
 from sdas_kernels.ops.neighbor_attention import reference as attention_reference
 from sdas_kernels.ops.neighbor_attention import triton as attention
 from sdas_kernels.ops.neighbor_tensor_product import reference as product_reference
@@ -21,6 +24,8 @@ from sdas_kernels.ops.neighbor_tensor_product import triton as product
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
+if not INTERPRETED and not torch.cuda.is_available():
+    pytest.skip("NEITHER INTERPRETED NOR ON A GPU: set TRITON_INTERPRET=1", allow_module_level=True)
 GRAPHS = ("usual", "no edges", "one atom", "images", "isolated", "duplicates", "one-way")
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 5e-6, torch.bfloat16: 2e-2}
 SOFTMAX = {"heads": 3, "key": 3, "harmonics": 4, "radial": 2}
@@ -196,13 +201,33 @@ def test_product_of_less_precision(graph_ops, dtype):
     check_product(graph_ops, graph_ops.edge_list("isolated"), dtype=dtype)
 
 
+def attention_operands(graph_ops, edges, seed):
+    o = product_operands(graph_ops, edges, PRODUCT, seed)
+    o |= softmax_operands(graph_ops, edges, {**SOFTMAX, "heads": PRODUCT["heads"]}, seed)
+    names = ("query", "key", "sink", "value", "radial_gain", "harmonics", "radial", "envelope")
+    return {name: o[name] for name in names}
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_attention(graph_ops, dtype):
     edges = graph_ops.edge_list("isolated")
-    both = []
-    for seed in (0, 1):
-        o = softmax_operands(graph_ops, edges, {**SOFTMAX, "heads": 2}, seed)
-        p = product_operands(graph_ops, edges, PRODUCT, seed)
-        names = ("query", "key", "sink", "value", "radial_gain", "harmonics", "radial", "envelope")
-        both.append({name: {**p, **o}[name] for name in names})
+    both = [attention_operands(graph_ops, edges, seed) for seed in (0, 1)]
     assert_all_agree(attention, attention_reference, *both, edges, 1, True, dtype=dtype)
+
+
+def test_attention_through_dispatch_and_autograd(graph_ops, monkeypatch):
+    """The public operator, with the backend opened to the CPU where kernels are interpreted."""
+    op = "neighbor_attention"
+    backend = Backend(op, "triton", attention.__name__, (DEVICE,))
+    monkeypatch.setitem(dispatch._registry[op], "triton", backend)
+    dispatch._choose.cache_clear()
+    edges = graph_ops.on(graph_ops.from_lists([0, 0, 2], [2, 1, 0], 3), DEVICE)
+    o = {name: t.to(DEVICE) for name, t in attention_operands(graph_ops, edges, 0).items()}
+
+    def ladder_by(name):
+        with dispatch.use_backend(name, op):
+            return graph_ops.ladder(lambda **given: neighbor_attention(**given, graph=edges, lmax_out=1), o)
+
+    graph_ops.assert_ladders_agree(ladder_by("triton"), ladder_by("reference"), 1e-12)
+    monkeypatch.undo()
+    dispatch._choose.cache_clear()
