@@ -11,26 +11,17 @@ its figure is the median of the ratios rival / ours, with the quartiles. Before 
 Run: `make bench`, with OMP_NUM_THREADS for the threads of all rivals; the result goes to bench/results/.
 """
 
-import json
-import os
-import platform
 import statistics
-import subprocess
-import time
-from importlib.metadata import version
-from pathlib import Path
 
 import pytest
+import record
 import torch
 
-from sdas_kernels import native
 from sdas_kernels.ops.spherical_harmonics import cpp
 
 sphericart = pytest.importorskip("sphericart")
 o3 = pytest.importorskip("e3nn.o3")
 
-HERE = Path(__file__).resolve().parent
-THREADS = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
 LARGEST_PEER_RESULT = 4e8  # bytes
 LARGEST_E3NN = 100_000  # vectors
 OPTIONS = True, "integral"
@@ -91,42 +82,13 @@ def check(what, lmax, dtype):
     torch.testing.assert_close(rivals(what, vectors, lmax)["e3nn"](), expected, **tolerance)
 
 
-def processor():
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-
-
-def commit():
-    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False)
-    return os.environ.get("SDAS_COMMIT") or found.stdout.strip() or "unknown"
-
-
 @pytest.fixture(scope="module")
 def report():
-    torch.set_num_threads(THREADS)
+    record.set_threads()
     rows = []
     yield rows
-    names = "sdas-kernels", "sphericart", "e3nn", "torch", "numpy"
-    machine = os.environ.get("SDAS_MACHINE") or f"{processor()}, {os.cpu_count()} cores"
-    record = {
-        "benchmark": "spherical_harmonics",
-        "machine": machine,
-        "processor": processor(),
-        "simd": native.simd(),
-        "threads": THREADS,
-        "load_average_at_end": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in names},
-        "commit": commit(),
-        "date": time.strftime("%Y-%m-%d"),
-        "unit": "milliseconds; ratios are rival / ours, [lower quartile, median, upper quartile]",
-        "cases": rows,
-    }
-    stem = "".join(letter if letter.isalnum() else "-" for letter in machine).strip("-").lower()
-    folder = Path(os.environ.get("SDAS_RESULTS", HERE / "results"))
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(record, indent=1)
-    (folder / f"spherical_harmonics-{stem}-{THREADS}-threads.json").write_text(text + "\n")
+    unit = "milliseconds; ratios are rival / ours, [lower quartile, median, upper quartile]"
+    record.write_result("spherical_harmonics", rows, unit, ["sphericart", "e3nn"])
 
 
 @pytest.mark.parametrize(("what", "count", "lmax", "dtype"), CASES)
@@ -134,21 +96,10 @@ def test_spherical_harmonics(benchmark, report, what, count, lmax, dtype):
     check(what, lmax, dtype)
     vectors = torch.randn(count, 3, dtype=dtype)
     functions = rivals(what, vectors, lmax)
-    times = {name: [] for name in functions}
-
-    def turn():
-        for name, function in functions.items():
-            start = time.perf_counter()
-            result = function()
-            times[name].append(time.perf_counter() - start)
-            del result
-
-    benchmark.pedantic(turn, rounds=31 if count == 10_000 else 9, warmup_rounds=2)
-    times = {name: seconds[2:] for name, seconds in times.items()}  # without the warm-up
+    rounds = 31 if count == 10_000 else 9
+    times = benchmark.pedantic(record.in_turn, (functions, rounds), {"warmup": 2}, rounds=1)
     row = {"what": what, "count": count, "lmax": lmax, "dtype": str(dtype).removeprefix("torch.")}
     row |= {f"{name}_ms": round(1e3 * statistics.median(seconds), 4) for name, seconds in times.items()}
-    for name in list(functions)[1:]:
-        ratios = [theirs / ours for theirs, ours in zip(times[name], times["ours"], strict=True)]
-        row[f"{name}_over_ours"] = [round(q, 3) for q in statistics.quantiles(ratios, n=4)]
+    row |= {f"{name}_over_ours": record.quartiles(times[name], times["ours"]) for name in functions if name != "ours"}
     benchmark.extra_info.update(row)
     report.append(row)
