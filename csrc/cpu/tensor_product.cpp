@@ -68,7 +68,7 @@ class Kernel {
         *matrix_rows_, *matrix_step_rows_;
 
     bool exceeds_caches(std::int64_t dim) const {
-        constexpr std::int64_t cache_bytes = 1 << 23;
+        constexpr std::int64_t cache_bytes = 1 << 22;
         return job_.batch * dim * static_cast<std::int64_t>(sizeof(T)) > cache_bytes;
     }
 
