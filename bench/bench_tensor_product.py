@@ -167,8 +167,8 @@ def test_tensor_product(benchmark, report, case, what, default_dtype):
             times[name].append(time.perf_counter() - start)
             del result
 
-    benchmark.pedantic(turn, rounds=7, warmup_rounds=2)
-    times = {name: seconds[2:] for name, seconds in times.items()}  # without the warm-up
+    benchmark.pedantic(turn, rounds=5, warmup_rounds=1)
+    times = {name: seconds[1:] for name, seconds in times.items()}  # without the warm-up
     row = {"case": case, "edges": EDGES, "what": what, "dtype": str(default_dtype).removeprefix("torch.")}
     row |= {f"{name}_ms": round(1e3 * statistics.median(seconds), 4) for name, seconds in times.items()}
     ratios = [theirs / ours for theirs, ours in zip(times["e3nn"], times["ours"], strict=True)]
