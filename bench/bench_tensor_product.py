@@ -15,24 +15,16 @@ published kernel benchmarks). `fully-connected` is `uvw` with one weight for all
 Run: `make bench`, with OMP_NUM_THREADS for the threads of both; the result goes to bench/results/.
 """
 
-import json
-import os
-import platform
 import statistics
-import subprocess
-import time
-from importlib.metadata import version
-from pathlib import Path
 
 import pytest
+import record
 import torch
 
-from sdas_kernels import native, nn
+from sdas_kernels import nn
 
 o3 = pytest.importorskip("e3nn.o3")
 
-HERE = Path(__file__).resolve().parent
-THREADS = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
 EDGES = 4000
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-11}
 
@@ -106,40 +98,13 @@ def check(what, ours, theirs, dtype):
         assert (a - b).abs().max() <= TOLERANCE[dtype] * b.abs().max()
 
 
-def processor():
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-
-
-def commit():
-    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False)
-    return os.environ.get("SDAS_COMMIT") or found.stdout.strip() or "unknown"
-
-
 @pytest.fixture(scope="module")
 def report():
-    torch.set_num_threads(THREADS)
+    record.set_threads()
     rows = []
     yield rows
-    machine = os.environ.get("SDAS_MACHINE") or f"{processor()}, {os.cpu_count()} cores"
-    record = {
-        "benchmark": "tensor_product",
-        "machine": machine,
-        "processor": processor(),
-        "simd": native.simd(),
-        "threads": THREADS,
-        "load_average_at_end": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("sdas-kernels", "e3nn", "torch")},
-        "commit": commit(),
-        "date": time.strftime("%Y-%m-%d"),
-        "unit": "milliseconds; ratios are e3nn / ours, [lower quartile, median, upper quartile]",
-        "cases": rows,
-    }
-    stem = "".join(letter if letter.isalnum() else "-" for letter in machine).strip("-").lower()
-    folder = Path(os.environ.get("SDAS_RESULTS", HERE / "results"))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"tensor_product-{stem}-{THREADS}-threads.json").write_text(json.dumps(record, indent=1) + "\n")
+    unit = "milliseconds; ratios are e3nn / ours, [lower quartile, median, upper quartile]"
+    record.write_result("tensor_product", rows, unit, ["e3nn"])
 
 
 @pytest.fixture
@@ -158,20 +123,10 @@ def test_tensor_product(benchmark, report, case, what, default_dtype):
     ours, theirs = modules(case)
     check(what, ours, theirs, default_dtype)
     operands = draw(ours, EDGES, default_dtype)
-    times = {"ours": [], "e3nn": []}
-
-    def turn():
-        for name, module in (("ours", ours), ("e3nn", theirs)):
-            start = time.perf_counter()
-            result = work(what, module, operands)
-            times[name].append(time.perf_counter() - start)
-            del result
-
-    benchmark.pedantic(turn, rounds=5, warmup_rounds=1)
-    times = {name: seconds[1:] for name, seconds in times.items()}  # without the warm-up
+    functions = {"ours": lambda: work(what, ours, operands), "e3nn": lambda: work(what, theirs, operands)}
+    times = benchmark.pedantic(record.in_turn, (functions, 5), rounds=1)
     row = {"case": case, "edges": EDGES, "what": what, "dtype": str(default_dtype).removeprefix("torch.")}
     row |= {f"{name}_ms": round(1e3 * statistics.median(seconds), 4) for name, seconds in times.items()}
-    ratios = [theirs / ours for theirs, ours in zip(times["e3nn"], times["ours"], strict=True)]
-    row["e3nn_over_ours"] = [round(q, 3) for q in statistics.quantiles(ratios, n=4)]
+    row["e3nn_over_ours"] = record.quartiles(times["e3nn"], times["ours"])
     benchmark.extra_info.update(row)
     report.append(row)

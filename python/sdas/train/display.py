@@ -22,11 +22,11 @@ class Display:
     def __init__(self, settings: TrainConfig, progress: Progress, visible: bool) -> None:
         terminal = sys.stderr.isatty()
         self._by_steps = settings.steps is not None
-        total = float(settings.steps) if settings.steps is not None else 60 * (settings.minutes or 0.0)
+        self._total = float(settings.steps) if settings.steps is not None else 60 * (settings.minutes or 0.0)
         layout = "{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}"
         self._bar = tqdm(
-            total=total,
-            initial=self._done(progress, total),
+            total=self._total,
+            initial=self._done(progress),
             disable=not (visible and terminal),
             mininterval=0.5,
             bar_format=layout,
@@ -39,8 +39,8 @@ class Display:
         bar, now = self._bar, time.monotonic()
         if not bar.disable:
             if time.time() - bar.last_print_t >= bar.mininterval:
-                bar.set_postfix({"step": progress.step} | progress.shown(), refresh=False)
-            bar.update(self._done(progress, bar.total) - bar.n)
+                bar.set_postfix({"step": str(progress.step)} | progress.shown(), refresh=False)
+            bar.update(self._done(progress) - bar.n)
         elif self._lines and now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
             shown = ", ".join(f"{name} {value}" for name, value in progress.shown().items())
@@ -50,5 +50,5 @@ class Display:
         """Leave the bar as it is."""
         self._bar.close()
 
-    def _done(self, progress: Progress, total: float) -> float:
-        return min(float(progress.step) if self._by_steps else progress.wall_s, total)
+    def _done(self, progress: Progress) -> float:
+        return min(float(progress.step) if self._by_steps else progress.wall_s, self._total)
