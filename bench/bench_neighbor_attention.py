@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -84,9 +83,15 @@ def peak_bytes(backend: str, *arguments: Any) -> float:
     record.set_threads()
     step, _ = task(*arguments)
     with sk.use_backend(backend) if backend == "reference" else sk.use_backend("cpp", *KERNELS):
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = largest_resident_set()
         step()
-        return 1024.0 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+        return largest_resident_set() - before
+
+
+def largest_resident_set() -> float:
+    """Bytes, of this program alone: what getrusage tells survives an exec."""
+    status = Path("/proc/self/status").read_text()
+    return 1024.0 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 
 
 KERNELS = ("spherical_harmonics", "edge_softmax", "neighbor_tensor_product", "neighbor_attention")
