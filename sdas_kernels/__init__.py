@@ -3,8 +3,8 @@
     import sdas_kernels as sk
 
 Operators: `spherical_harmonics`, `radial_basis`, `edge_softmax`, `neighbor_tensor_product`, `neighbor_attention`,
-`tensor_product`; each with first and second derivatives. Modules: `sk.nn`. Atoms: `NeighborGraph`.
-Backends: `use_backend`, `explain`. Units: Å, eV, eV/Å.
+`tensor_product`, `tensor_product_conv`; each with first and second derivatives. Modules: `sk.nn`.
+Atoms: `NeighborGraph`. Backends: `use_backend`, `explain`. Units: Å, eV, eV/Å.
 """
 
 from sdas_kernels import nn
@@ -17,6 +17,7 @@ from sdas_kernels.ops.neighbor_tensor_product import neighbor_tensor_product
 from sdas_kernels.ops.radial_basis import polynomial_envelope, radial_basis
 from sdas_kernels.ops.spherical_harmonics import spherical_harmonics
 from sdas_kernels.ops.tensor_product import TensorProductSpec, tensor_product
+from sdas_kernels.ops.tensor_product_conv import tensor_product_conv
 
 __version__ = "0.1.0"
 
@@ -35,5 +36,6 @@ __all__ = [
     "radial_basis",
     "spherical_harmonics",
     "tensor_product",
+    "tensor_product_conv",
     "use_backend",
 ]

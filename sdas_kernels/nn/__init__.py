@@ -13,6 +13,7 @@ from sdas_kernels.nn.tensor_product import (
     FullyConnectedTensorProduct,
     TensorProduct,
 )
+from sdas_kernels.nn.tensor_product_conv import TensorProductConv, uvu_paths, uvu_paths_apart
 
 __all__ = [
     "SDAS",
@@ -29,4 +30,7 @@ __all__ = [
     "SDASLayer",
     "SphericalHarmonics",
     "TensorProduct",
+    "TensorProductConv",
+    "uvu_paths",
+    "uvu_paths_apart",
 ]

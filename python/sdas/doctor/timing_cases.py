@@ -109,8 +109,8 @@ def _neighbor_attention(device: torch.device, dtype: torch.dtype) -> Call:
     )
 
 
-def _tensor_product(device: torch.device, dtype: torch.dtype) -> Call:
-    """A convolution's product as peers run it: features times harmonics with a weight per edge, path and channel."""
+def _convolution_spec() -> TensorProductSpec:
+    """Features times harmonics, with a weight per path and channel."""
     degrees = [Irrep(l, (-1) ** l) for l in range(LMAX + 1)]
     features = Irreps([(CHANNELS, degree) for degree in degrees])
     harmonics = Irreps([(1, degree) for degree in degrees])
@@ -121,12 +121,26 @@ def _tensor_product(device: torch.device, dtype: torch.dtype) -> Call:
         for k, c in enumerate(degrees)
         if c in a * b
     ]
-    spec = TensorProductSpec.of(features, harmonics, features, paths)
-    x = _random(device, dtype, PRODUCTS, features.dim)
-    y = _random(device, dtype, PRODUCTS, harmonics.dim)
+    return TensorProductSpec.of(features, harmonics, features, paths)
+
+
+def _tensor_product(device: torch.device, dtype: torch.dtype) -> Call:
+    """A convolution's product as peers run it: features times harmonics with a weight per edge, path and channel."""
+    spec = _convolution_spec()
+    x = _random(device, dtype, PRODUCTS, spec.dims[0])
+    y = _random(device, dtype, PRODUCTS, spec.dims[1])
     weight = _random(device, dtype, PRODUCTS, spec.weight_numel)
     sizes = f"{PRODUCTS} products, {CHANNELS} channels, lmax {LMAX}"
     return Call(lambda x, y, w: tensor_product(x, y, w, spec), [x, y, weight], sizes)
+
+
+def _tensor_product_conv(device: torch.device, dtype: torch.dtype) -> Call:
+    graph, spec = _graph(device, dtype), _convolution_spec()
+    harmonics, _, _ = _geometry(graph)
+    x = _random(device, dtype, graph.num_atoms, spec.dims[0])
+    weight = _random(device, dtype, graph.num_edges, spec.weight_numel)
+    sizes = f"{_edges(graph)}, {CHANNELS} channels, lmax {LMAX}"
+    return Call(lambda x, y, w: sk.tensor_product_conv(x, y, w, graph, spec), [x, harmonics, weight], sizes)
 
 
 CASES: dict[str, Case] = {
@@ -136,5 +150,6 @@ CASES: dict[str, Case] = {
     "radial_basis": _radial_basis,
     "spherical_harmonics": _spherical_harmonics,
     "tensor_product": _tensor_product,
+    "tensor_product_conv": _tensor_product_conv,
 }
 """By operator name; a test holds this complete."""

@@ -1,0 +1,112 @@
+"""Registration of the derivative ladder with PyTorch: value -> backward -> double backward.
+
+`index` holds the graph's index tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from sdas_kernels.dispatch import kernels
+from sdas_kernels.ops.tensor_product.spec import TensorProductSpec
+
+_OP = "tensor_product_conv"
+
+
+@torch.library.custom_op("sdas_kernels::tensor_product_conv", mutates_args=())
+def tensor_product_conv(
+    x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, index: list[torch.Tensor], spec: str
+) -> torch.Tensor:
+    """`[N, dim1]`, `[E, dim2]`, `[numel]` or `[E, numel]` -> `[N, dim_out]`."""
+    return kernels(_OP, x).forward(x, y, weight, index, spec)
+
+
+@torch.library.custom_op("sdas_kernels::tensor_product_conv_backward", mutates_args=())
+def tensor_product_conv_backward(
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    weight: torch.Tensor,
+    index: list[torch.Tensor],
+    spec: str,
+    needs: Sequence[bool],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients by x, y and the weight; one that `needs` does not ask for has no elements."""
+    return kernels(_OP, x).backward(grad.contiguous(), x, y, weight, index, spec, needs)
+
+
+@torch.library.custom_op("sdas_kernels::tensor_product_conv_double_backward", mutates_args=())
+def tensor_product_conv_double_backward(
+    grad_x: torch.Tensor | None,
+    grad_y: torch.Tensor | None,
+    grad_weight: torch.Tensor | None,
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    weight: torch.Tensor,
+    index: list[torch.Tensor],
+    spec: str,
+    needs: Sequence[bool],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of the backward by grad, x, y and the weight; None stands for a gradient of zeros."""
+    first = [None if g is None else g.contiguous() for g in (grad_x, grad_y, grad_weight)]
+    return kernels(_OP, x).double_backward(*first, grad.contiguous(), x, y, weight, index, spec, needs)
+
+
+@tensor_product_conv.register_fake
+def _(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, index: list[torch.Tensor], spec: str) -> torch.Tensor:
+    return x.new_empty(x.shape[0], TensorProductSpec.parse(spec).dims[2])
+
+
+def _like(operands: Sequence[torch.Tensor], needs: Sequence[bool]) -> list[torch.Tensor]:
+    return [t.new_empty(t.shape if need else 0) for t, need in zip(operands, needs, strict=True)]
+
+
+@tensor_product_conv_backward.register_fake
+def _(grad: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    *operands, _, _, needs = rest
+    by_x, by_y, by_weight = _like(operands, needs)
+    return by_x, by_y, by_weight
+
+
+@tensor_product_conv_double_backward.register_fake
+def _(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    by_grad, by_x, by_y, by_weight = _like(arguments[3:7], arguments[-1])
+    return by_grad, by_x, by_y, by_weight
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    x, y, weight, index, ctx.spec = inputs
+    ctx.save_for_backward(x, y, weight, *index)
+
+
+def _differentiate(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+    needs = list(ctx.needs_input_grad[:3])
+    operands, index = ctx.saved_tensors[:3], list(ctx.saved_tensors[3:])
+    gradients = tensor_product_conv_backward(grad, *operands, index, ctx.spec, needs)
+    return *_asked_for(gradients, needs), [None] * len(index), None
+
+
+def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+    *tensors, index, ctx.spec, ctx.needs = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*tensors, *index)
+
+
+def _differentiate_backward(ctx: Any, *first: torch.Tensor | None) -> tuple[Any, ...]:
+    needs = list(ctx.needs_input_grad[:4])
+    given = _asked_for(first, ctx.needs)
+    operands, index = ctx.saved_tensors[:4], list(ctx.saved_tensors[4:])
+    gradients = tensor_product_conv_double_backward(*given, *operands, index, ctx.spec, needs)
+    return *_asked_for(gradients, needs), [None] * len(index), None, None
+
+
+def _asked_for(gradients: Sequence[torch.Tensor | None], needs: Sequence[bool]) -> list[torch.Tensor | None]:
+    return [gradient if need else None for gradient, need in zip(gradients, needs, strict=True)]
+
+
+tensor_product_conv.register_autograd(_differentiate, setup_context=_save)
+tensor_product_conv_backward.register_autograd(_differentiate_backward, setup_context=_save_backward)
