@@ -63,19 +63,24 @@ class SphericalHarmonics(nn.Module):
         self.irreps_out = Irreps([(1, Irrep(l, parity**l)) for l in degrees]).simplify()
         self.normalize, self.normalization = normalize, normalization
         self.lmax = max(degrees)
-        self._rows = _runs(degrees)
+        self._degrees = degrees
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[.., 3]` -> `[.., irreps_out.dim]`. Raises `TypeError`, `ValueError` as the operator does."""
-        rows = spherical_harmonics(x, self.lmax, self.normalize, self.normalization)
-        if self._rows == [(0, (self.lmax + 1) ** 2)]:
-            return rows
-        return torch.cat([rows[..., start:stop] for start, stop in self._rows], -1)
+        return rows_of_degrees(spherical_harmonics(x, self.lmax, self.normalize, self.normalization), self._degrees)
 
     def extra_repr(self) -> str:
         return (
             f"{self.irreps_in} -> {self.irreps_out}, normalize={self.normalize}, normalization={self.normalization!r}"
         )
+
+
+def rows_of_degrees(rows: torch.Tensor, degrees: list[int]) -> torch.Tensor:
+    """Of harmonics `[.., (lmax+1)²]` the rows of the degrees asked for, which may repeat: `[.., Σ (2l+1)]`."""
+    runs = _runs(degrees)
+    if runs == [(0, rows.shape[-1])]:
+        return rows
+    return torch.cat([rows[..., start:stop] for start, stop in runs], -1)
 
 
 def _runs(degrees: list[int]) -> list[tuple[int, int]]:

@@ -121,13 +121,7 @@ class TensorProduct(nn.Module):
         `shared_weights`, or a list of tensors `[.., *path_shape]`, one for each path that has a weight. Raises
         `ValueError` where a shape does not fit or a weight is missing.
         """
-        w = self._flat_weight(weight)
-        leading = torch.broadcast_shapes(x.shape[:-1], y.shape[:-1], w.shape[:-1])
-        x = x.expand(*leading, x.shape[-1]).reshape(-1, x.shape[-1])
-        y = y.expand(*leading, y.shape[-1]).reshape(-1, y.shape[-1])
-        if w.ndim > 1:
-            w = w.expand(*leading, w.shape[-1]).reshape(-1, w.shape[-1])
-        return tensor_product(x, y, w, self.spec).reshape(*leading, self.spec.dims[2])
+        return broadcast_tensor_product(x, y, self._flat_weight(weight), self.spec)
 
     def weight_views(
         self, weight: torch.Tensor | Sequence[torch.Tensor] | None = None, yield_instruction: bool = False
@@ -260,6 +254,19 @@ class ElementwiseTensorProduct(TensorProduct):
         out = Irreps([entry for _, entry in ends])
         paths = [(i, i, i_out, "uuu", False) for i_out, (i, _) in enumerate(ends)]
         super().__init__(in1, in2, out, paths, irrep_normalization=irrep_normalization, **kwargs)
+
+
+def broadcast_tensor_product(
+    x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, spec: TensorProductSpec
+) -> torch.Tensor:
+    """`tensor_product` of `[.., dim1]`, `[.., dim2]` and `[numel]` or `[.., numel]`, whose leading axes broadcast."""
+    leading = torch.broadcast_shapes(x.shape[:-1], y.shape[:-1], weight.shape[:-1])
+    batch = prod(leading)  # a size of -1 would be ambiguous for irreps of no components
+    x = x.expand(*leading, x.shape[-1]).reshape(batch, x.shape[-1])
+    y = y.expand(*leading, y.shape[-1]).reshape(batch, y.shape[-1])
+    if weight.ndim > 1:
+        weight = weight.expand(*leading, weight.shape[-1]).reshape(batch, weight.shape[-1])
+    return tensor_product(x, y, weight, spec).reshape(*leading, spec.dims[2])
 
 
 def _split_alike(first: Irreps, second: Irreps) -> tuple[Irreps, Irreps]:

@@ -21,6 +21,7 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 import torch
 import sdas_kernels as sk
+import sdas_kernels.integrations.e3nn
 
 x = torch.randn(4, 3)
 module = sk.nn.FullyConnectedTensorProduct("1x1o", "0e+1o", "2x0e+1x1o")
