@@ -1,5 +1,6 @@
 """Thin modules over the operators."""
 
+from sdas_kernels.nn.captured import CapturedPotential
 from sdas_kernels.nn.geometry import EdgeGeometry
 from sdas_kernels.nn.layer import EquivariantRMSNorm, NodeUpdate, SDASLayer
 from sdas_kernels.nn.linear import EquivariantLinear
@@ -17,6 +18,7 @@ from sdas_kernels.nn.tensor_product_conv import TensorProductConv, uvu_paths, uv
 
 __all__ = [
     "SDAS",
+    "CapturedPotential",
     "EdgeGeometry",
     "ElementwiseTensorProduct",
     "EquivariantLinear",

@@ -20,8 +20,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """`place`: each backend of the module's `OP` on each device; `edges`: each kind of edge list."""
     if "place" in metafunc.fixturenames:
         op = metafunc.module.OP
-        places = [(d, name) for d in DEVICES for name in dispatch.backends(op, d, torch.float64)]
-        metafunc.parametrize("place", places, ids="-".join, indirect=True)
+        places = [
+            pytest.param((device, name), id=f"{device}-{name}", marks=[pytest.mark.gpu] if device == "cuda" else [])
+            for device in DEVICES
+            for name in dispatch.backends(op, device, torch.float64)
+        ]
+        metafunc.parametrize("place", places, indirect=True)
     if "edges" in metafunc.fixturenames:
         metafunc.parametrize("edges", GRAPHS, indirect=True)
 
