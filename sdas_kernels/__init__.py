@@ -7,7 +7,7 @@ Operators: `spherical_harmonics`, `radial_basis`, `edge_softmax`, `neighbor_tens
 Atoms: `NeighborGraph`. Backends: `use_backend`, `explain`. Units: Å, eV, eV/Å.
 """
 
-from sdas_kernels import nn
+from sdas_kernels import nn, profiling
 from sdas_kernels.dispatch import explain, use_backend
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
 from sdas_kernels.irreps import Irrep, Irreps
@@ -33,6 +33,7 @@ __all__ = [
     "neighbor_tensor_product",
     "nn",
     "polynomial_envelope",
+    "profiling",
     "radial_basis",
     "spherical_harmonics",
     "tensor_product",

@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from sdas_kernels import profiling
+
 BACKENDS = ("cuda", "triton", "cpp", "reference")  # fastest first
 
 
@@ -87,7 +89,8 @@ def use_backend(name: str, *only: str) -> Iterator[None]:
 
 def kernels(op: str, tensor: torch.Tensor) -> ModuleType:
     """The module that implements `op` for tensors like `tensor`."""
-    return _choose(op, tensor.device.type, tensor.dtype, _forced.get(op) or _forced.get(""))[1]
+    name, module = _choose(op, tensor.device.type, tensor.dtype, _forced.get(op) or _forced.get(""))
+    return profiling.named(op, name, module) if profiling.on else module
 
 
 def backends(op: str, device: str, dtype: torch.dtype) -> list[str]:
@@ -143,19 +146,26 @@ def explain(device: str | None = None, dtype: torch.dtype = torch.float32) -> Ex
             why = "forced by use_backend" if forced else _registry[op][chosen].serves(kind, dtype)[1]
             passed_over = []
             for name in BACKENDS[: BACKENDS.index(chosen)] if not forced else ():
+                if kind not in _devices(op, name):
+                    continue
                 if name not in _registry[op]:
                     passed_over.append(f"no {name} kernel yet")
                 else:
                     passed_over.append(f"{name}: {_registry[op][name].serves(kind, dtype)[1]}")
-            relevant = [reason for reason in passed_over if not reason.endswith(" only")]
-            relevant = [r for r in relevant if kind != "cpu" or ("cuda" not in r and "triton" not in r)]
             rows.append(
                 {
                     "op": op,
                     "device": kind,
                     "dtype": str(dtype).removeprefix("torch."),
                     "backend": chosen,
-                    "why": "; ".join([why, *relevant]),
+                    "why": "; ".join([why, *passed_over]),
                 }
             )
     return rows
+
+
+def _devices(op: str, name: str) -> set[str]:
+    """Device types that a backend of an operator is for; where the operator has none, those of other operators'."""
+    of = [_registry[op]] if name in _registry[op] else list(_registry.values())
+    found = [candidates[name].devices for candidates in of if name in candidates]
+    return {kind for devices in found for kind in devices or ("cpu", "cuda")}

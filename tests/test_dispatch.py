@@ -57,6 +57,17 @@ def test_an_unavailable_backend_is_passed_over_with_its_reason(toy):
     assert "cpp: no compiler" in row["why"]
 
 
+def test_reasons_are_about_backends_for_the_device(toy):
+    """Whatever words they are made of: a CPU's compiler may lack what is called after CUDA."""
+    register(Backend("toy", "triton", "toy_triton", ("cuda",), None, lambda: (False, "no driver")))
+    register(Backend("other", "reference", "toy_reference"))
+    register(Backend("toy", "cpp", "toy_cpp", ("cpu",), None, lambda: (False, "built for cuda and triton only")))
+    assert explain("cpu")[1]["why"] == "plain PyTorch, always there; cpp: built for cuda and triton only"
+    assert explain("cuda")[1]["why"] == "plain PyTorch, always there; triton: no driver"
+    assert explain("cpu")[0]["why"].endswith("; no cpp kernel yet")
+    assert explain("cuda")[0]["why"].endswith("; no triton kernel yet")
+
+
 def test_use_backend_is_undone_after_errors_too(toy):
     with use_backend("reference", "toy"):
         assert backend_name("toy", "cpu", torch.float32) == "reference"

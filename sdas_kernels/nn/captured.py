@@ -51,12 +51,15 @@ class CapturedPotential:
         self.model, self.atoms, self.edges, self.systems = model, atoms, edges, systems
         rows = atoms + max(2, -(-edges // EDGES_PER_ATOM))
         dtype, device = model.embedding.weight.dtype, model.embedding.weight.device
-        index = [torch.zeros(size, dtype=torch.int64, device=device) for size in (edges, edges, rows + 1)]
-        self._kinds = torch.zeros(rows, dtype=torch.int64, device=device)
+
+        def index(size: int) -> torch.Tensor:
+            return torch.zeros(size, dtype=torch.int64, device=device)
+
+        self._kinds = index(rows)
         self._batch = NeighborGraph(
             positions=torch.zeros(rows, 3, dtype=dtype, device=device),
             numbers=torch.ones(rows, dtype=torch.int64, device=device),
-            edges=EdgeIndex(*index, torch.zeros_like(index[0]), torch.zeros_like(index[2])),
+            edges=EdgeIndex(index(edges), index(edges), index(rows + 1), index(edges), index(rows + 1)),
             cell_shifts=torch.zeros(edges, 3, dtype=dtype, device=device),
             cells=torch.zeros(systems + 1, 3, 3, dtype=dtype, device=device),
             pbc=torch.zeros(systems + 1, 3, dtype=torch.bool, device=device),
