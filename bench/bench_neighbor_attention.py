@@ -106,21 +106,15 @@ def memory(backend: str, *arguments: Any) -> float:
 
 
 @pytest.fixture(scope="module")
-def report() -> Any:
+def report() -> record.Results:
     record.set_threads()
-    rows: list[dict[str, Any]] = []
-    yield rows
-    alike = [r for r in rows if (r["channels"], r["heads"], r["lmax"]) == SIZES[0][1:]]
-    for small, big in ((a, b) for a in alike for b in alike if a["task"] == b["task"] and a["edges"] < b["edges"]):
-        slope = math.log(big["ours_ms"] / small["ours_ms"]) / math.log(big["edges"] / small["edges"])
-        big["growth_exponent"] = round(slope, 3)
     unit = "milliseconds, MiB; ratios are reference / ours, [lower quartile, median, upper quartile]"
-    record.write_result("neighbor_attention", rows, unit)
+    return record.Results("neighbor_attention", ("task", "side", "channels", "heads", "lmax"), unit)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("what", TASKS)
-def test_layer(benchmark: Any, report: list[dict[str, Any]], what: str, size: tuple[int, int, int, int]) -> None:
+def test_layer(benchmark: Any, report: record.Results, what: str, size: tuple[int, int, int, int]) -> None:
     side, channels, heads, lmax = size
     arguments = (what, *size)
     step, edges = task(*arguments)

@@ -85,10 +85,8 @@ def check(what, lmax, dtype):
 @pytest.fixture(scope="module")
 def report():
     record.set_threads()
-    rows = []
-    yield rows
     unit = "milliseconds; ratios are rival / ours, [lower quartile, median, upper quartile]"
-    record.write_result("spherical_harmonics", rows, unit, ["sphericart", "e3nn"])
+    return record.Results("spherical_harmonics", ("what", "count", "lmax", "dtype"), unit, ["sphericart", "e3nn"])
 
 
 @pytest.mark.parametrize(("what", "count", "lmax", "dtype"), CASES)

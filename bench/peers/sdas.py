@@ -1,0 +1,54 @@
+"""SDAS, this library's model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+import sdas_kernels as sk
+from peers.model import Model, Settings
+from sdas_kernels.graph import EdgeIndex
+
+VARIANTS = ("eager",)
+
+
+def build(settings: Settings) -> Model:
+    """The default model: as many heads as channels up to 32."""
+    torch.manual_seed(settings.seed)
+    heads = min(settings.channels, 32)
+    shape = {"channels": settings.channels, "heads": heads, "lmax": settings.lmax, "layers": settings.layers}
+    model = sk.nn.SDAS(settings.species, cutoff=settings.cutoff, **shape)
+    model.train(settings.step == "training")
+    parameters = list(model.parameters())
+
+    def load(arrays: dict[str, np.ndarray]) -> sk.NeighborGraph:
+        found = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return sk.NeighborGraph(
+            positions=found["positions"],
+            numbers=found["numbers"],
+            edges=EdgeIndex.from_pairs(found["receivers"], found["senders"], len(found["numbers"])),
+            cell_shifts=found["shifts"],
+            cells=found["cells"],
+            pbc=found["pbc"],
+            system=found["system"],
+            cutoff=settings.cutoff,
+            periodic=bool(found["pbc"].any()),
+        ).to(dtype=torch.float32)
+
+    def forces(graph: sk.NeighborGraph) -> tuple[Any, ...]:
+        out = model(graph)
+        return out["energy"], out["forces"]
+
+    def training(graph: sk.NeighborGraph) -> tuple[Any, ...]:
+        model.zero_grad()
+        out = model(graph)
+        atoms = torch.bincount(graph.system)
+        loss = (out["energy"] / atoms).square().mean() + out["forces"].square().mean()
+        loss.backward()
+        zeros = torch.zeros_like
+        return (torch.cat([(zeros(p) if p.grad is None else p.grad).flatten() for p in parameters]),)
+
+    count = sum(p.numel() for p in parameters)
+    return Model(load, {"forces": forces, "training": training}[settings.step], count, ("sdas-kernels",))
