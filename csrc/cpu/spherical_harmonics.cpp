@@ -7,6 +7,7 @@
 #include "sdas/spherical_harmonics.h"
 
 #include "sdas/solid_harmonics.h"
+#include "sdas/streaming.h"
 #include "sdas/transpose.h"
 
 namespace sdas::SDAS_SIMD {
@@ -73,8 +74,25 @@ struct Polar {
     }
 };
 
+// Where the harmonics go: rows that begin anywhere, or a block of rows that begins at a multiple of a vector, and then
+// by whole vectors, past the caches where there are too many.
+enum class Target { anywhere, aligned, past_caches };
+
+template <class T, int M>
+SDAS_INLINE void store_aligned_rows(T* block, const Vector<T>* tile, Target target) {
+    alignas(SDAS_VECTOR_BYTES) T rows[M * width<T>];
+    store_rows<T, M>(rows, tile);
+    for (int k = 0; k < M * width<T>; k += width<T>) {
+        if (target == Target::past_caches) {
+            stream<T>(block + k, load<T>(rows + k));
+        } else {
+            store<T>(block + k, load<T>(rows + k));
+        }
+    }
+}
+
 template <int L, class T>
-SDAS_INLINE void forward(const SphericalHarmonics<T>& job, const T* vectors, T* harmonics) {
+SDAS_INLINE void forward(const SphericalHarmonics<T>& job, const T* vectors, T* harmonics, Target target) {
     using V = Vector<T>;
     Point<V> p = load_points<T>(vectors);
     V r2;
@@ -87,7 +105,12 @@ SDAS_INLINE void forward(const SphericalHarmonics<T>& job, const T* vectors, T* 
     }
     V tile[(L + 1) * (L + 1)];
     solid_harmonics<L, 0, T, V>(p, r2, V{} + 1, V{}, job.scale, tile);
-    store_rows<T, (L + 1) * (L + 1)>(harmonics, tile);
+    constexpr int M = (L + 1) * (L + 1);
+    if (target == Target::anywhere) {
+        store_rows<T, M>(harmonics, tile);
+    } else {
+        store_aligned_rows<T, M>(harmonics, tile, target);
+    }
 }
 
 template <int L, class T>
@@ -171,14 +194,18 @@ void copy(T* to, const T* from, std::int64_t count) {
 template <int L, class T>
 void forward_range(const SphericalHarmonics<T>& job, std::int64_t begin, std::int64_t end) {
     constexpr int W = width<T>, M = (L + 1) * (L + 1);
+    // Blocks start at multiples of a vector: all are aligned, or none.
+    const Target full = exceeds_caches(job.count * M * sizeof(T)) ? Target::past_caches : Target::aligned;
+    const Target target = aligned(job.harmonics + M * begin) ? full : Target::anywhere;
     std::int64_t i = begin;
-    for (; i + W <= end; i += W) forward<L, T>(job, job.vectors + 3 * i, job.harmonics + M * i);
+    for (; i + W <= end; i += W) forward<L, T>(job, job.vectors + 3 * i, job.harmonics + M * i, target);
     if (const std::int64_t rest = end - i) {
         T vectors[3 * W] = {}, harmonics[M * W];
         copy(vectors, job.vectors + 3 * i, 3 * rest);
-        forward<L, T>(job, vectors, harmonics);
+        forward<L, T>(job, vectors, harmonics, Target::anywhere);
         copy(job.harmonics + M * i, harmonics, M * rest);
     }
+    if (target == Target::past_caches) finish_streams();
 }
 
 template <int L, class T>

@@ -29,8 +29,8 @@ class Kernel {
     explicit Kernel(const TensorProduct<T>& job) : job_(job), result_{job.by_x, job.by_y, job.out} {
         if (order == backward) result_[array_out] = nullptr;
         const std::int64_t dims[] = {job.dim1, job.dim2, job.dim_out};
-        for (int n = 0; n < 3; ++n) streams_[n] = exceeds_caches(dims[n]);
-        streams_weight_ = !job.shared && exceeds_caches(job.weight_numel);
+        for (int n = 0; n < 3; ++n) streams_[n] = exceeds_caches(job.batch * dims[n] * sizeof(T));
+        streams_weight_ = !job.shared && exceeds_caches(job.batch * job.weight_numel * sizeof(T));
         const std::int64_t matrices = job.matrices / Rows::size + 1;
         std::int64_t total = 0;
         const auto place = [&](std::int64_t rows) {
@@ -66,11 +66,6 @@ class Kernel {
     std::vector<Rows> scratch_;
     Rows *lanes_, *lanes_step_, *by_lanes_, *grad_, *out_, *by_uniform_, *lane_matrix_, *lane_matrix_step_,
         *matrix_rows_, *matrix_step_rows_;
-
-    bool exceeds_caches(std::int64_t dim) const {
-        constexpr std::int64_t cache_bytes = 1 << 22;
-        return job_.batch * dim * static_cast<std::int64_t>(sizeof(T)) > cache_bytes;
-    }
 
     T* partial(std::int64_t b) const { return job_.partial + b / job_.block * job_.weight_numel; }
     std::int64_t dim(std::int64_t array) const { return array == array_x ? job_.dim1 : job_.dim2; }
