@@ -9,6 +9,7 @@ that hold the parameters go on, and code that reads attributes of a module finds
     e3nn.o3.TensorProduct, and subclasses     the generated code becomes `sdas_kernels.tensor_product`
     e3nn.o3.Linear                            the generated code becomes one matrix product per output entry
     e3nn.o3.SphericalHarmonics                becomes `sdas_kernels.spherical_harmonics`
+    interaction blocks of MACE                gather, tensor product and sum become `sdas_kernels.tensor_product_conv`
 
 Modules are recognized by what they hold, not by the version of e3nn. A call of the function
 `e3nn.o3.spherical_harmonics` inside a model's own code cannot be seen, and stays as it is. An accelerated model cannot
@@ -35,6 +36,7 @@ from sdas_kernels.integrations.compiled import (
     LinearPath,
     tensor_product_spec,
 )
+from sdas_kernels.integrations.convolution import can_fuse_convolution, fuse_convolution
 from sdas_kernels.irreps import Irreps
 
 
@@ -104,7 +106,20 @@ def accelerate(model: nn.Module) -> Report:
                 raise _Left("no kernel for it")
         except _Left as reason:
             report.left.append(Change(name, kind, str(reason)))
+    for name, module in list(_modules(model)):
+        if can_fuse_convolution(module) and _is_swapped_product(classes, module.conv_tp):
+            module.conv_tp.__class__ = classes.TensorProductConv
+            fuse_convolution(module)
+            what = f"its convolution: {_check_backend('tensor_product_conv', device, dtype)}"
+            report.swapped.append(Change(name, type(module).__name__, what))
     return report
+
+
+def _is_swapped_product(classes: Any, module: Any) -> bool:
+    """Whether it is e3nn's own tensor product, run by this library, with a weight for each sample."""
+    code = getattr(module, "_compiled_main_left_right", None)
+    own = type(module) is classes.o3.TensorProduct and "forward" not in vars(module)
+    return own and isinstance(code, CompiledTensorProduct) and not module.shared_weights
 
 
 def _modules(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:

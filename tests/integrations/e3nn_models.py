@@ -44,10 +44,26 @@ class Interaction(torch.nn.Module):
         return self.linear(received) + skip
 
 
+class FusingInteraction(Interaction):
+    """An interaction that asks for a fused convolution as MACE's blocks do, and divides by a density."""
+
+    def forward(self, node_attrs, node_feats, edge_attrs, edge_feats, edge_index, cutoff=None, first_layer=False):
+        skip, node_feats = self.skip_tp(node_feats, node_attrs), self.linear_up(node_feats)
+        weights = self.conv_tp_weights(edge_feats) * cutoff
+        density = cutoff.new_zeros(len(node_feats), 1).index_add(0, edge_index[1], cutoff)
+        if hasattr(self, "conv_fusion"):
+            received = self.conv_tp(node_feats, edge_attrs, weights, edge_index)
+        else:
+            messages = self.conv_tp(node_feats[edge_index[0]], edge_attrs, weights)
+            received = messages.new_zeros(len(node_feats), messages.shape[1]).index_add(0, edge_index[1], messages)
+        return self.linear(received) / (1 + density) + skip
+
+
 class Potential(torch.nn.Module):
     """Energy of atoms; what follows an interaction is the difference between the models below."""
 
     hidden = o3.Irreps("4x0e + 4x1o + 4x2e")
+    interaction = Interaction
 
     def __init__(self):
         super().__init__()
@@ -55,7 +71,7 @@ class Potential(torch.nn.Module):
         self.embedding = o3.Linear(f"{SPECIES}x0e", scalars, biases=True)
         self.harmonics = o3.SphericalHarmonics(harmonics, normalize=True, normalization="component")
         self.interactions = torch.nn.ModuleList(
-            [Interaction(scalars, harmonics, self.entering), Interaction(self.hidden, harmonics, self.entering)]
+            [self.interaction(irreps, harmonics, self.entering) for irreps in (scalars, self.hidden)]
         )
         self.after = torch.nn.ModuleList([self.between() for _ in range(2)])
         self.readout = o3.Linear(self.hidden, "1x0e", biases=True)
@@ -70,12 +86,17 @@ class Potential(torch.nn.Module):
         radial = torch.sin(lengths * torch.arange(1, RADIAL + 1)) / lengths
         harmonics, x = self.harmonics(vectors), self.embedding(node_attrs)
         for interaction, after in zip(self.interactions, self.after, strict=True):
-            x = after(interaction(node_attrs, x, harmonics, radial, edge_index))
+            x = after(interaction(node_attrs, x, harmonics, radial, edge_index, **self.extra(lengths)))
         return self.readout(x).sum()
+
+    def extra(self, lengths):
+        return {}
 
 
 class MaceLike(Potential):
-    """A product of features with themselves at each node."""
+    """Fused convolutions, and a product of features with themselves at each node."""
+
+    interaction = FusingInteraction
 
     class Product(torch.nn.Module):
         def __init__(self, hidden):
@@ -88,6 +109,9 @@ class MaceLike(Potential):
 
     def between(self):
         return self.Product(self.hidden)
+
+    def extra(self, lengths):
+        return {"cutoff": torch.exp(-lengths)}
 
 
 class NequipLike(Potential):

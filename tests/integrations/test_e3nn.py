@@ -66,8 +66,9 @@ def test_energies_forces_and_parameter_gradients_are_the_same(theirs, dtype):
 def test_every_supported_module_is_swapped_and_runs_by_a_kernel(theirs):
     supported = (o3.TensorProduct, o3.Linear, o3.SphericalHarmonics)
     names = {name for name, module in theirs.named_modules() if isinstance(module, supported)}
+    blocks = {name for name, module in theirs.named_modules() if isinstance(module, models.FusingInteraction)}
     report = accelerate(theirs)
-    assert {change.module for change in report.swapped} == names
+    assert {change.module for change in report.swapped} == names | blocks
     assert {change.kind for change in report.left} <= {"Extract"}, "a cut of e3nn's gate, which is no arithmetic"
     assert all("(cpp)" in change.what or "matrix" in change.what for change in report.swapped)
     calls = []
@@ -75,7 +76,8 @@ def test_every_supported_module_is_swapped_and_runs_by_a_kernel(theirs):
         if isinstance(module, Compiled):
             module.register_forward_hook(lambda *_, name=name: calls.append(name))
     theirs(*models.inputs())
-    assert {call.rpartition(".")[0] for call in calls} == names - {"harmonics"}
+    fused = {f"{block}.conv_tp" for block in blocks}
+    assert {call.rpartition(".")[0] for call in calls} == names - {"harmonics"} - fused
 
 
 def test_the_state_dict_passes_both_ways(theirs):
@@ -121,7 +123,28 @@ def test_a_second_call_changes_nothing(theirs):
     again = accelerate(theirs)
     assert again.swapped == []
     found = [change.module for change in again.left if change.what == "already swapped"]
-    assert found == [change.module for change in swapped]
+    assert found == [change.module for change in swapped if change.kind != "FusingInteraction"]
+
+
+def test_fused_blocks_take_edges_in_any_order_and_notice_new_ones(dtype):
+    theirs = copy.deepcopy(built("MACE", dtype))
+    ours = copy.deepcopy(theirs)
+    accelerate(ours)
+    positions, species, pairs = models.inputs()
+    by_receiver = pairs[:, torch.argsort(pairs[1])]
+    for edges in (pairs, by_receiver, by_receiver.clone(), pairs[:, 5:]):
+        assert_close(ours(positions, species, edges), theirs(positions, species, edges), TOLERANCE[dtype])
+    by_receiver[0, 3] = by_receiver[0, 7]  # in place: what was remembered of these edges no longer holds
+    assert_close(ours(positions, species, by_receiver), theirs(positions, species, by_receiver), TOLERANCE[dtype])
+
+
+def test_a_block_with_an_unknown_argument_keeps_its_sum(dtype):
+    class Interaction(models.FusingInteraction):
+        def forward(self, node_attrs, node_feats, edge_attrs, edge_feats, edge_index, charges, conv_fusion=None):
+            hasattr(self, "conv_fusion")
+
+    block = Interaction(o3.Irreps("2x0e"), o3.Irreps("0e + 1o"), o3.Irreps("2x0e + 2x1o"))
+    assert "Interaction" not in {change.kind for change in accelerate(block).swapped}
 
 
 def test_no_atoms_and_no_edges(theirs, dtype):
