@@ -8,7 +8,6 @@ Requests and answers are JSON objects, one per line: {"do": "build", ...the fiel
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import json
 import os
@@ -16,12 +15,12 @@ import sys
 import time
 import traceback
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from peers.memory import peak_growth
 from peers.model import Model, Settings
 
 
@@ -82,17 +81,8 @@ class Worker:
         return {"seconds": seconds, "energy": energies.sum().item()}
 
     def memory(self) -> dict[str, Any]:
-        """Bytes by which the largest resident set grows in one step, starting from memory given back to the system."""
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-        before = _status("VmRSS")
-        self.model.step(self.system)
-        return {"bytes": _status("VmHWM") - before}
-
-
-def _status(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line.split()[1] for line in lines if line.startswith(field)))
+        """Bytes that one step needs beyond what is held before it."""
+        return {"bytes": peak_growth(lambda: self.model.step(self.system))}
 
 
 def main() -> None:
