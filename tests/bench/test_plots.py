@@ -1,0 +1,76 @@
+"""The page of results: exponents that are right, pictures that are written, no case left out."""
+
+import json
+
+import pytest
+
+plots = pytest.importorskip("plots", reason="needs matplotlib")
+
+HEADER = {
+    "machine": "a machine, 2 cores",
+    "simd": "avx2",
+    "threads": 1,
+    "load_average_at_end": 0.5,
+    "versions": {"torch": "2.13.0"},
+    "commit": "0123456789abcdef",
+    "date": "2026-01-01",
+}
+
+
+def test_exponent():
+    sizes = [10, 20, 40, 80, 160]
+    assert plots.exponent(sizes, [3 * n**1.5 for n in sizes]) == pytest.approx(1.5)
+    flat_then_square = [1e3, *(n**2 for n in sizes[1:])]
+    assert plots.exponent(sizes, flat_then_square) == pytest.approx(2), "small sizes do not count"
+
+
+def attention_cases():
+    size = {"side": 8, "neighbors": 40, "channels": 64, "heads": 32, "lmax": 2, "atoms": 512, "edges": 17907}
+    for task in ("forward", "forces", "training"):
+        times = {"ours_ms": 1.0, "reference_ms": 20.0, "e3nn_ms": 11.0}
+        ratios = {"reference_over_ours": [19.0, 20.0, 21.0], "e3nn_over_ours": [10.0, 11.0, 12.0]}
+        yield {"what": "layer", "task": task, **size, **times, **ratios}
+        for side in (4, 8, 16):
+            grown = {
+                "side": side,
+                "atoms": side**3,
+                "edges": 35 * side**3,
+                "ours_ms": side**3,
+                "ours_peak_mib": side**3,
+            }
+            yield {"what": "growth with side", "task": task, **size, **grown}
+    rates = {"gflop_per_s": 12.5, "gbyte_per_s": 3.25, "share_of_matrix_product": 0.1, "share_of_copy": 0.3}
+    yield {"what": "operator", "task": "second", **size, "ours_ms": 5.0, "e3nn_over_ours": [7.0, 8.0, 9.0], **rates}
+
+
+def model_cases():
+    found = {"ms": 10.0, "cpu_ms": 9.0, "atoms_per_second": 2100.0, "peak_mib": 5.0}
+    over = {"over_ours": [1.5, 2.0, 2.5], "cpu_over_ours": [1.0, 2.25, 3.0]}
+    models = {"ours": found, "nequip eager": found | over, "mace eager": {"skipped": "absent"}}
+    for step in ("forces", "training"):
+        yield {"step": step, "channels": 32, "system": "aspirin", "atoms": 21, "edges": 310, "models": models}
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "RESULTS", tmp_path)
+    for name, cases in (("models", model_cases()), ("neighbor_attention", attention_cases())):
+        record = HEADER | {"benchmark": name, "cases": list(cases)}
+        (tmp_path / f"{name}-a-machine.json").write_text(json.dumps(record))
+    plots.main()
+    return (tmp_path / "README.md").read_text()
+
+
+def test_page_shows_every_picture(page, tmp_path):
+    pictures = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert len(pictures) == 3
+    assert all(f"]({name})" in page for name in pictures)
+
+
+def test_page_says_every_number(page):
+    assert "11 [10, 12]" in page
+    assert "| 12.5 | 10% | 3.25 | 30% |" in page
+    assert "2.25 [1, 3]" in page
+    assert "mace eager | skipped: absent" in page
+    assert "| time | edges (atoms added) | 1.00, 1.00, 1.00 |" in page
+    assert "0123456789" in page
