@@ -7,6 +7,7 @@
 
 #include "sdas/edge_softmax.h"
 #include "sdas/neighbor_tensor_product.h"
+#include "sdas/radial_basis.h"
 #include "sdas/spherical_harmonics.h"
 #include "sdas/tensor_product.h"
 
@@ -43,6 +44,50 @@ void spherical_harmonics_double_backward(Address grad_grad, Address grad, Addres
         {count, lmax, normalize, at<T>(scale), at<T>(vectors), at<T>(grad), at<T>(grad_grad), at<T>(grad_of_grad),
          at<T>(grad_of_vectors)},
         threads);
+}
+
+template <class T>
+sdas::RadialBasis<T> radial_basis_of(std::int64_t count, int functions, int exponent, double cutoff, Address lengths) {
+    sdas::RadialBasis<T> job{};
+    job.count = count;
+    job.functions = functions;
+    job.exponent = exponent;
+    job.cutoff = cutoff;
+    job.lengths = at<T>(lengths);
+    return job;
+}
+
+template <class T>
+void radial_basis_forward(std::int64_t count, int functions, int exponent, double cutoff, Address lengths,
+                          Address radial, Address envelope, int threads) {
+    sdas::RadialBasis<T> job = radial_basis_of<T>(count, functions, exponent, cutoff, lengths);
+    job.radial = at<T>(radial);
+    job.envelope = at<T>(envelope);
+    sdas::radial_basis_forward<T>(job, threads);
+}
+
+template <class T>
+void radial_basis_backward(std::int64_t count, int functions, int exponent, double cutoff, Address lengths,
+                           Address grad, Address grad_envelope, Address by_lengths, int threads) {
+    sdas::RadialBasis<T> job = radial_basis_of<T>(count, functions, exponent, cutoff, lengths);
+    job.grad = at<T>(grad);
+    job.grad_envelope = at<T>(grad_envelope);
+    job.by_lengths = at<T>(by_lengths);
+    sdas::radial_basis_backward<T>(job, threads);
+}
+
+template <class T>
+void radial_basis_double_backward(std::int64_t count, int functions, int exponent, double cutoff, Address lengths,
+                                  Address grad, Address grad_envelope, Address grad_grad, Address by_grad,
+                                  Address by_grad_envelope, Address by_lengths, int threads) {
+    sdas::RadialBasis<T> job = radial_basis_of<T>(count, functions, exponent, cutoff, lengths);
+    job.grad = at<T>(grad);
+    job.grad_envelope = at<T>(grad_envelope);
+    job.grad_grad = at<T>(grad_grad);
+    job.radial = at<T>(by_grad);
+    job.envelope = at<T>(by_grad_envelope);
+    job.by_lengths = at<T>(by_lengths);
+    sdas::radial_basis_double_backward<T>(job, threads);
 }
 
 // Members of a job by their names: sizes, and addresses, null where none is given.
@@ -195,6 +240,14 @@ void def_neighbor_attention(py::module_& module, const std::string& dtype) {
 }
 
 template <class T>
+void def_radial_basis(py::module_& module, const std::string& dtype) {
+    const auto release = py::call_guard<py::gil_scoped_release>();
+    module.def(("radial_basis_forward_" + dtype).c_str(), &radial_basis_forward<T>, release);
+    module.def(("radial_basis_backward_" + dtype).c_str(), &radial_basis_backward<T>, release);
+    module.def(("radial_basis_double_backward_" + dtype).c_str(), &radial_basis_double_backward<T>, release);
+}
+
+template <class T>
 void def_tensor_product(py::module_& module, const std::string& dtype) {
     def_job(module, "tensor_product_forward_" + dtype, &sdas::tensor_product_forward<T>);
     def_job(module, "tensor_product_backward_" + dtype, &sdas::tensor_product_backward<T>);
@@ -217,6 +270,8 @@ PYBIND11_MODULE(_native, module) {
     module.attr("neighbor_tensor_product_max_degree") = sdas::neighbor_tensor_product_max_degree;
     def_neighbor_attention<float>(module, "float32");
     def_neighbor_attention<double>(module, "float64");
+    def_radial_basis<float>(module, "float32");
+    def_radial_basis<double>(module, "float64");
     def_tensor_product<float>(module, "float32");
     def_tensor_product<double>(module, "float64");
 }

@@ -2,15 +2,16 @@
 
     import sdas_kernels as sk
 
-Operators: `spherical_harmonics`, `radial_basis`, `edge_softmax`, `neighbor_tensor_product`, `neighbor_attention`,
-`tensor_product`, `tensor_product_conv`; each with first and second derivatives. Modules: `sk.nn`.
-Atoms: `NeighborGraph`. Backends: `use_backend`, `explain`. Units: Å, eV, eV/Å.
+Operators: `spherical_harmonics`, `radial_basis`, `edge_geometry`, `edge_softmax`, `neighbor_tensor_product`,
+`neighbor_attention`, `tensor_product`, `tensor_product_conv`; each with first and second derivatives.
+Modules: `sk.nn`. Atoms: `NeighborGraph`. Backends: `use_backend`, `explain`. Units: Å, eV, eV/Å.
 """
 
 from sdas_kernels import nn, profiling
 from sdas_kernels.dispatch import explain, use_backend
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
 from sdas_kernels.irreps import Irrep, Irreps
+from sdas_kernels.ops.edge_geometry import edge_geometry
 from sdas_kernels.ops.edge_softmax import edge_softmax
 from sdas_kernels.ops.neighbor_attention import neighbor_attention
 from sdas_kernels.ops.neighbor_tensor_product import neighbor_tensor_product
@@ -27,6 +28,7 @@ __all__ = [
     "Irreps",
     "NeighborGraph",
     "TensorProductSpec",
+    "edge_geometry",
     "edge_softmax",
     "explain",
     "neighbor_attention",

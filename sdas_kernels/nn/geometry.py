@@ -7,8 +7,7 @@ from typing import NamedTuple
 import torch
 
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
-from sdas_kernels.ops.radial_basis import polynomial_envelope, radial_basis
-from sdas_kernels.ops.spherical_harmonics import spherical_harmonics
+from sdas_kernels.ops.edge_geometry import edge_geometry
 
 
 class EdgeGeometry(NamedTuple):
@@ -24,10 +23,4 @@ class EdgeGeometry(NamedTuple):
         cls, vectors: torch.Tensor, graph: NeighborGraph, lmax: int, n_radial: int, cutoff: float
     ) -> EdgeGeometry:
         """From edge vectors `[E, 3]` Å, differentiable in them."""
-        lengths = torch.linalg.vector_norm(vectors, dim=1)
-        return cls(
-            spherical_harmonics(vectors, lmax, normalize=True, normalization="component"),
-            radial_basis(lengths, n_radial, cutoff),
-            polynomial_envelope(lengths, cutoff),
-            graph.edges,
-        )
+        return cls(*edge_geometry(vectors, lmax, n_radial, cutoff), graph.edges)

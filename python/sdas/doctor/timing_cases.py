@@ -49,13 +49,18 @@ def _edges(graph: NeighborGraph) -> str:
 
 
 def _geometry(graph: NeighborGraph) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    vectors = graph.edge_vectors()
-    lengths = vectors.norm(dim=1)
-    return (
-        sk.spherical_harmonics(vectors, LMAX),
-        sk.radial_basis(lengths, RADIAL, CUTOFF),
-        sk.polynomial_envelope(lengths, CUTOFF),
-    )
+    return sk.edge_geometry(graph.edge_vectors(), LMAX, RADIAL, CUTOFF)
+
+
+def _edge_geometry(device: torch.device, dtype: torch.dtype) -> Call:
+    graph = _graph(device, dtype)
+
+    def joined(vectors: torch.Tensor) -> torch.Tensor:
+        harmonics, radial, envelope = sk.edge_geometry(vectors, LMAX, RADIAL, CUTOFF)
+        return torch.cat([harmonics, radial, envelope[:, None]], 1)
+
+    sizes = f"{graph.num_edges} vectors, lmax {LMAX}, {RADIAL} functions"
+    return Call(joined, [graph.edge_vectors()], sizes)
 
 
 def _spherical_harmonics(device: torch.device, dtype: torch.dtype) -> Call:
@@ -144,6 +149,7 @@ def _tensor_product_conv(device: torch.device, dtype: torch.dtype) -> Call:
 
 
 CASES: dict[str, Case] = {
+    "edge_geometry": _edge_geometry,
     "edge_softmax": _edge_softmax,
     "neighbor_attention": _neighbor_attention,
     "neighbor_tensor_product": _neighbor_tensor_product,

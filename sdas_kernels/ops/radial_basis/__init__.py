@@ -12,12 +12,18 @@ from __future__ import annotations
 
 import torch
 
+from sdas_kernels import native
 from sdas_kernels.dispatch import Backend, register
+from sdas_kernels.flops import register_ladder
 from sdas_kernels.ops.checks import check_floating
-from sdas_kernels.ops.radial_basis import autograd
+from sdas_kernels.ops.radial_basis import autograd, flops
 from sdas_kernels.ops.radial_basis.reference import envelope
 
 register(Backend("radial_basis", "reference", f"{__name__}.reference"))
+register(
+    Backend("radial_basis", "cpp", f"{__name__}.cpp", ("cpu",), (torch.float32, torch.float64), native.available)
+)
+register_ladder("radial_basis", flops)
 
 
 def radial_basis(lengths: torch.Tensor, n: int, cutoff: float, p: int = 6) -> torch.Tensor:

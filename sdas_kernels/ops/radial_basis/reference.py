@@ -49,6 +49,32 @@ def double_backward(
     return by_grad, by_lengths
 
 
+def forward_with_envelope(lengths: torch.Tensor, n: int, cutoff: float, p: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """`[E]` -> `[E, n]` and the envelope `[E]`."""
+    return radial_basis(lengths, n, cutoff, p), envelope(lengths, cutoff, p)
+
+
+def backward_with_envelope(
+    grad: torch.Tensor, grad_envelope: torch.Tensor, lengths: torch.Tensor, cutoff: float, p: int
+) -> torch.Tensor:
+    """Gradient by the lengths: `[E, n]`, `[E]`, `[E]` -> `[E]`."""
+    return backward(grad, lengths, cutoff, p) + grad_envelope * _envelope(lengths, cutoff, p)[1].squeeze(1)
+
+
+def double_backward_with_envelope(
+    grad_grad: torch.Tensor,
+    grad: torch.Tensor,
+    grad_envelope: torch.Tensor,
+    lengths: torch.Tensor,
+    cutoff: float,
+    p: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of <grad_grad, backward_with_envelope(grad, grad_envelope, lengths)> by the last three."""
+    by_grad, by_lengths = double_backward(grad_grad, grad, lengths, cutoff, p)
+    _, f1, f2 = (f.squeeze(1) for f in _envelope(lengths, cutoff, p))
+    return by_grad, grad_grad * f1, by_lengths + grad_grad * grad_envelope * f2
+
+
 def _frequencies(lengths: torch.Tensor, n: int, cutoff: float) -> torch.Tensor:
     return torch.arange(1, n + 1, dtype=lengths.dtype, device=lengths.device) * (math.pi / cutoff)
 
