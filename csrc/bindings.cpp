@@ -10,6 +10,7 @@
 #include "sdas/radial_basis.h"
 #include "sdas/spherical_harmonics.h"
 #include "sdas/tensor_product.h"
+#include "sdas/tensor_product_conv.h"
 
 namespace {
 
@@ -218,6 +219,46 @@ void read(sdas::TensorProduct<T>& job, const Members& members) {
     members.address(job.partial, "partial");
 }
 
+template <class T>
+void read(sdas::TensorProductConv<T>& job, const Members& members) {
+    members.size(job.nodes, "nodes");
+    members.size(job.edges, "edges");
+    members.size(job.block, "block");
+    members.size(job.second_order, "second_order");
+    members.size(job.shared, "shared");
+    members.size(job.dim2, "dim2");
+    members.size(job.weight_numel, "weight_numel");
+    members.size(job.work, "work");
+    members.size(job.in_dim, "in_dim");
+    members.size(job.in_entries, "in_entries");
+    members.size(job.in_width, "in_width");
+    members.size(job.out_dim, "out_dim");
+    members.size(job.out_entries, "out_entries");
+    members.size(job.out_width, "out_width");
+    members.size(job.paths, "paths");
+    members.size(job.pairs, "pairs");
+    members.address(job.in_entry, "in_entry");
+    members.address(job.out_entry, "out_entry");
+    members.address(job.path, "path");
+    members.address(job.term_start, "term_start");
+    members.address(job.term_j, "term_j");
+    members.address(job.term_value, "term_value");
+    members.address(job.pointers, "pointers");
+    members.address(job.order, "order");
+    members.address(job.neighbors, "neighbors");
+    members.address(job.in, "in");
+    members.address(job.in_step, "in_step");
+    members.address(job.grad, "grad");
+    members.address(job.y, "y");
+    members.address(job.y_step, "y_step");
+    members.address(job.weight, "weight");
+    members.address(job.weight_step, "weight_step");
+    members.address(job.out, "out");
+    members.address(job.by_y, "by_y");
+    members.address(job.by_weight, "by_weight");
+    members.address(job.partial, "partial");
+}
+
 // name(members, threads)
 template <class Job>
 void def_job(py::module_& module, const std::string& name, void (*run)(const Job&, int)) {
@@ -252,6 +293,9 @@ void def_tensor_product(py::module_& module, const std::string& dtype) {
     def_job(module, "tensor_product_forward_" + dtype, &sdas::tensor_product_forward<T>);
     def_job(module, "tensor_product_backward_" + dtype, &sdas::tensor_product_backward<T>);
     def_job(module, "tensor_product_double_backward_" + dtype, &sdas::tensor_product_double_backward<T>);
+    def_job(module, "tensor_product_conv_pack_" + dtype, &sdas::tensor_product_conv_pack<T>);
+    def_job(module, "tensor_product_conv_reduce_" + dtype, &sdas::tensor_product_conv_reduce<T>);
+    def_job(module, "tensor_product_conv_edge_" + dtype, &sdas::tensor_product_conv_edge<T>);
 }
 
 }  // namespace

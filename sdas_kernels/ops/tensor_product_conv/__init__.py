@@ -13,10 +13,11 @@ import torch
 
 from sdas_kernels import native
 from sdas_kernels.dispatch import Backend, register
+from sdas_kernels.flops import register_ladder
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
 from sdas_kernels.ops.checks import check_floating, check_graph, check_shapes
 from sdas_kernels.ops.tensor_product import TensorProductSpec
-from sdas_kernels.ops.tensor_product_conv import autograd
+from sdas_kernels.ops.tensor_product_conv import autograd, flops
 
 __all__ = ["tensor_product_conv"]
 
@@ -24,6 +25,7 @@ register(Backend("tensor_product_conv", "reference", f"{__name__}.reference"))
 register(
     Backend("tensor_product_conv", "cpp", f"{__name__}.cpp", ("cpu",), (torch.float32, torch.float64), native.available)
 )
+register_ladder("tensor_product_conv", flops)
 
 
 def tensor_product_conv(
