@@ -24,10 +24,12 @@ from triton.compiler import ASTSource  # noqa: E402
 
 from sdas_kernels.ops.edge_softmax import triton as softmax  # noqa: E402
 from sdas_kernels.ops.neighbor_tensor_product import triton as product  # noqa: E402
+from sdas_kernels.ops.spherical_harmonics import triton as harmonics  # noqa: E402
 from sdas_kernels.paths import Paths  # noqa: E402
 
 SOFTMAX = ("softmax", "softmax_backward", "softmax_double_backward", "to_senders")
 PRODUCT = ("tiles", "edge_dot", "to_senders")
+HARMONICS = ("harmonics", "harmonics_backward", "harmonics_double_backward")
 POINTERS = {torch.float32: "*fp32", torch.float64: "*fp64", torch.bfloat16: "*bf16", torch.int64: "*i64"}
 INDEX = [torch.zeros(3, dtype=torch.int64)] * 5
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -85,7 +87,7 @@ def compiled(launch, architecture):
     return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
 
 
-def assert_fits(launches, architecture, most_registers, folder):
+def assert_fits(launches, architecture, most_registers, folder, most_shared=2048):
     """Each kernel keeps to its registers, spills nothing and adds nothing atomically. Returns the kernels' names."""
     names = set()
     for launch in launches:
@@ -97,7 +99,7 @@ def assert_fits(launches, architecture, most_registers, folder):
         name = f"{binary.metadata.name} for sm_{architecture}"
         assert used["STACK"] == used["LOCAL"] == 0, f"{name} spills: {used}"
         assert used["REG"] <= most_registers, f"{name} takes {used['REG']} registers"
-        assert binary.metadata.shared <= 2048, f"{name} takes {binary.metadata.shared} bytes of shared memory"
+        assert binary.metadata.shared <= most_shared, f"{name} takes {binary.metadata.shared} bytes of shared memory"
         assert not re.search(r"\b(atom|red)\.", binary.asm["ptx"]), f"{name} adds atomically"
         names.add(binary.metadata.name)
     return names
@@ -141,6 +143,29 @@ def test_product_fits_in_registers(recorded, tmp_path, architecture):
 def test_product_of_other_kinds_fits_in_registers(recorded, tmp_path, case):
     dtype, lmax, most = PRODUCT_CASES[case]
     assert_fits(recorded(product, PRODUCT, *product_calls(dtype, lmax)), 90, most, tmp_path)
+
+
+def harmonics_calls(dtype, lmax):
+    vectors, grad = torch.ones(3, 3, dtype=dtype), torch.ones(3, (lmax + 1) ** 2, dtype=dtype)
+    options = (lmax, True, "component")
+    yield harmonics.forward, (vectors, *options)
+    yield harmonics.backward, (grad, vectors, *options)
+    yield harmonics.double_backward, (vectors, grad, vectors, *options)
+
+
+# Shared memory: the columns that a program exchanges at a time, of 128 vectors.
+@pytest.mark.parametrize("architecture", [80, 90, 100])
+def test_harmonics_fit_in_registers(recorded, tmp_path, architecture):
+    launches = recorded(harmonics, HARMONICS, *harmonics_calls(torch.float32, 2))
+    assert assert_fits(launches, architecture, 96, tmp_path, 128 * 16 * 4) == set(HARMONICS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "lmax"), [(torch.float32, 8), (torch.bfloat16, 4), (torch.float64, 4)])
+def test_harmonics_of_other_kinds_fit_in_registers(recorded, tmp_path, dtype, lmax):
+    """Up to degree 8; in float64, of two registers each, up to degree 4."""
+    launches = recorded(harmonics, HARMONICS, *harmonics_calls(dtype, lmax))
+    assert_fits(launches, 90, 255, tmp_path, 128 * 32 * 8)
 
 
 def test_float64_coefficients_are_exact(recorded):

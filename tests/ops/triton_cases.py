@@ -21,6 +21,8 @@ from sdas_kernels.ops.neighbor_attention import reference as attention_reference
 from sdas_kernels.ops.neighbor_attention import triton as attention
 from sdas_kernels.ops.neighbor_tensor_product import reference as product_reference
 from sdas_kernels.ops.neighbor_tensor_product import triton as product
+from sdas_kernels.ops.spherical_harmonics import reference as harmonics_reference
+from sdas_kernels.ops.spherical_harmonics import triton as harmonics
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -231,3 +233,55 @@ def test_attention_through_dispatch_and_autograd(graph_ops, monkeypatch):
     graph_ops.assert_ladders_agree(ladder_by("triton"), ladder_by("reference"), 1e-12)
     monkeypatch.undo()
     dispatch._choose.cache_clear()
+
+
+def check_harmonics(vectors, lmax, normalize=True, normalization="component", dtype=torch.float64, tolerance=None):
+    """Value, gradient and gradients of the backward, each by vectors and incoming gradients rounded to `dtype`."""
+    tolerance = tolerance or TOLERANCE[dtype]
+    random = torch.Generator().manual_seed(9)
+    vectors = vectors.to(dtype)
+    grad = torch.randn(len(vectors), (lmax + 1) ** 2, dtype=torch.float64, generator=random).to(dtype)
+    step = torch.randn(len(vectors), 3, dtype=torch.float64, generator=random).to(dtype)
+    calls = {"forward": (vectors,), "backward": (grad, vectors), "double_backward": (step, grad, vectors)}
+    options = (lmax, normalize, normalization)
+    for name, given in calls.items():
+        wanted = getattr(harmonics_reference, name)(*(t.double() for t in given), *options)
+        found = getattr(harmonics, name)(*(t.to(DEVICE) for t in given), *options)
+        for a, b in zip(*((x,) if name == "forward" else x for x in (found, wanted)), strict=True):
+            assert a.dtype == dtype
+            assert a.shape == b.shape
+            if b.numel():
+                worst = (a.cpu().double() - b).abs().max().item()
+                assert worst <= tolerance * max(1.0, b.abs().max().item()), f"{name}: off by {worst:.3g}"
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("lmax", range(9))
+def test_harmonics_of_every_degree(lmax, normalize):
+    """More vectors than a program has, one of them zero."""
+    vectors = torch.randn(131, 3, dtype=torch.float64)
+    vectors[5] = 0
+    check_harmonics(vectors, lmax, normalize)
+
+
+@pytest.mark.parametrize("normalization", ["integral", "norm"])
+def test_harmonics_of_every_normalization(normalization):
+    check_harmonics(torch.randn(4, 3, dtype=torch.float64), 3, True, normalization)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_harmonics_of_less_precision(dtype):
+    unit = torch.nn.functional.normalize(torch.randn(20, 3, dtype=torch.float64), dim=1)
+    check_harmonics(unit, 4, dtype=dtype)
+
+
+@pytest.mark.parametrize("length", [1e-30, 1e30])
+def test_harmonics_of_vectors_whose_squares_leave_the_range(length):
+    vectors = torch.randn(4, 3) * length
+    found = harmonics.forward(vectors.to(DEVICE), 3, True, "component").cpu()
+    wanted = harmonics_reference.forward(vectors.double(), 3, True, "component")
+    torch.testing.assert_close(found.double(), wanted, rtol=0, atol=1e-5)
+
+
+def test_harmonics_of_no_vectors():
+    check_harmonics(torch.zeros(0, 3, dtype=torch.float64), 2)

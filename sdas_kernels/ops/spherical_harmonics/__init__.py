@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import torch
 
-from sdas_kernels import native
+from sdas_kernels import native, triton_support
 from sdas_kernels.clebsch_gordan import LMAX
 from sdas_kernels.dispatch import Backend, register
 from sdas_kernels.ops.checks import check_floating
@@ -27,6 +27,7 @@ register(
         "spherical_harmonics", "cpp", f"{__name__}.cpp", ("cpu",), (torch.float32, torch.float64), native.available
     )
 )
+register(triton_support.backend("spherical_harmonics", f"{__name__}.triton"))
 
 
 def spherical_harmonics(

@@ -6,13 +6,13 @@ agree: the public function has checked them. M = (lmax + 1)².
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from sdas_kernels import native
+from sdas_kernels.ops.spherical_harmonics.scale import factors
 
 #: The largest degree for which kernels are compiled.
 MAX_DEGREE = 8
@@ -22,17 +22,8 @@ _SUFFIX = {torch.float32: "float32", torch.float64: "float64"}
 
 @lru_cache(maxsize=64)
 def _factors(lmax: int, normalization: str, dtype: torch.dtype) -> Tensor:
-    """F_lm of ``csrc/include/sdas/solid_harmonics.h`` for 0 <= m <= l <= lmax, m fastest.
-
-    For orthonormal harmonics F_lm² = (2 - δ_m0) (2l + 1) / (4π) · (l - m)! (l + m)!.
-    """
-    values = []
-    for l in range(lmax + 1):
-        area = {"integral": 4 * math.pi, "component": 1, "norm": 2 * l + 1}[normalization]
-        for m in range(l + 1):
-            square = (2 if m else 1) * (2 * l + 1) * math.factorial(l - m) * math.factorial(l + m)
-            values.append(math.sqrt(square / area))
-    return torch.tensor(values, dtype=torch.float64).to(dtype)
+    """`scale.factors` as a tensor."""
+    return torch.tensor(factors(lmax, normalization), dtype=torch.float64).to(dtype)
 
 
 def forward(vectors: Tensor, lmax: int, normalize: bool, normalization: str) -> Tensor:
