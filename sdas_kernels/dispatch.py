@@ -19,7 +19,7 @@ import torch
 
 from sdas_kernels import profiling
 
-BACKENDS = ("cuda", "triton", "cpp", "reference")  # fastest first
+BACKENDS = ("cuda", "triton", "cpp", "reference", "cuequivariance")  # in order of choice; the last only if forced
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,8 @@ def test_every_operator_has_a_reference_and_explains_itself():
     rows = explain("cpu")
     assert [row["op"] for row in rows] == dispatch.ops()
     for row in rows:
-        assert backends(row["op"], "cpu", torch.float64)[-1] == "reference"
+        by_choice = [name for name in backends(row["op"], "cpu", torch.float64) if name != "cuequivariance"]
+        assert by_choice[-1] == "reference"
         assert row["backend"] in backends(row["op"], "cpu", torch.float32)
         assert row["why"]
     lines = str(rows).splitlines()
@@ -122,3 +123,16 @@ def test_every_operator_has_a_reference_and_explains_itself():
     assert lines[0].split() == ["op", "device", "dtype", "backend", "why"]
     with use_backend("reference"):
         assert {row["backend"] for row in explain("cpu")} == {"reference"}
+
+
+def test_cuequivariance_runs_only_where_it_is_asked_for():
+    x = torch.randn(2, 3, dtype=torch.float64)
+    spec = sdas_kernels.nn.FullTensorProduct("1o", "1o").spec
+    assert backend_name("tensor_product", "cpu", torch.bfloat16) == "reference"
+    wanted = sdas_kernels.tensor_product(x, x, None, spec)
+    with use_backend("cuequivariance", "tensor_product"):
+        pytest.importorskip("cuequivariance_torch", reason="cuequivariance-torch is absent: its backend is not tested")
+        assert backend_name("tensor_product", "cpu", torch.float64) == "cuequivariance"
+        torch.testing.assert_close(sdas_kernels.tensor_product(x, x, None, spec), wanted)
+    with pytest.raises(RuntimeError, match="has no backend 'cuequivariance'"), use_backend("cuequivariance"):
+        sdas_kernels.spherical_harmonics(x, 2)

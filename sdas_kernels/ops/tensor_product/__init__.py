@@ -13,6 +13,8 @@ Features are in e3nn's layout (`mul_ir`), and modes, order and shape of the weig
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 
 from sdas_kernels import native
@@ -24,10 +26,19 @@ from sdas_kernels.ops.tensor_product.spec import MODES, Instruction, TensorProdu
 
 __all__ = ["MODES", "Instruction", "TensorProductSpec", "tensor_product"]
 
+
+
+def _cuequivariance() -> tuple[bool, str]:
+    if find_spec("cuequivariance_torch") is None:
+        return False, "cuequivariance-torch is not installed"
+    return True, "segmented polynomials of cuequivariance-torch"
+
+
 register(Backend("tensor_product", "reference", f"{__name__}.reference"))
 register(
     Backend("tensor_product", "cpp", f"{__name__}.cpp", ("cpu",), (torch.float32, torch.float64), native.available)
 )
+register(Backend("tensor_product", "cuequivariance", f"{__name__}.cuequivariance", available=_cuequivariance))
 register_ladder("tensor_product", flops)
 
 
