@@ -14,7 +14,14 @@ import torch
 from sdas_kernels import dispatch, triton_support
 
 CASES = Path(__file__).with_name("triton_cases.py")
-OPS = ("edge_softmax", "neighbor_tensor_product", "neighbor_attention", "spherical_harmonics")
+OPS = (
+    "edge_geometry",
+    "edge_softmax",
+    "neighbor_attention",
+    "neighbor_tensor_product",
+    "radial_basis",
+    "spherical_harmonics",
+)
 WITHOUT_TRITON = importlib.util.find_spec("triton") is None
 
 

@@ -24,11 +24,13 @@ from triton.compiler import ASTSource  # noqa: E402
 
 from sdas_kernels.ops.edge_softmax import triton as softmax  # noqa: E402
 from sdas_kernels.ops.neighbor_tensor_product import triton as product  # noqa: E402
+from sdas_kernels.ops.radial_basis import triton as radial  # noqa: E402
 from sdas_kernels.ops.spherical_harmonics import triton as harmonics  # noqa: E402
 from sdas_kernels.paths import Paths  # noqa: E402
 
 SOFTMAX = ("softmax", "softmax_backward", "softmax_double_backward", "to_senders")
 PRODUCT = ("tiles", "edge_dot", "to_senders")
+RADIAL = ("basis", "basis_backward", "basis_double_backward")
 HARMONICS = ("harmonics", "harmonics_backward", "harmonics_double_backward")
 POINTERS = {torch.float32: "*fp32", torch.float64: "*fp64", torch.bfloat16: "*bf16", torch.int64: "*i64"}
 INDEX = [torch.zeros(3, dtype=torch.int64)] * 5
@@ -166,6 +168,20 @@ def test_harmonics_of_other_kinds_fit_in_registers(recorded, tmp_path, dtype, lm
     """Up to degree 8; in float64, of two registers each, up to degree 4."""
     launches = recorded(harmonics, HARMONICS, *harmonics_calls(dtype, lmax))
     assert_fits(launches, 90, 255, tmp_path, 128 * 32 * 8)
+
+
+def radial_calls(dtype, n):
+    lengths, grad, end = torch.ones(3, dtype=dtype), torch.ones(3, n, dtype=dtype), (5.0, 6)
+    yield radial.forward_with_envelope, (lengths, n, *end)
+    yield radial.backward_with_envelope, (grad, lengths, lengths, *end)
+    yield radial.double_backward_with_envelope, (lengths, grad, lengths, lengths, *end)
+
+
+@pytest.mark.parametrize("architecture", [80, 90, 100])
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 128), (torch.float64, 224)])
+def test_radial_basis_fits_in_registers(recorded, tmp_path, architecture, dtype, most):
+    launches = recorded(radial, RADIAL, *radial_calls(dtype, 8))
+    assert assert_fits(launches, architecture, most, tmp_path, 4096) == set(RADIAL)
 
 
 def test_float64_coefficients_are_exact(recorded):

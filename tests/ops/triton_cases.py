@@ -14,6 +14,8 @@ from triton.runtime import interpreter
 
 from sdas_kernels import dispatch
 from sdas_kernels.dispatch import Backend
+from sdas_kernels.ops.edge_geometry import reference as geometry_reference
+from sdas_kernels.ops.edge_geometry import triton as geometry
 from sdas_kernels.ops.edge_softmax import reference as softmax_reference
 from sdas_kernels.ops.edge_softmax import triton as softmax
 from sdas_kernels.ops.neighbor_attention import neighbor_attention
@@ -21,6 +23,8 @@ from sdas_kernels.ops.neighbor_attention import reference as attention_reference
 from sdas_kernels.ops.neighbor_attention import triton as attention
 from sdas_kernels.ops.neighbor_tensor_product import reference as product_reference
 from sdas_kernels.ops.neighbor_tensor_product import triton as product
+from sdas_kernels.ops.radial_basis import reference as radial_reference
+from sdas_kernels.ops.radial_basis import triton as radial
 from sdas_kernels.ops.spherical_harmonics import reference as harmonics_reference
 from sdas_kernels.ops.spherical_harmonics import triton as harmonics
 
@@ -235,24 +239,30 @@ def test_attention_through_dispatch_and_autograd(graph_ops, monkeypatch):
     dispatch._choose.cache_clear()
 
 
-def check_harmonics(vectors, lmax, normalize=True, normalization="component", dtype=torch.float64, tolerance=None):
-    """Value, gradient and gradients of the backward, each by vectors and incoming gradients rounded to `dtype`."""
-    tolerance = tolerance or TOLERANCE[dtype]
-    random = torch.Generator().manual_seed(9)
-    vectors = vectors.to(dtype)
-    grad = torch.randn(len(vectors), (lmax + 1) ** 2, dtype=torch.float64, generator=random).to(dtype)
-    step = torch.randn(len(vectors), 3, dtype=torch.float64, generator=random).to(dtype)
-    calls = {"forward": (vectors,), "backward": (grad, vectors), "double_backward": (step, grad, vectors)}
-    options = (lmax, normalize, normalization)
-    for name, given in calls.items():
-        wanted = getattr(harmonics_reference, name)(*(t.double() for t in given), *options)
-        found = getattr(harmonics, name)(*(t.to(DEVICE) for t in given), *options)
-        for a, b in zip(*((x,) if name == "forward" else x for x in (found, wanted)), strict=True):
-            assert a.dtype == dtype
-            assert a.shape == b.shape
+def assert_agree(kernels, reference, calls, dtype, tolerance):
+    """Each function of `calls`, name -> (tensors, options), against the reference in float64."""
+    for name, (tensors, options) in calls.items():
+        given = [t.to(dtype) for t in tensors]
+        wanted = getattr(reference, name)(*(t.double() for t in given), *options)
+        found = getattr(kernels, name)(*(t.to(DEVICE) for t in given), *options)
+        pairs = zip(*([x] if isinstance(x, torch.Tensor) else x for x in (found, wanted)), strict=True)
+        for place, (a, b) in enumerate(pairs):
+            where = f"{name}, result {place}"
+            assert a.dtype == dtype, where
+            assert a.shape == b.shape, where
             if b.numel():
                 worst = (a.cpu().double() - b).abs().max().item()
-                assert worst <= tolerance * max(1.0, b.abs().max().item()), f"{name}: off by {worst:.3g}"
+                assert worst <= tolerance * max(1.0, b.abs().max().item()), f"{where}: off by {worst:.3g}"
+
+
+def check_harmonics(vectors, lmax, normalize=True, normalization="component", dtype=torch.float64):
+    random = torch.Generator().manual_seed(9)
+    grad = torch.randn(len(vectors), (lmax + 1) ** 2, dtype=torch.float64, generator=random)
+    step = torch.randn(len(vectors), 3, dtype=torch.float64, generator=random)
+    options = (lmax, normalize, normalization)
+    calls = {"forward": [vectors], "backward": [grad, vectors], "double_backward": [step, grad, vectors]}
+    calls = {name: (tensors, options) for name, tensors in calls.items()}
+    assert_agree(harmonics, harmonics_reference, calls, dtype, TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("normalize", [True, False])
@@ -285,3 +295,47 @@ def test_harmonics_of_vectors_whose_squares_leave_the_range(length):
 
 def test_harmonics_of_no_vectors():
     check_harmonics(torch.zeros(0, 3, dtype=torch.float64), 2)
+
+
+def radial_calls(lengths, n, p):
+    """Both ladders, without and with the envelope."""
+    step, envelope = torch.randn_like(lengths), torch.randn_like(lengths)
+    grad = torch.randn(len(lengths), n, dtype=torch.float64)
+    end = (5.0, p)
+    return {
+        "forward": ([lengths], (n, *end)),
+        "backward": ([grad, lengths], end),
+        "double_backward": ([step, grad, lengths], end),
+        "forward_with_envelope": ([lengths], (n, *end)),
+        "backward_with_envelope": ([grad, envelope, lengths], end),
+        "double_backward_with_envelope": ([step, grad, envelope, lengths], end),
+    }
+
+
+@pytest.mark.parametrize(("n", "p"), [(8, 6), (5, 3), (1, 4), (20, 5)])
+def test_radial_basis(n, p):
+    """More lengths than a program has; zero, nearly zero, at the cutoff and beyond it."""
+    lengths = torch.rand(1100, dtype=torch.float64) * 6
+    lengths[:4] = torch.tensor([0.0, 1e-9, 1e-4, 5.0], dtype=torch.float64)
+    calls = radial_calls(lengths, n, p)
+    assert_agree(radial, radial_reference, calls, torch.float64, 5e-12)  # second derivatives cancel where k d is small
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_radial_basis_of_less_precision(dtype):
+    calls = radial_calls(0.8 + 5 * torch.rand(40, dtype=torch.float64), 8, 6)
+    assert_agree(radial, radial_reference, calls, dtype, 1e-5 if dtype == torch.float32 else 2e-2)
+
+
+@pytest.mark.parametrize("count", [0, 7])
+def test_geometry(count):
+    vectors = torch.randn(count, 3, dtype=torch.float64) * 2
+    step = torch.randn_like(vectors)
+    grads = [torch.randn(count, *rest, dtype=torch.float64) for rest in ((9,), (8,), ())]
+    options = (2, 5.0, 6)
+    calls = {
+        "forward": ([vectors], (2, 8, 5.0, 6)),
+        "backward": ([*grads, vectors], options),
+        "double_backward": ([step, *grads, vectors], options),
+    }
+    assert_agree(geometry, geometry_reference, calls, torch.float64, 1e-12)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import torch
 
-from sdas_kernels import native
+from sdas_kernels import native, triton_support
 from sdas_kernels.clebsch_gordan import LMAX
 from sdas_kernels.dispatch import Backend, register
 from sdas_kernels.ops.checks import check_floating
@@ -20,6 +20,7 @@ register(Backend("edge_geometry", "reference", f"{__name__}.reference"))
 register(
     Backend("edge_geometry", "cpp", f"{__name__}.cpp", ("cpu",), (torch.float32, torch.float64), native.available)
 )
+register(triton_support.backend("edge_geometry", f"{__name__}.triton"))
 
 
 def edge_geometry(

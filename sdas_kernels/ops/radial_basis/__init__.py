@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import torch
 
-from sdas_kernels import native
+from sdas_kernels import native, triton_support
 from sdas_kernels.dispatch import Backend, register
 from sdas_kernels.flops import register_ladder
 from sdas_kernels.ops.checks import check_floating
@@ -23,6 +23,7 @@ register(Backend("radial_basis", "reference", f"{__name__}.reference"))
 register(
     Backend("radial_basis", "cpp", f"{__name__}.cpp", ("cpu",), (torch.float32, torch.float64), native.available)
 )
+register(triton_support.backend("radial_basis", f"{__name__}.triton"))
 register_ladder("radial_basis", flops)
 
 

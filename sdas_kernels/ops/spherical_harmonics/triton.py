@@ -1,4 +1,4 @@
-# mypy: allow-untyped-defs, allow-incomplete-defs, disable-error-code=assignment
+# mypy: allow-untyped-defs, allow-incomplete-defs, disable-error-code="assignment,misc"
 """Spherical harmonics on the GPU by Triton: value, backward and double backward, each one pass over the vectors.
 
 A thread has one vector and goes through the degrees from 0 up by the recurrences of
