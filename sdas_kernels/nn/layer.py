@@ -46,12 +46,12 @@ class EquivariantRMSNorm(nn.Module):
         self.epsilon = epsilon
         # (2l+1)(lmax+1) of each row: whole numbers survive a change of dtype, their inverses would not
         counts = [(2 * l + 1) * (lmax + 1) for l in range(lmax + 1) for _ in range(2 * l + 1)]
-        self.register_buffer("row_count", torch.tensor(counts, dtype=torch.float64), persistent=False)
+        self.register_buffer("row_count", torch.tensor(counts, dtype=torch.float64)[:, None], persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[N, M, C]` -> `[N, M, C]`."""
-        mean_square = ((x * x).mean(2) / self.row_count.to(x.dtype)).sum(1)
-        return x * torch.rsqrt(mean_square + self.epsilon)[:, None, None]
+        mean_square = ((x * x).mean(2, keepdim=True) / self.row_count.to(x.dtype)).sum(1, keepdim=True)
+        return x * torch.rsqrt(mean_square + self.epsilon)
 
 
 class NodeUpdate(nn.Module):
@@ -76,8 +76,8 @@ class NodeUpdate(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[N, M, C]` -> `[N, M, C]`."""
-        sizes = [2 * l + 1 for l in range(1, self.lmax + 1)]
-        squares = [block.square().sum(1) for block in x[:, 1:].split(sizes, 1)] if sizes else []
-        f = self.mlp(torch.cat([x[:, 0], *squares], 1)).unflatten(1, (self.lmax + 1, -1))
-        gated = self.gated(x)[:, 1:] * f.index_select(1, self.gate_degree)
+        scalars, *others = x.split([2 * l + 1 for l in range(self.lmax + 1)], 1)
+        invariants = torch.cat([scalars, *(block.square().sum(1, keepdim=True) for block in others)], 1)
+        f = self.mlp(invariants.flatten(1)).view(invariants.shape)
+        gated = self.gated.by_component(x)[1:].transpose(0, 1) * f.index_select(1, self.gate_degree)
         return torch.cat([f[:, :1], gated], 1)

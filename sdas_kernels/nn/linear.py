@@ -49,11 +49,14 @@ class EquivariantLinear(nn.Module):
         rows = (self.lmax + 1) ** 2
         if x.ndim < 2 or x.shape[-2:] != (rows, self.channels_in):
             raise ValueError(f"EquivariantLinear: x must be [.., {rows}, {self.channels_in}], got {list(x.shape)}")
-        by_row = x.reshape(-1, rows, self.channels_in).transpose(0, 1)
-        mixed = torch.bmm(by_row, self.weight.index_select(0, self.row_degree)).transpose(0, 1).contiguous()
+        mixed = self.by_component(x.reshape(-1, rows, self.channels_in)).transpose(0, 1).contiguous()
         if self.bias is not None:
             mixed = mixed + nn.functional.pad(self.bias[None], (0, 0, 0, rows - 1))
         return mixed.reshape(*x.shape[:-1], self.channels_out)
+
+    def by_component(self, x: torch.Tensor) -> torch.Tensor:
+        """`[N, M, channels_in]` -> `[M, N, channels_out]`, without the bias: as the product gives it, with no copy."""
+        return torch.bmm(x.transpose(0, 1), self.weight.index_select(0, self.row_degree))
 
     def extra_repr(self) -> str:
         return f"lmax={self.lmax}, {self.channels_in} -> {self.channels_out}, bias={self.bias is not None}"

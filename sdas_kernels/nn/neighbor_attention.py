@@ -100,9 +100,10 @@ class NeighborAttention(nn.Module):
         z = self._attend(x, self.value(source), geometry)
         if isinstance(self.mixing, EquivariantLinear):
             return self.mixing(z)
+        sizes = [(2 * l + 1) * count for l, count in enumerate(self.paths.counts)]
         blocks = [
-            z[:, rows].reshape(len(x), 2 * l + 1, weight.shape[0]) @ weight
-            for l, (rows, weight) in enumerate(zip(self.paths.row_slices(), self.mixing, strict=True))
+            (block.reshape(-1, weight.shape[0]) @ weight).view(len(x), -1, self.channels)
+            for block, weight in zip(z.split(sizes, 1), self.mixing, strict=True)
         ]
         return torch.cat(blocks, 1)
 
@@ -127,14 +128,14 @@ class NeighborAttention(nn.Module):
 
     def _queries(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Query `[N, K, D + M + n]`, key `[N, K, D]`, sink `[N, K]`."""
-        query, key, radial, sink = (
-            part.unflatten(1, (self.heads, part.shape[1] // self.heads))
-            for part in self.logits(x[:, 0]).split(self.logit_sizes, 1)
-        )
-        direction = x.new_zeros(len(x), self.heads, x.shape[1])
+        query, key, radial, sink = self.logits(x[:, 0]).split(self.logit_sizes, 1)
+        of_heads = (len(x), self.heads, -1)
         if self.direction_query is not None:
-            direction = self.direction_query(x).transpose(1, 2)
-        if not radial.shape[2]:
-            radial = x.new_zeros(len(x), self.heads, self.n_radial)
-        joined = torch.cat([query / math.sqrt(self.key_channels), direction, radial], 2)
-        return joined, key, sink.squeeze(2) if sink.shape[2] else x.new_full((len(x), self.heads), -torch.inf)
+            direction = self.direction_query.by_component(x).permute(1, 2, 0)
+        else:
+            direction = x.new_zeros(len(x), self.heads, x.shape[1])
+        radial = radial.view(of_heads) if radial.shape[1] else x.new_zeros(len(x), self.heads, self.n_radial)
+        joined = torch.cat([query.view(of_heads) / math.sqrt(self.key_channels), direction, radial], 2)
+        if not sink.shape[1]:
+            sink = x.new_full((len(x), self.heads), -torch.inf)
+        return joined, key.view(of_heads), sink

@@ -180,11 +180,11 @@ class SDAS(nn.Module):
                 h, x = layer(h, x, geometry)
             return self.readouts[0](h).squeeze(1), x
         x = torch.nn.functional.pad(h[:, None, :], (0, 0, 0, (self.lmax + 1) ** 2 - 1))
-        atomic = h.new_zeros(len(h))
+        parts = []
         for layer, readout in zip(self.layers, self.readouts, strict=True):
             x = layer(x, geometry)
-            atomic = atomic + readout(x[:, 0]).squeeze(1)
-        return atomic, x
+            parts.append(readout(x[:, 0]))
+        return torch.cat(parts, 1).sum(1), x
 
     def _check(self, batch: NeighborGraph) -> torch.Tensor:
         """Index of each atom's species `[N]`."""

@@ -27,13 +27,13 @@ def check_shapes(op: str, sizes: dict[str, int], **shaped: tuple[torch.Tensor, t
     `sizes` holds the sizes known beforehand and is filled with those that the first tensor to name them fixes.
     """
     for name, (tensor, axes) in shaped.items():
-        wanted = f"[{', '.join(axes)}]"
-        if tensor.ndim != len(axes):
-            raise ValueError(f"{op}: {name} must be {wanted}, got {list(tensor.shape)}")
-        for axis, size in zip(axes, tensor.shape, strict=True):
+        shape = tensor.shape
+        if len(shape) != len(axes):
+            raise ValueError(f"{op}: {name} must be [{', '.join(axes)}], got {list(shape)}")
+        for axis, size in zip(axes, shape, strict=True):
             if sizes.setdefault(axis, size) != size:
                 raise ValueError(
-                    f"{op}: {name} must be {wanted} with {axis} = {sizes[axis]}, got {list(tensor.shape)}"
+                    f"{op}: {name} must be [{', '.join(axes)}] with {axis} = {sizes[axis]}, got {list(shape)}"
                 )
 
 
