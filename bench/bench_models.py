@@ -132,7 +132,6 @@ def crew() -> Iterator[Any]:
 def measure(crew: Crew, path: Path) -> dict[str, Any]:
     """Load the system everywhere, check, warm up, and take steps in turn."""
     rows: dict[str, dict[str, Any]] = {}
-    failed_before = dict(crew.failed)
     refused: dict[str, str] = {}
     for name in list(crew.processes):
         try:
@@ -146,13 +145,15 @@ def measure(crew: Crew, path: Path) -> dict[str, Any]:
             if name in crew.processes:
                 crew.ask(name, "step")
     names = [name for name in rows if name in crew.processes]
+    if "ours" not in names:
+        raise RuntimeError(f"ours: {crew.failed.get('ours', refused.get('ours'))}")
     steps: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     spent = 0.0
     while len(steps["ours"]) < 3 or (len(steps["ours"]) < 31 and spent < BUDGET * len(names)):
         for name in names:
             steps[name].append(crew.processes[name].ask("step"))
             spent += steps[name][-1]["seconds"]
-    found: dict[str, Any] = {name: {"skipped": reason} for name, reason in {**failed_before, **refused}.items()}
+    found: dict[str, Any] = {name: {"skipped": reason} for name, reason in {**crew.failed, **refused}.items()}
     for name in names:
         wall, processors = ([s[kind] for s in steps[name]] for kind in ("seconds", "cpu_seconds"))
         peak = crew.processes[name].ask("memory")["bytes"]
