@@ -14,6 +14,7 @@ Peak memory is what the process's resident set grows by within a step.
     SDAS_PEER_NEQUIP, SDAS_PEER_MACE    Python of an environment with `nequip` or `mace-torch`; absent: skipped
     SDAS_BENCH=quick                    one molecule and the box of 999 atoms, without the compiled variants, which take
                                         minutes to compile; SDAS_BENCH_MODELS chooses some, as "nequip eager,mace eager"
+    SDAS_PEER_CACHE                     folder that keeps what NequIP's compiler made, for another run
     SDAS_RESUME=1                       go on with an interrupted run
 
 Run: `make bench`, or this file by pytest; the result goes to bench/results/. Environments: bench/peers/README.md.

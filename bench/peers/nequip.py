@@ -2,12 +2,16 @@
 
 `eager`: the model as built. `compiled`: for energies and forces what `nequip-compile --mode aotinductor` exports, for
 training `compile_mode: compile`, which by its own rule runs eagerly where a batch has a single frame; such a system is
-refused here. Features have one parity per degree, as its documentation advises for speed, and as ours do.
+refused here. Exports take minutes; those in the folder SDAS_PEER_CACHE, if it is set, are used again. Features have
+one parity per degree, as its documentation advises for speed, and as ours do.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +64,7 @@ def build(settings: Settings) -> Model:
             return data
         target = "ase" if single else "batch"
         if target not in runners:
-            runners[target] = _export(model, data, target)
+            runners[target] = _exported(model, data, target, settings)
         runners["model"] = runners[target]
         return {name: data[name] for name in COMPILE_TARGET_DICT[target]["input"]}
 
@@ -94,12 +98,22 @@ def _atomic_data(arrays: dict[str, np.ndarray], settings: Settings, cell: bool) 
     return data
 
 
-def _export(model: torch.nn.Module, data: dict[str, torch.Tensor], name: str) -> torch.nn.Module:
-    """As the command `nequip-compile --mode aotinductor --device cpu --target NAME` does with a saved model."""
+def _exported(model: torch.nn.Module, data: dict[str, torch.Tensor], name: str, settings: Settings) -> torch.nn.Module:
+    """The export for one target, from the cache if it has one of these settings and versions."""
     target = COMPILE_TARGET_DICT[name]
+    said = repr((settings, name, version("nequip"), version("torch")))
+    folder = Path(os.environ.get("SDAS_PEER_CACHE") or tempfile.mkdtemp())
+    path = folder / f"{hashlib.sha256(said.encode()).hexdigest()[:16]}.nequip.pt2"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _export(model, data, target, str(path))
+    return load_compiled_model(str(path), "cpu", target["input"], target["output"])[0]
+
+
+def _export(model: Any, data: dict[str, torch.Tensor], target: dict[str, Any], path: str) -> None:
+    """As the command `nequip-compile --mode aotinductor --device cpu --target NAME` does with a saved model."""
     dimensions = {axis: torch.export.Dim(f"num_{axis}s", min=2) for axis in ("graph", "node", "edge")}
     described = model.metadata | get_latest_global_state(only_metadata_related=True)
-    path = str(Path(tempfile.mkdtemp()) / "model.nequip.pt2")
     aot_export_model(
         model=model,
         device="cpu",
@@ -108,9 +122,8 @@ def _export(model: torch.nn.Module, data: dict[str, torch.Tensor], name: str) ->
         data=target["data_settings"](data.copy()),
         batch_map=target["batch_map_settings"](dimensions),
         output_path=path,
-        inductor_configs={"aot_inductor.metadata": {name: _text(value) for name, value in described.items()}},
+        inductor_configs={"aot_inductor.metadata": {key: _text(value) for key, value in described.items()}},
     )
-    return load_compiled_model(path, "cpu", target["input"], target["output"])[0]
 
 
 def _text(value: str | bool) -> str:
