@@ -17,24 +17,25 @@ from e3nn import o3
 from sdas_kernels.graph import EdgeIndex
 from sdas_kernels.nn import geometry
 from sdas_kernels.nn import neighbor_attention as layer
+from sdas_kernels.ops.radial_basis import reference as radial_basis
 from sdas_kernels.paths import Paths
 
 
 @contextmanager
 def unfused() -> Iterator[None]:
-    """Layers take their attention and their harmonics from here."""
+    """Layers take their attention and the geometry of their edges from here."""
     with (
         mock.patch.object(layer, "neighbor_attention", neighbor_attention),
-        mock.patch.object(geometry, "spherical_harmonics", spherical_harmonics),
+        mock.patch.object(geometry, "edge_geometry", edge_geometry),
     ):
         yield
 
 
-def spherical_harmonics(
-    vectors: torch.Tensor, lmax: int, normalize: bool = True, normalization: str = "component"
-) -> torch.Tensor:
-    """`[E, 3]` -> `[E, (lmax+1)²]`."""
-    return o3.spherical_harmonics(list(range(lmax + 1)), vectors, normalize, normalization)
+def edge_geometry(vectors: torch.Tensor, lmax: int, n: int, cutoff: float, p: int = 6) -> tuple[torch.Tensor, ...]:
+    """Harmonics `[E, (lmax+1)²]` by e3nn; radial functions `[E, n]` and envelope `[E]` in plain PyTorch."""
+    harmonics = o3.spherical_harmonics(list(range(lmax + 1)), vectors, True, "component")
+    lengths = torch.linalg.vector_norm(vectors, dim=1)
+    return harmonics, radial_basis.radial_basis(lengths, n, cutoff, p), radial_basis.envelope(lengths, cutoff, p)
 
 
 def neighbor_attention(
