@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+LAYOUTS = ("mul_ir", "ir_mul", "rows")
 _PARITY = {"e": 1, "o": -1}
 _IRREP = re.compile(r"(\d+)([eo])")
 _ENTRY = re.compile(r"(?:(\d+)\s*x\s*)?(\d+[eo])")
@@ -201,6 +202,30 @@ def _entry(given: Any) -> MulIrrep:
     if mul != int(mul) or mul < 0:
         raise ValueError(f"irreps entry {given!r}: the multiplicity must be an integer >= 0")
     return MulIrrep(int(mul), Irrep(tuple(ir) if isinstance(ir, list) else ir))
+
+
+def layout_name(layout: Any) -> str:
+    """"mul_ir", "ir_mul" or "rows", from the name or from cuequivariance's `IrrepsLayout`. Raises `ValueError`."""
+    name = layout if isinstance(layout, str) else getattr(layout, "name", None)
+    if name not in LAYOUTS:
+        raise ValueError(f"layout {layout!r}: choose one of {', '.join(LAYOUTS)}")
+    return str(name)
+
+
+def to_layout(x: torch.Tensor, irreps: Any, source: Any, target: Any) -> torch.Tensor:
+    """Features from one layout to another: "mul_ir", "ir_mul" (or cuequivariance's objects of these names), "rows".
+
+    `[.., dim]`, or `[.., (lmax+1)², C]` for rows, which irreps of degrees 0..lmax in this order, each C times, have.
+    Raises `ValueError` for an unknown layout, another shape, or irreps that have no rows.
+    """
+    source, target = layout_name(source), layout_name(target)
+    if source == target:
+        return x
+    if source == "rows":
+        return (mul_ir_from_rows if target == "mul_ir" else ir_mul_from_rows)(x, irreps)
+    if target == "rows":
+        return (rows_from_mul_ir if source == "mul_ir" else rows_from_ir_mul)(x, irreps)
+    return (ir_mul_from_mul_ir if target == "ir_mul" else mul_ir_from_ir_mul)(x, irreps)
 
 
 def ir_mul_from_mul_ir(x: torch.Tensor, irreps: Any) -> torch.Tensor:

@@ -58,9 +58,7 @@ class PaperLayer(nn.Module):
         self.mixing = EquivariantLinear(lmax, heads * channels, channels)
         self.num_paths = len(Paths(lmax, lmax, lmax, parity).all)
 
-    def forward(
-        self, h: torch.Tensor, x: torch.Tensor, geometry: EdgeGeometry
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, h: torch.Tensor, x: torch.Tensor, geometry: EdgeGeometry) -> tuple[torch.Tensor, torch.Tensor]:
         """New h and x."""
         edges, heads = geometry.edges, self.heads
         alpha = self.weights(h, x, geometry)

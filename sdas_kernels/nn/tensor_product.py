@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sdas_kernels.irreps import Irrep, Irreps, MulIrrep
+from sdas_kernels.irreps import Irrep, Irreps, MulIrrep, layout_name, to_layout
 from sdas_kernels.ops.tensor_product import MODES, Instruction, TensorProductSpec, tensor_product
 
 
@@ -37,6 +37,9 @@ class TensorProduct(nn.Module):
         compile_left_right, compile_right, _specialized_code, _optimize_einsums: choices of e3nn's code generator,
             accepted and without effect; there is no method `right`.
 
+        layout: in which features come and go, "mul_ir" (default) or "ir_mul", by name or as cuequivariance's object.
+            Kernels work on `mul_ir`; the other is transposed on its way in and out. Weights are e3nn's in both.
+
     `weight [weight_numel]` is a parameter drawn from N(0, 1) if the weights are internal, else an empty buffer;
     `output_mask [irreps_out.dim]` is 1 where a path leads. A state dict of e3nn's module loads. Raises `ValueError` for
     arguments that contradict one another.
@@ -63,8 +66,12 @@ class TensorProduct(nn.Module):
         normalization: str | None = None,
         _specialized_code: bool | None = None,
         _optimize_einsums: bool | None = None,
+        layout: Any = "mul_ir",
     ) -> None:
         super().__init__()
+        self.layout = layout_name(layout)
+        if self.layout == "rows":
+            raise ValueError("TensorProduct: layout 'rows': choose mul_ir or ir_mul")
         irreps = (Irreps(irreps_in1), Irreps(irreps_in2), Irreps(irreps_out))
         variances = [
             _variances(name, var, entries)
@@ -121,7 +128,18 @@ class TensorProduct(nn.Module):
         `shared_weights`, or a list of tensors `[.., *path_shape]`, one for each path that has a weight. Raises
         `ValueError` where a shape does not fit or a weight is missing.
         """
-        return broadcast_tensor_product(x, y, self._flat_weight(weight), self.spec)
+        x, y = self._from_layout(x, y)
+        return self._to_layout(broadcast_tensor_product(x, y, self._flat_weight(weight), self.spec))
+
+    def _from_layout(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The operands in the layout of the operator."""
+        irreps = self.irreps_in1, self.irreps_in2
+        x, y = (to_layout(t, i, self.layout, "mul_ir") for t, i in zip((x, y), irreps, strict=True))
+        return x, y
+
+    def _to_layout(self, z: torch.Tensor) -> torch.Tensor:
+        """The result in the layout of the module."""
+        return to_layout(z, self.irreps_out, "mul_ir", self.layout)
 
     def weight_views(
         self, weight: torch.Tensor | Sequence[torch.Tensor] | None = None, yield_instruction: bool = False

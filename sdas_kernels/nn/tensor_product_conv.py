@@ -54,7 +54,8 @@ class TensorProductConv(TensorProduct):
         graph: NeighborGraph | EdgeIndex,
     ) -> torch.Tensor:
         """`weight` is None where it is the module's own. Raises `ValueError` where a shape does not fit."""
-        return tensor_product_conv(x, y, self._flat_weight(weight), graph, self.spec)
+        x, y = self._from_layout(x, y)
+        return self._to_layout(tensor_product_conv(x, y, self._flat_weight(weight), graph, self.spec))
 
 
 def uvu_paths(irreps_in1: Any, irreps_in2: Any, irreps_out: Any) -> list[Path]:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from sdas_kernels import nn
-from sdas_kernels.irreps import Irreps, ir_mul_from_mul_ir, mul_ir_from_ir_mul, rows_from_ir_mul
+from sdas_kernels.graph import EdgeIndex
+from sdas_kernels.irreps import Irreps, ir_mul_from_mul_ir, mul_ir_from_ir_mul, rows_from_ir_mul, to_layout
 from sdas_kernels.ops.spherical_harmonics import spherical_harmonics
 
 cue = pytest.importorskip("cuequivariance")
@@ -61,3 +62,57 @@ def test_fully_connected_product_with_the_same_weight():
     x, y = torch.randn(5, ours.irreps_in1.dim, dtype=F64), torch.randn(5, ours.irreps_in2.dim, dtype=F64)
     weight = torch.randn(ours.weight_numel, dtype=F64)
     torch.testing.assert_close(ours(x, y, weight), theirs(x, y, weight[None]), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("target", ["mul_ir", "ir_mul", "rows"])
+@pytest.mark.parametrize("source", ["mul_ir", "ir_mul", "rows"])
+def test_any_layout_to_any_other(source, target):
+    irreps = cue.Irreps("O3", "4x0e+4x1o+4x2e")
+    x = torch.randn(5, irreps.dim)
+    given, wanted = (to_layout(x, irreps, "mul_ir", layout) for layout in (source, target))
+    assert torch.equal(to_layout(given, irreps, source, target), wanted)
+    assert torch.equal(to_layout(wanted, irreps, target, source), given)
+
+
+def test_layouts_are_named_or_given_as_its_objects():
+    irreps = cue.Irreps("O3", "3x0e+2x1o")
+    x = torch.randn(5, irreps.dim)
+    assert torch.equal(to_layout(x, irreps, cue.mul_ir, cue.ir_mul), to_layout(x, irreps, "mul_ir", "ir_mul"))
+    with pytest.raises(ValueError, match="layout 'mulir': choose one of mul_ir, ir_mul, rows"):
+        to_layout(x, irreps, "mulir", "ir_mul")
+    with pytest.raises(ValueError, match="'rows': choose mul_ir or ir_mul"):
+        nn.FullTensorProduct("1o", "1o", layout="rows")
+
+
+@pytest.mark.parametrize("layout", [cue.ir_mul, "ir_mul", cue.mul_ir])
+def test_modules_take_its_irreps_and_layouts(layout):
+    irreps = [cue.Irreps("O3", i) for i in ("3x0e+2x1o", "2x0e+1x1o", "4x0e+3x1o+2x1e")]
+    theirs = cuet.FullyConnectedTensorProduct(
+        *irreps,
+        layout=getattr(cue, layout) if isinstance(layout, str) else layout,
+        internal_weights=False,
+        shared_weights=True,
+        math_dtype=F64,
+        use_fallback=True,
+    )
+    ours = nn.FullyConnectedTensorProduct(*irreps, internal_weights=False, layout=layout)
+    x, y = torch.randn(5, irreps[0].dim, dtype=F64), torch.randn(5, irreps[1].dim, dtype=F64)
+    weight = torch.randn(ours.weight_numel, dtype=F64)
+    torch.testing.assert_close(ours(x, y, weight), theirs(x, y, weight[None]), rtol=1e-10, atol=1e-10)
+
+
+def test_a_convolution_in_its_layout():
+    x, y, out = "4x0e+4x1o", cue.Irreps("O3", "0e+1o"), "4x0e+4x1o+4x2e"
+    plain, ours = (nn.TensorProductConv(x, y, out, layout=layout) for layout in ("mul_ir", cue.ir_mul))
+    edges = EdgeIndex.from_pairs(torch.tensor([0, 0, 2]), torch.tensor([1, 2, 1]), 3)
+    features, harmonics, weight = torch.randn(3, 16), torch.randn(3, 4), torch.randn(3, ours.weight_numel)
+    result = ours(to_layout(features, x, "mul_ir", "ir_mul"), harmonics, weight, edges)
+    wanted = plain(features, harmonics, weight, edges)
+    torch.testing.assert_close(to_layout(result, plain.irreps_out, "ir_mul", "mul_ir"), wanted)
+
+
+@pytest.mark.parametrize("irreps", ["3x0e+2x1o", cue.Irreps("O3", "3x0e+2x1o")])
+def test_harmonics_and_convolutions_take_its_irreps(irreps):
+    harmonics = nn.SphericalHarmonics(cue.Irreps("O3", "0e+1o+2e"), True)
+    assert harmonics.irreps_out == Irreps("0e+1o+2e")
+    assert nn.TensorProductConv(irreps, cue.Irreps("O3", "0e+1o"), irreps).irreps_in1 == Irreps("3x0e+2x1o")
