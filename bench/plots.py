@@ -72,7 +72,9 @@ def growth_figure(record: Record) -> Figure | None:
         if horizontal != "lmax":
             axes.set_xscale("log")
         if axes.lines:
-            axes.legend()
+            low, high = axes.get_ylim()
+            axes.set_ylim(low, high * 6)  # room for the legend
+            axes.legend(loc="upper left")
     return figure
 
 
@@ -109,11 +111,11 @@ def models_figure(record: Record) -> Figure | None:
             points = [(c["atoms"], c["models"][name].get("atoms_per_second")) for c in chosen if name in c["models"]]
             points = [(x, y) for x, y in points if y]
             if points:
-                line = {"eager": "-", "compiled": "--", "scripted": ":"}.get(name.split()[-1], "-")
-                axes.plot(*zip(*points, strict=True), line, marker="o", color=COLORS[name.split()[0]], label=name)
+                style = {"compiled": "s--", "scripted": "^:"}.get(name.split()[-1], "o-")
+                axes.plot(*zip(*points, strict=True), style, color=COLORS[name.split()[0]], label=name)
         axes.set(xscale="log", yscale="log", xlabel="atoms", title={"forces": "energies and forces"}.get(step, step))
     figure.axes[0].set_ylabel("atoms per second")
-    figure.axes[0].legend(fontsize=7)
+    figure.axes[0].legend(fontsize=7, loc="lower left")
     return figure
 
 
@@ -206,11 +208,12 @@ def page() -> str:
 
 
 def _plain_ticks(figure: Figure) -> None:
-    """Logarithmic axes with numbers as people write them, at 1, 2 and 5 of each decade."""
+    """Logarithmic axes with numbers as people write them: powers of ten, and 2 and 5 between where decades are few."""
     for axes in figure.axes:
         for axis, scale in ((axes.xaxis, axes.get_xscale()), (axes.yaxis, axes.get_yscale())):
             if scale == "log":
-                axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=7))
+                low, high = axis.get_view_interval()
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 20 * low else (1,), numticks=9))
                 axis.set_major_formatter(
                     FuncFormatter(lambda value, _: f"{value:g}" if value < 1e5 else f"{value:.0e}")
                 )
