@@ -6,6 +6,7 @@
 #include <string>
 
 #include "sdas/edge_softmax.h"
+#include "sdas/neighbor_attention.h"
 #include "sdas/neighbor_tensor_product.h"
 #include "sdas/radial_basis.h"
 #include "sdas/spherical_harmonics.h"
@@ -178,6 +179,54 @@ void read(sdas::EdgeSoftmax<T>& job, const Members& members) {
 }
 
 template <class T>
+void read(sdas::NeighborAttentionOperands<T>& operands, const Members& members, const std::string& suffix) {
+    const auto address = [&](const T*& member, const char* name) {
+        members.address(member, (name + suffix).c_str());
+    };
+    address(operands.query, "query");
+    address(operands.key, "key");
+    address(operands.sink, "sink");
+    address(operands.value, "value");
+    address(operands.radial_gain, "radial_gain");
+    address(operands.harmonics, "harmonics");
+    address(operands.radial, "radial");
+    address(operands.envelope, "envelope");
+}
+
+template <class T>
+void read(sdas::NeighborAttention<T>& job, const Members& members) {
+    members.size(job.nodes, "nodes");
+    members.size(job.edges, "edges");
+    members.size(job.lmax, "lmax");
+    members.size(job.m1, "m1");
+    members.size(job.rows, "rows");
+    members.size(job.channels, "channels");
+    members.size(job.heads, "heads");
+    members.size(job.key_channels, "key_channels");
+    members.size(job.radials, "radials");
+    members.address(job.senders, "senders");
+    members.address(job.row_ptr, "row_ptr");
+    members.address(job.row_start, "row_start");
+    members.address(job.row_pair, "row_pair");
+    members.address(job.row_coefficient, "row_coefficient");
+    members.address(job.pair_start, "pair_start");
+    members.address(job.pair_row, "pair_row");
+    members.address(job.pair_coefficient, "pair_coefficient");
+    read(job.at, members, "");
+    read(job.step, members, "_step");
+    members.address(job.grad, "grad");
+    members.address(job.out, "out");
+    members.address(job.by_query, "by_query");
+    members.address(job.by_key, "by_key");
+    members.address(job.by_sink, "by_sink");
+    members.address(job.by_value, "by_value");
+    members.address(job.by_radial_gain, "by_radial_gain");
+    members.address(job.by_harmonics, "by_harmonics");
+    members.address(job.by_radial, "by_radial");
+    members.address(job.by_envelope, "by_envelope");
+}
+
+template <class T>
 void read(sdas::TensorProduct<T>& job, const Members& members) {
     members.size(job.batch, "batch");
     members.size(job.block, "block");
@@ -272,6 +321,9 @@ void def_job(py::module_& module, const std::string& name, void (*run)(const Job
 
 template <class T>
 void def_neighbor_attention(py::module_& module, const std::string& dtype) {
+    def_job(module, "neighbor_attention_forward_" + dtype, &sdas::neighbor_attention_forward<T>);
+    def_job(module, "neighbor_attention_backward_" + dtype, &sdas::neighbor_attention_backward<T>);
+    def_job(module, "neighbor_attention_double_backward_" + dtype, &sdas::neighbor_attention_double_backward<T>);
     def_job(module, "neighbor_tensor_product_tiles_" + dtype, &sdas::neighbor_tensor_product_tiles<T>);
     def_job(module, "neighbor_tensor_product_edge_dot_" + dtype, &sdas::neighbor_tensor_product_edge_dot<T>);
     def_job(module, "neighbor_tensor_product_to_senders_" + dtype, &sdas::neighbor_tensor_product_to_senders<T>);

@@ -258,7 +258,7 @@ def test_a_training_step_counts_alike_by_any_backend():
     ("heads", "channels", "lmax", "value_lmax"), [(8, 32, 2, 2), (32, 32, 2, 0), (16, 64, 1, 1), (8, 24, 3, 3)]
 )
 def test_formulas_of_native_attention_are_near_their_reference(heads, channels, lmax, value_lmax):
-    """Value: the same work. Derivatives: up to half more, as kernels couple anew for each edge of a sender."""
+    """Value and first derivatives: the same work. Second: less, as the reference runs its first derivatives within."""
     import sdas_kernels as sk
 
     if "cpp" not in dispatch.backends("neighbor_attention", "cpu", torch.float32):
@@ -296,4 +296,5 @@ def test_formulas_of_native_attention_are_near_their_reference(heads, channels, 
         counts[backend] = orders
     ratios = [a / b for a, b in zip(counts["cpp"], counts["reference"], strict=True)]
     assert 0.9 < ratios[0] < 1.1
-    assert all(0.95 < ratio < 1.5 for ratio in ratios[1:]), ratios
+    assert 0.95 < ratios[1] < 1.15, ratios
+    assert 0.75 < ratios[2] < 0.95, ratios

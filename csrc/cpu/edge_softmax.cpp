@@ -5,11 +5,10 @@
 // (u, the logit's step, ...) stays in a scratch of [edges, values] vectors, so exponentials are taken once.
 #include "sdas/edge_softmax.h"
 
-#include <limits>
 #include <vector>
 
 #include "sdas/channel_block.h"
-#include "sdas/exponential.h"
+#include "sdas/softmax.h"
 
 namespace sdas::SDAS_SIMD {
 namespace {
@@ -57,26 +56,11 @@ struct Node {
 
     // u of every edge into u[0], u[stride], ..; returns exp(s)/Z.
     SDAS_INLINE Vector<T> normalize(Vector<T>* u, int stride) const {
-        constexpr T infinity = std::numeric_limits<T>::infinity();
-        const Vector<T> sink = of_node(job.sink);
-        Vector<T> top = sink;
         for (std::int64_t e = first; e < last; ++e) {
-            const Vector<T> x = logit<T>(query(job.query), key(job.key, e), job.place + e * job.places, job, block);
-            u[(e - first) * stride] = x;
-            top = select<T>(x > top, x, top);
+            u[(e - first) * stride] =
+                logit<T>(query(job.query), key(job.key, e), job.place + e * job.places, job, block);
         }
-        top = select<T>(top == -infinity, Vector<T>{}, top);
-        const Vector<T> raw_sink = exponential<T>(sink - top);
-        Vector<T> sum{};
-        for (std::int64_t e = first; e < last; ++e) {
-            Vector<T>& x = u[(e - first) * stride];
-            x = exponential<T>(x - top);
-            sum += x * job.envelope[e];
-        }
-        sum += raw_sink;
-        const Vector<T> inverse = 1 / select<T>(sum == 0, Vector<T>{} + 1, sum);
-        for (std::int64_t e = first; e < last; ++e) u[(e - first) * stride] *= inverse;
-        return raw_sink * inverse;
+        return SDAS_SIMD::normalize<T>(u, stride, job.envelope + first, last - first, of_node(job.sink));
     }
 
     // by_query = Σ_e c_e [k_j | place], and c_e q[D+p] added to by_place[e, p] lane by lane.

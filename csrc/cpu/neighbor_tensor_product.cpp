@@ -7,94 +7,45 @@
 
 #include <vector>
 
-#include "sdas/channel_block.h"
+#include "sdas/neighbor_tiles.h"
 
 namespace sdas::SDAS_SIMD {
 namespace {
-
-constexpr int chunk = 32;  // edges whose weighted harmonics are kept at a time
-
-// Rows of the tile whose accumulators fit in the registers together with what they need.
-template <int M2>
-constexpr int rows_in_registers = std::max(1, (SDAS_VECTOR_BYTES == 64 ? 27 : 12) / M2);
-
-template <int L>
-constexpr int orders = (L + 1) * (L + 1);
-
-// The degree l of each order m2.
-template <class Body>
-SDAS_INLINE void for_degrees(int lmax, const Body& body) {
-    for (int l = 0, m = 0; l <= lmax; ++l) {
-        for (; m < (l + 1) * (l + 1); ++m) body(l, m);
-    }
-}
 
 // Weights of one edge for a block of channels, a vector per degree.
 template <int L, class T, class Block>
 SDAS_INLINE void load_weights(Vector<T>* w, const T* weight, std::int64_t edge, const NeighborTensorProduct<T>& job,
                               Block block) {
-    for (int l = 0; l <= L; ++l) w[l] = block.spread(weight + (edge * (L + 1) + l) * job.heads, job);
+    spread_weights<L, T>(w, weight + edge * (L + 1) * job.heads, job.heads, job, block);
 }
 
-// B_e[m2] = weight Y, or its derivative along the steps.
+// B_e, or its derivative along the steps.
 template <int L, class T, class Block>
-SDAS_INLINE void weighted_harmonics(Vector<T>* b, std::int64_t edge, const NeighborTensorProduct<T>& job, Block block,
-                                    bool step) {
+SDAS_INLINE void edge_harmonics(Vector<T>* b, std::int64_t edge, const NeighborTensorProduct<T>& job, Block block,
+                                bool step) {
     Vector<T> w[L + 1];
     load_weights<L, T>(w, job.weight, edge, job, block);
     const T* y = job.harmonics + edge * orders<L>;
-    if (!step) {
-        for_degrees(L, [&](int l, int m) { b[m] = w[l] * y[m]; });
-        return;
-    }
+    if (!step) return weighted_harmonics<L, T>(b, w, y);
     Vector<T> w_step[L + 1];
     load_weights<L, T>(w_step, job.weight_step, edge, job, block);
-    const T* y_step = job.harmonics_step + edge * orders<L>;
-    for_degrees(L, [&](int l, int m) { b[m] = w_step[l] * y[m] + w[l] * y_step[m]; });
-}
-
-// tile[m1 .. m1+G, :] += Σ over `count` edges of v_j[m1] B_e.
-template <int G, int M2, class T, class Block>
-SDAS_INLINE void accumulate(Vector<T>* tile, const Vector<T>* b, const T* const* value, int count, int channels,
-                            Block block) {
-    Vector<T> sum[G][M2];
-    for (int g = 0; g < G; ++g) {
-        for (int m = 0; m < M2; ++m) sum[g][m] = tile[g * M2 + m];
-    }
-    for (int e = 0; e < count; ++e, b += M2) {
-        Vector<T> v[G];
-        for (int g = 0; g < G; ++g) v[g] = block.load(value[e] + g * channels);
-        for (int m = 0; m < M2; ++m) {
-            for (int g = 0; g < G; ++g) sum[g][m] += v[g] * b[m];
-        }
-    }
-    for (int g = 0; g < G; ++g) {
-        for (int m = 0; m < M2; ++m) tile[g * M2 + m] = sum[g][m];
-    }
+    weighted_harmonics_step<L, T>(b, w, w_step, y, job.harmonics_step + edge * orders<L>);
 }
 
 // Adds v_j ⊗ B_e of the edges [first, last) to the tile.
 template <int L, class T, class Block>
 SDAS_INLINE void add_edges(Vector<T>* tile, const T* value, std::int64_t first, std::int64_t last, bool step,
                            const NeighborTensorProduct<T>& job, Block block) {
-    constexpr int M2 = orders<L>, G = rows_in_registers<M2>;
+    constexpr int M2 = orders<L>;
     Vector<T> b[chunk * M2];
     const T* sent[chunk];
     for (std::int64_t start = first; start < last; start += chunk) {
         const int count = static_cast<int>(std::min<std::int64_t>(chunk, last - start));
         for (int e = 0; e < count; ++e) {
-            weighted_harmonics<L, T>(b + e * M2, start + e, job, block, step);
+            edge_harmonics<L, T>(b + e * M2, start + e, job, block, step);
             sent[e] = value + job.senders[start + e] * job.m1 * job.channels + block.first;
         }
-        int m1 = 0;
-        const auto advance = [&](int by) {
-            m1 += by;
-            for (int e = 0; e < count; ++e) sent[e] += by * job.channels;
-        };
-        for (; m1 + G <= job.m1; advance(G)) {
-            accumulate<G, M2, T>(tile + m1 * M2, b, sent, count, job.channels, block);
-        }
-        for (; m1 < job.m1; advance(1)) accumulate<1, M2, T>(tile + m1 * M2, b, sent, count, job.channels, block);
+        accumulate_rows<M2, T>(tile, b, sent, count, job, block);
     }
 }
 
@@ -107,40 +58,9 @@ void tiles(const NeighborTensorProduct<T>& job, std::int64_t begin, std::int64_t
             std::fill(tile.begin(), tile.end(), Vector<T>{});
             add_edges<L, T>(tile.data(), job.value, first, last, job.weight_step != nullptr, job, block);
             if (job.value_step) add_edges<L, T>(tile.data(), job.value_step, first, last, false, job, block);
-            T* out = job.out_z + i * job.rows * job.channels + block.first;
-            for (int r = 0; r < job.rows; ++r) {
-                Vector<T> sum{};
-                for (int q = job.row_start[r]; q < job.row_start[r + 1]; ++q) {
-                    sum += job.row_coefficient[q] * tile[job.row_pair[q]];
-                }
-                block.store(out + r * job.channels, sum);
-            }
+            couple<T>(job.out_z + i * job.rows * job.channels + block.first, tile.data(), job, block);
         });
     }
-}
-
-// couplingᵀ · z_i for a block of channels: tile [m1, M2].
-template <class T, class Block>
-SDAS_INLINE void uncouple(Vector<T>* tile, const T* z, const NeighborTensorProduct<T>& job, int pairs, Block block) {
-    for (int p = 0; p < pairs; ++p) {
-        Vector<T> sum{};
-        for (int q = job.pair_start[p]; q < job.pair_start[p + 1]; ++q) {
-            sum += job.pair_coefficient[q] * block.load(z + job.pair_row[q] * job.channels);
-        }
-        tile[p] = sum;
-    }
-}
-
-// Σ_m1 tile[m1, m2] v[m1].
-template <int M2, class T, class Block>
-SDAS_INLINE void dot(Vector<T>* d, const Vector<T>* tile, const T* v, const NeighborTensorProduct<T>& job,
-                     Block block) {
-    Vector<T> sum[M2] = {};
-    for (int m1 = 0; m1 < job.m1; ++m1) {
-        const Vector<T> x = block.load(v + m1 * job.channels);
-        for (int m = 0; m < M2; ++m) sum[m] += tile[m1 * M2 + m] * x;
-    }
-    for (int m = 0; m < M2; ++m) d[m] = sum[m];
 }
 
 template <int L, class T>
@@ -163,7 +83,8 @@ void edge_dot(const NeighborTensorProduct<T>& job, std::int64_t begin, std::int6
                 const std::int64_t sent = job.senders[e] * job.m1 * job.channels + block.first;
                 const Vector<T>* tile = tiles.data() + block.index * pairs;
                 Vector<T> p[M2], w[L + 1], sum[L + 1] = {};
-                dot<M2, T>(p, tile, job.value + sent, job, block);
+                const T *v = job.value + sent, *v_step = job.value_step + sent;
+                dot<1, M2, T>(p, tile, &v, job, block);
                 load_weights<L, T>(w, job.weight, e, job, block);
                 if (!second) {
                     for_degrees(L, [&](int l, int m) {
@@ -174,7 +95,7 @@ void edge_dot(const NeighborTensorProduct<T>& job, std::int64_t begin, std::int6
                     return;
                 }
                 Vector<T> q[M2], w_step[L + 1], sum_step[L + 1] = {};
-                dot<M2, T>(q, tile, job.value_step + sent, job, block);
+                dot<1, M2, T>(q, tile, &v_step, job, block);
                 load_weights<L, T>(w_step, job.weight_step, e, job, block);
                 for_degrees(L, [&](int l, int m) {
                     sum_step[l] += p[m] * y[m];
@@ -202,7 +123,7 @@ void to_senders(const NeighborTensorProduct<T>& job, std::int64_t begin, std::in
             for (std::int64_t place = job.sender_ptr[j]; place < job.sender_ptr[j + 1]; ++place) {
                 const std::int64_t e = job.sender_order[place];
                 Vector<T> b[M2];
-                weighted_harmonics<L, T>(b, e, job, block, step);
+                edge_harmonics<L, T>(b, e, job, block, step);
                 const T* z = job.z + job.receivers[e] * job.rows * job.channels + block.first;
                 for (int m1 = 0; m1 < job.m1; ++m1) {
                     Vector<T> sum = sums[m1];
@@ -216,18 +137,6 @@ void to_senders(const NeighborTensorProduct<T>& job, std::int64_t begin, std::in
             T* out = job.out_value + j * job.m1 * job.channels + block.first;
             for (int m1 = 0; m1 < job.m1; ++m1) block.store(out + m1 * job.channels, sums[m1]);
         });
-    }
-}
-
-// Calls body with the degree of the harmonics as a compile-time constant.
-template <class Body>
-SDAS_INLINE void for_lmax(int lmax, const Body& body) {
-    switch (lmax) {
-        case 0: return body(Constant<0>{});
-        case 1: return body(Constant<1>{});
-        case 2: return body(Constant<2>{});
-        case 3: return body(Constant<3>{});
-        case 4: return body(Constant<4>{});
     }
 }
 

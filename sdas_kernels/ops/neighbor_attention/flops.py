@@ -1,4 +1,4 @@
-"""FLOPs of neighbor attention: those of its two halves, as `composition.py` puts them together."""
+"""FLOPs of the fused kernels: those of the two halves, but for what fusing them saves and repeats."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ def forward(*arguments: Any) -> int:
 
 
 def backward(grad: Any, *arguments: Any) -> int:
-    """The weights again, and both backward passes."""
+    """Both backward passes; the softmax's forward, which is part of its backward, gives the weights too."""
     logits, coupled = _operands(arguments)
-    backward = softmax.backward(None, *logits) + product.backward(grad, *coupled)  # type: ignore[arg-type]
-    return softmax.forward(*logits) + backward + _sums(arguments)
+    sizes = _sizes(coupled)
+    halves = softmax.backward(None, *logits) + product.backward(grad, *coupled)  # type: ignore[arg-type]
+    return halves + sizes.pairs + _to_senders(sizes) + product.weights(sizes)
 
 
 def double_backward(*arguments: Any) -> int:
-    """The weights, the product's backward, and through both halves: double backward, and the softmax's backward."""
+    """Both double backward passes, and the softmax's backward of what reaches α itself."""
     logits, coupled = _operands(arguments[9:])
-    first = softmax.forward(*logits) + product.backward(arguments[8], *coupled)
-    through = softmax.double_backward(*[None] * 7, *logits) + product.double_backward(*[None] * 6, *coupled)
-    summed = sum(t.numel() for t in (arguments[9], arguments[10], arguments[11], arguments[16]))
-    return first + through + softmax.backward(None, *logits) + _sums(arguments[9:]) * 2 + summed  # type: ignore[arg-type]
+    sizes = _sizes(coupled)
+    halves = softmax.double_backward(*[None] * 7, *logits) + product.double_backward(*[None] * 6, *coupled)
+    mean, by_sink, rest = 2, 1, 3
+    through_alpha = sizes.pairs * (1 + mean + by_sink + rest)
+    return halves + through_alpha + _to_senders(sizes) + product.weights(sizes) + product.weight_steps(sizes)
 
 
 def _operands(arguments: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
@@ -37,6 +39,11 @@ def _operands(arguments: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, .
     return logits, (key, radial, radial_gain, value, harmonics, index, lmax_out, even_only)
 
 
-def _sums(arguments: tuple[Any, ...]) -> int:
-    """Adding what both halves give to harmonics and radial functions."""
-    return arguments[5].numel() + arguments[6].numel()
+def _sizes(coupled: tuple[Any, ...]) -> product.Sizes:
+    _, radial, radial_gain, value, _, _, lmax_out, even_only = coupled
+    return product.Sizes.of(radial, radial_gain, value, lmax_out, even_only)
+
+
+def _to_senders(s: product.Sizes) -> int:
+    """What it costs more to uncouple once per receiver, and less that the edges of a sender then need not do so."""
+    return product.couple(s) + s.edges * s.channels * (2 * s.tile - 3 * s.couplings)

@@ -36,7 +36,7 @@ class _Job:
             "heads": self.heads,
         }
         names = ("receivers", "senders", "row_ptr", "sender_order", "sender_ptr")
-        self.constants = dict(zip(names, index, strict=True)) | _tables(self.paths, o.value.dtype)
+        self.constants = dict(zip(names, index, strict=True)) | coupling_tables(self.paths, o.value.dtype)
 
     @staticmethod
     def serve(paths: Paths) -> bool:
@@ -70,7 +70,7 @@ class _Job:
 
 
 @cache
-def _tables(paths: Paths, dtype: torch.dtype) -> dict[str, Tensor]:
+def coupling_tables(paths: Paths, dtype: torch.dtype) -> dict[str, Tensor]:
     """Non-zero coefficients sorted by row and by pair m1·M2 + m2."""
     matrix = coupling(paths).flatten(1)
     tables = {}

@@ -34,7 +34,12 @@ class Sizes(NamedTuple):
         return cls(nodes, radial.shape[0], heads, channels, degrees, m2, m1 * m2, n, _couplings(paths))
 
     @property
-    def weights(self) -> int:
+    def pairs(self) -> int:
+        """Numbers in `[E, K]`."""
+        return self.edges * self.heads
+
+    @property
+    def numbers(self) -> int:
         """Numbers in `[E, L2+1, K]`."""
         return self.edges * self.degrees * self.heads
 
@@ -52,7 +57,7 @@ def forward(
     """Weights, tiles, coupling."""
     s = Sizes.of(radial, radial_gain, value, lmax_out, even_only)
     per_edge = s.channels * (s.harmonics + 2 * s.tile)
-    return _weights(s) + s.edges * per_edge + _couple(s)
+    return weights(s) + s.edges * per_edge + couple(s)
 
 
 def backward(grad: Tensor, *operands: Any) -> int:
@@ -61,20 +66,19 @@ def backward(grad: Tensor, *operands: Any) -> int:
     s = Sizes.of(radial, radial_gain, value, lmax_out, even_only)
     to_senders = s.channels * (s.harmonics + 3 * s.couplings)
     edge_dot = s.channels * (2 * s.tile + 4 * s.harmonics + s.harmonics) + _head_sums(s)
-    factors = s.weights * (2 + 1 + 4 * s.radial)
-    return _weights(s) + s.edges * (to_senders + edge_dot) + _couple(s) + factors
+    factors = s.numbers * (2 + 1 + 4 * s.radial)
+    return weights(s) + s.edges * (to_senders + edge_dot) + couple(s) + factors
 
 
 def double_backward(*arguments: Any) -> int:
     """Weights and their steps, and the three contractions along the steps."""
     _, radial, radial_gain, value, _, _, lmax_out, even_only = arguments[6:]
     s = Sizes.of(radial, radial_gain, value, lmax_out, even_only)
-    steps = s.weights * (4 * s.radial + 1 + 3)
     tiles = s.channels * (4 * s.harmonics + 4 * s.tile)
     to_senders = s.channels * (3 * s.harmonics + 3 * s.couplings)
     edge_dot = s.channels * (4 * s.tile + 10 * s.harmonics + s.harmonics) + 2 * _head_sums(s)
-    factors = s.weights * (4 + 3 + 1 + 8 * s.radial) + s.edges * s.radial + s.heads * s.degrees * s.radial
-    return _weights(s) + steps + s.edges * (tiles + to_senders + edge_dot) + 2 * _couple(s) + factors
+    factors = s.numbers * (4 + 3 + 1 + 8 * s.radial) + s.edges * s.radial + s.heads * s.degrees * s.radial
+    return weights(s) + weight_steps(s) + s.edges * (tiles + to_senders + edge_dot) + 2 * couple(s) + factors
 
 
 @cache
@@ -82,12 +86,18 @@ def _couplings(paths: Paths) -> int:
     return int((coupling(paths) != 0).sum())
 
 
-def _weights(s: Sizes) -> int:
+def weights(s: Sizes) -> int:
     """α · (R W)."""
-    return s.weights * (2 * s.radial + 1)
+    return s.numbers * (2 * s.radial + 1)
 
 
-def _couple(s: Sizes) -> int:
+def weight_steps(s: Sizes) -> int:
+    """α̇ · (R W) + α · (Ṙ W + R Ẇ)."""
+    return s.numbers * (4 * s.radial + 1 + 3)
+
+
+def couple(s: Sizes) -> int:
+    """The coupling or its transpose, once per node."""
     return 2 * s.nodes * s.couplings * s.channels
 
 

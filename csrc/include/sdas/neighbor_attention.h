@@ -1,0 +1,171 @@
+// Attention over neighbors whose values are tensor products, fused: what the kernels take, and the calls that run them
+// on the threads of the pool.
+//
+//   e = q_i · [k_j | Y_ij | R_ij]            u = exp(e) / (exp(s_i) + Σ_j f exp(e))      α = f u
+//   w = α Σ_n W_n R_n                        A_i = Σ_j v_j ⊗ w Y                         z_i = coupling · A_i
+//
+// Everything that belongs to a receiver's edges stays in the scratch of the thread that works on that receiver. The
+// gradients by values and keys are sums over what a node sends: a second pass, whose threads own ranges of senders,
+// goes through the receivers once more and adds to the senders in its range. What it needs of the first pass are α and
+// the cotangent of the logit, arrays of [E, heads], and in a double backward their steps.
+//
+// Each result is summed in an order that the sizes alone decide: that of the edges, and for the gradient by the radial
+// gain blocks of receivers whose partial sums are added in turn. So results do not depend on the number of threads.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+
+#include "sdas/huge_pages.h"
+#include "sdas/simd.h"
+#include "sdas/thread_pool.h"
+
+namespace sdas {
+
+// Scratch copies with heads innermost have their heads padded to a multiple of this, the widest vector's.
+constexpr int head_padding = 16;
+
+// The operands, or tangents of them, row-major and contiguous.
+template <class T>
+struct NeighborAttentionOperands {
+    const T* query;        // [N, heads, key_channels + M2 + radials]
+    const T* key;          // [N, heads, key_channels]
+    const T* sink;         // [N, heads]
+    const T* value;        // [N, m1, channels]
+    const T* radial_gain;  // [heads, L+1, radials]
+    const T* harmonics;    // [E, M2]
+    const T* radial;       // [E, radials]
+    const T* envelope;     // [E]
+    T* keys;               // scratch [N, key_channels, padded heads]: the key once more
+};
+
+// L = harmonics' lmax, M2 = (L + 1)². The coupling is that of NeighborTensorProduct.
+template <class T>
+struct NeighborAttention {
+    std::int64_t nodes, edges;
+    int lmax, m1, rows, channels, heads, key_channels, radials;
+    const std::int64_t *senders, *row_ptr;
+    const std::int32_t *row_start, *row_pair, *pair_start, *pair_row;
+    const T *row_coefficient, *pair_coefficient;
+    NeighborAttentionOperands<T> at, step;  // step: the tangents of a double backward
+    const T* grad;                          // [N, rows, channels]: cotangent of z
+    T* out;                                 // [N, rows, channels]: z; in a double backward the gradient by grad
+    T *by_query, *by_key, *by_sink, *by_value, *by_radial_gain, *by_harmonics, *by_radial, *by_envelope;
+    // Scratch that one pass leaves to the next.
+    T *alpha, *alpha_step, *by_logit, *by_logit_step;  // [E, heads]
+    T* by_keys;                                        // [N, key_channels, padded heads]
+    T* gain_sums;                                      // [blocks of receivers, heads, L+1, radials]
+
+    int padded_heads() const { return (heads + head_padding - 1) / head_padding * head_padding; }
+    std::int64_t places() const { return key_channels + (lmax + 1) * (lmax + 1) + radials; }
+    std::int64_t key_numbers() const { return nodes * key_channels * padded_heads(); }
+    std::int64_t gain_numbers() const { return std::int64_t{heads} * (lmax + 1) * radials; }
+    // Receivers whose edges are summed into one row of gain_sums.
+    std::int64_t receivers_per_block() const { return std::max<std::int64_t>(8, (nodes + 63) / 64); }
+};
+
+#define SDAS_DECLARE_NEIGHBOR_ATTENTION(level)                                                            \
+    namespace level {                                                                                     \
+    template <class T>                                                                                    \
+    void neighbor_attention_keys(const NeighborAttention<T>&, std::int64_t, std::int64_t);                \
+    template <class T>                                                                                    \
+    void neighbor_attention_forward(const NeighborAttention<T>&, std::int64_t, std::int64_t);             \
+    template <class T>                                                                                    \
+    void neighbor_attention_backward(const NeighborAttention<T>&, std::int64_t, std::int64_t);            \
+    template <class T>                                                                                    \
+    void neighbor_attention_double_backward(const NeighborAttention<T>&, std::int64_t, std::int64_t);     \
+    template <class T>                                                                                    \
+    void neighbor_attention_to_senders(const NeighborAttention<T>&, std::int64_t, std::int64_t);          \
+    }
+
+SDAS_DECLARE_NEIGHBOR_ATTENTION(baseline)
+#if defined(__x86_64__)
+SDAS_DECLARE_NEIGHBOR_ATTENTION(avx2)
+SDAS_DECLARE_NEIGHBOR_ATTENTION(avx512)
+#endif
+#undef SDAS_DECLARE_NEIGHBOR_ATTENTION
+
+// Room for the scratch of one call, not initialized.
+template <class T>
+class NeighborAttentionScratch {
+  public:
+    explicit NeighborAttentionScratch(std::int64_t size) : room_(new T[size]), next_(room_.get()) {
+        advise_huge_pages(next_, size * sizeof(T));
+    }
+
+    T* take(std::int64_t size) {
+        T* taken = next_;
+        next_ += size;
+        return taken;
+    }
+
+  private:
+    std::unique_ptr<T[]> room_;
+    T* next_;
+};
+
+template <class T>
+void run(void (*kernel)(const NeighborAttention<T>&, std::int64_t, std::int64_t), const NeighborAttention<T>& job,
+         std::int64_t grain, int threads) {
+    // Below this many multiply-adds the work takes about as long as waking a thread.
+    constexpr std::int64_t work_per_thread = 1 << 20;
+    const std::int64_t harmonics = (job.lmax + 1) * (job.lmax + 1);
+    const std::int64_t work = job.edges * (job.m1 * harmonics * job.channels + job.heads * (job.places() + 16));
+    const std::int64_t useful = std::max<std::int64_t>(1, work / work_per_thread);
+    parallel_for(job.nodes, grain, static_cast<int>(std::min<std::int64_t>(threads, useful)),
+                 [&](std::int64_t begin, std::int64_t end) { kernel(job, begin, end); });
+}
+
+// out.
+template <class T>
+void neighbor_attention_forward(const NeighborAttention<T>& given, int threads) {
+    NeighborAttention<T> job = given;
+    NeighborAttentionScratch<T> scratch(job.key_numbers());
+    job.at.keys = scratch.take(job.key_numbers());
+    advise_huge_pages(job.out, job.nodes * job.rows * job.channels * sizeof(T));
+    run(SDAS_SELECT(neighbor_attention_keys, T), job, 1, threads);
+    run(SDAS_SELECT(neighbor_attention_forward, T), job, 1, threads);
+}
+
+// The gradients of a job by its eight operands, by `receivers` and the pass over senders.
+template <class T>
+void differentiate(void (*receivers)(const NeighborAttention<T>&, std::int64_t, std::int64_t),
+                   const NeighborAttention<T>& given, bool second, int threads) {
+    NeighborAttention<T> job = given;
+    const std::int64_t keys = job.key_numbers(), pairs = job.edges * job.heads, grain = job.receivers_per_block();
+    const std::int64_t blocks = (job.nodes + grain - 1) / grain, gains = job.gain_numbers();
+    NeighborAttentionScratch<T> scratch((second ? 3 : 2) * keys + (second ? 4 : 2) * pairs + blocks * gains);
+    job.at.keys = scratch.take(keys);
+    job.by_keys = scratch.take(keys);
+    job.alpha = scratch.take(pairs);
+    job.by_logit = scratch.take(pairs);
+    job.gain_sums = scratch.take(blocks * gains);
+    if (second) {
+        job.step.keys = scratch.take(keys);
+        job.alpha_step = scratch.take(pairs);
+        job.by_logit_step = scratch.take(pairs);
+        advise_huge_pages(job.out, job.nodes * job.rows * job.channels * sizeof(T));
+    }
+    run(SDAS_SELECT(neighbor_attention_keys, T), job, 1, threads);
+    run(receivers, job, grain, threads);
+    run(SDAS_SELECT(neighbor_attention_to_senders, T), job, 1, threads);
+    std::fill(job.by_radial_gain, job.by_radial_gain + gains, T(0));
+    for (std::int64_t block = 0; block < blocks; ++block) {
+        for (std::int64_t k = 0; k < gains; ++k) job.by_radial_gain[k] += job.gain_sums[block * gains + k];
+    }
+}
+
+// by_query .. by_envelope.
+template <class T>
+void neighbor_attention_backward(const NeighborAttention<T>& job, int threads) {
+    differentiate(SDAS_SELECT(neighbor_attention_backward, T), job, false, threads);
+}
+
+// The gradients of <steps, backward>: by grad (`out`), by_query .. by_envelope.
+template <class T>
+void neighbor_attention_double_backward(const NeighborAttention<T>& job, int threads) {
+    differentiate(SDAS_SELECT(neighbor_attention_double_backward, T), job, true, threads);
+}
+
+}  // namespace sdas
