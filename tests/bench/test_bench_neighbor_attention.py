@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-bench = pytest.importorskip("bench_neighbor_attention")
+bench = pytest.importorskip("bench_neighbor_attention", reason="the tests stand alone, without bench/")
 e3nn_attention = pytest.importorskip("peers.e3nn_attention", reason="needs e3nn")
 
 SIZE = {"side": 2, "neighbors": 12, "channels": 8, "heads": 4, "lmax": 2}

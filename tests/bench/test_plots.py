@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-plots = pytest.importorskip("plots", reason="needs matplotlib")
+plots = pytest.importorskip("plots", reason="the tests stand alone, without bench/, or there is no matplotlib")
 
 HEADER = {
     "machine": "a machine, 2 cores",
