@@ -1,13 +1,13 @@
 """Paths whose weight mixes channels, as kernels and matrix products: z = W · P(x, y), P the products of x and y.
 
-P is a tensor product without weight, run by the compiled kernels, which write it as arrays `[B, 2 l3 + 1, products]`,
-one for each entry of the output, ready for one matrix product each. With q = g Wᵀ the gradient by P and ' for tangents,
+P is a tensor product without weight, run by a backend's kernels, which write it as arrays `[B, 2 l3 + 1, products]`, one
+for each entry of the output, ready for one matrix product each. With q = g Wᵀ the gradient by P and ' for tangents,
 
     ∂x, ∂y = backward of P at q        ∂W = P(x, y)ᵀ g
     second derivatives by g: (P(x', y) + P(x, y')) W + P(x, y) W'      by W: (P(x', y) + P(x, y'))ᵀ g
                        by x and y: double backward of P at q, and backward of P at q' = g W'ᵀ
 
-Samples are worked on in chunks whose products stay in the caches.
+Samples are worked on in chunks whose products stay in the caches, or in memory.
 """
 
 from __future__ import annotations
@@ -17,10 +17,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from sdas_kernels.ops.tensor_product.kernel import run
 from sdas_kernels.ops.tensor_product.tables import DenseEntry, Parts
-
-_CHUNK_BYTES = 1 << 22  # of products
 
 
 def forward(z: Tensor, x: Tensor, y: Tensor, weight: Tensor, p: Parts) -> None:
@@ -63,7 +60,7 @@ def double_backward(
     for c in _chunks(x, p):
         gradients, w, w_step = _output_gradients(grad[c], p), _of(weight, c), _of(steps[2], c)
         product_step = x.new_empty(len(x[c]) * p.products)
-        run(
+        p.kernels.run(
             "double_backward",
             p.dense,
             x=x[c],
@@ -92,7 +89,7 @@ def double_backward(
 
 
 def _chunks(x: Tensor, p: Parts) -> Iterator[slice]:
-    size = max(1, _CHUNK_BYTES // max(1, p.products * x.element_size()))
+    size = max(1, p.kernels.chunk_bytes // max(1, p.products * x.element_size()))
     return (slice(start, min(start + size, len(x))) for start in range(0, len(x), size))
 
 
@@ -109,7 +106,7 @@ def _products(x: Tensor, y: Tensor, p: Parts) -> Tensor:
     """P(x, y): the arrays of all entries, one after the other."""
     assert p.dense is not None
     found = x.new_empty(len(x) * p.products)
-    run("forward", p.dense, x=x, y=y, weight=x.new_empty(0), out=found)
+    p.kernels.run("forward", p.dense, x=x, y=y, weight=x.new_empty(0), out=found)
     return found
 
 
@@ -125,7 +122,7 @@ def _add_outputs(z: Tensor, product: Tensor, weight: Tensor, p: Parts) -> None:
 
 def _by_inputs(by_products: Tensor, x: Tensor, y: Tensor, p: Parts, by_x: Tensor | None, by_y: Tensor | None) -> None:
     assert p.dense is not None
-    run("backward", p.dense, x=x, y=y, weight=x.new_empty(0), grad=by_products, by_x=by_x, by_y=by_y)
+    p.kernels.run("backward", p.dense, x=x, y=y, weight=x.new_empty(0), grad=by_products, by_x=by_x, by_y=by_y)
 
 
 def _arrays(product: Tensor, batch: int, p: Parts) -> Iterator[tuple[DenseEntry, Tensor]]:

@@ -17,13 +17,14 @@ from torch import Tensor
 
 from sdas_kernels.flops import FlopCounter
 from sdas_kernels.ops.tensor_product import reference
+from sdas_kernels.ops.tensor_product.kernel import COMPILED
 from sdas_kernels.ops.tensor_product.spec import TensorProductSpec
 from sdas_kernels.ops.tensor_product.tables import Parts, parts
 
 
 def forward(x: Tensor, y: Tensor, weight: Tensor, spec: str) -> int:
     """Kernel paths, and a matrix product for each entry of the output that has any."""
-    p = parts(spec, x.dtype)
+    p = parts(spec, x.dtype, COMPILED)
     channel, products = _kernels(p, "forward")
     each = channel + products + _matrix(p) + _added(p)
     return len(x) * each + _rest(p, _forward_of, len(x), weight.ndim)
@@ -31,7 +32,7 @@ def forward(x: Tensor, y: Tensor, weight: Tensor, spec: str) -> int:
 
 def backward(grad: Tensor, x: Tensor, y: Tensor, weight: Tensor, spec: str, needs: Sequence[bool]) -> int:
     """Kernel paths; q = g Wᵀ, and P again with Pᵀ g."""
-    p, batch = parts(spec, x.dtype), len(x)
+    p, batch = parts(spec, x.dtype, COMPILED), len(x)
     channel, products = _kernels(p, "backward")
     each = channel
     if p.dense and any(needs[:2]):
@@ -53,7 +54,7 @@ def double_backward(
     needs: Sequence[bool],
 ) -> int:
     """Kernel paths; for dense paths a double backward, a forward and a backward of P, and five matrix products."""
-    p, batch = parts(spec, x.dtype), len(x)
+    p, batch = parts(spec, x.dtype, COMPILED), len(x)
     channel, products = _kernels(p, "double_backward")
     each = channel
     if p.dense:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sdas_kernels import native
-from sdas_kernels.ops.tensor_product.tables import Tables
+from sdas_kernels.ops.tensor_product.tables import Kernels, Tables, build
 
 _BLOCKS = 64  # into which the batch is cut to sum the gradient by a shared weight
 _BLOCK = 32  # samples at least in a block
@@ -26,3 +26,6 @@ def run(kernel: str, tables: Tables, **tensors: Tensor | None) -> None:
     addresses = {name: tensor.data_ptr() for name, tensor in given.items()}
     dtype = str(x.dtype).removeprefix("torch.")
     getattr(native.extension(), f"tensor_product_{kernel}_{dtype}")(sizes | addresses, torch.get_num_threads())
+
+
+COMPILED = Kernels(build, run, chunk_bytes=1 << 22)

@@ -1,4 +1,4 @@
-"""Tables from which the compiled kernels run a specification, made once for each.
+"""How a specification is divided among kernels, and the tables from which the compiled ones run it, made once for each.
 
 A kernel path multiplies channels by channels, with one number or one vector of channels on the other side (see
 `csrc/include/sdas/tensor_product.h`); one path of the specification becomes as many of them as its other side has
@@ -8,11 +8,11 @@ a weight, and a matrix product with the weight; `pairs` modes (`uvu<v`, `u<vw`) 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -61,13 +61,14 @@ class Tables:
 
 
 def build(
-    paths: list[Path],
+    families: list[list[Path]],
     gaps: Iterable[tuple[int, int, int]],
     s: TensorProductSpec,
     dim_out: int,
     dtype: torch.dtype,
 ) -> Tables:
-    """Tables of some kernel paths. `gaps`: array, offset, size of what no path writes."""
+    """Tables of some families of kernel paths. `gaps`: array, offset, size of what no path writes."""
+    paths = [path for family in families for path in family]
     lane_views, out_views = _Rows(), _Rows()
     uniforms = _Rows()
     couplings: dict[tuple[int, int, int, float, bool], int] = {}
@@ -210,7 +211,7 @@ def _flops(paths: list[tuple[Path, _Count]]) -> dict[str, int]:
 
 
 def kernel_paths(path: Instruction, mode: str, weight: int, s: TensorProductSpec, out: View | None) -> list[Path]:
-    """The kernel paths of one path of the specification in a channelwise mode.
+    """The kernel paths of one path of the specification in a channelwise mode, a family: alike but for regular steps.
 
     `weight`: the place of its first weight, -1 for none. `out`: all the path's results as channels of one view, u slow
     and v fast where the mode has both, in place of the entry of the output.
@@ -241,6 +242,14 @@ def _entry(array: int, sample: int, offset: int, mul: int, dim: int) -> View:
     return View(array, offset, 0, sample, dim, 1, mul, dim)
 
 
+class Kernels(NamedTuple):
+    """A backend's kernels: what makes tables of families of kernel paths, and what runs them on tensors by name."""
+
+    build: Callable[..., Any]
+    run: Callable[..., None]
+    chunk_bytes: int  # of products at a time, before a matrix product
+
+
 class DenseEntry(NamedTuple):
     """Products that a matrix product takes to one entry of the output, an array [B, 2 l3 + 1, width]."""
 
@@ -256,8 +265,10 @@ class DenseEntry(NamedTuple):
 class Parts:
     """How a specification is divided: channelwise kernels, kernels with a matrix product after them, reference."""
 
-    channel: Tables | None
-    dense: Tables | None
+    kernels: Kernels
+    channel: Any  # tables, or None
+    dense: Any
+    channelwise: bool  # whether a path leads through `channel`, which else holds gaps alone
     entries: tuple[DenseEntry, ...]
     products: int  # numbers per sample that the matrix products take
     rest: TensorProductSpec | None
@@ -272,10 +283,10 @@ class Parts:
 
 
 @lru_cache(maxsize=1024)
-def parts(text: str, dtype: torch.dtype) -> Parts:
+def parts(text: str, dtype: torch.dtype, kernels: Kernels) -> Parts:
     """The parts of a specification, with the kernels' tables for a dtype."""
     s = TensorProductSpec.parse(text)
-    channel: list[Path] = []
+    channel: list[list[Path]] = []
     rest: list[Instruction] = []
     rest_weight: list[slice] = []
     dense: dict[int, list[tuple[Instruction, slice]]] = {}
@@ -284,7 +295,7 @@ def parts(text: str, dtype: torch.dtype) -> Parts:
         if mode in DENSE and where is not None:
             dense.setdefault(path.i_out, []).append((path, where))
         elif mode in ("uvu", "uvv", "uuu") or (mode == "uvuv" and single):
-            channel += kernel_paths(path, mode, where.start if where is not None else -1, s, None)
+            channel.append(kernel_paths(path, mode, where.start if where is not None else -1, s, None))
         else:
             rest.append(path)
             rest_weight += [where] if where is not None else []
@@ -297,8 +308,10 @@ def parts(text: str, dtype: torch.dtype) -> Parts:
         (OUT, start, size) for start, size in _unreached(channel, s.slices_out, OUT) if start not in skip
     ]
     return Parts(
-        build(channel, gaps, s, s.dims[2], dtype) if channel or not rest else None,
-        build(products, _gaps(products, s), s, total, dtype) if entries else None,
+        kernels,
+        kernels.build(channel, gaps, s, s.dims[2], dtype) if channel or not rest else None,
+        kernels.build(products, _gaps(products, s), s, total, dtype) if entries else None,
+        any(channel),
         entries,
         total,
         rest_spec,
@@ -311,8 +324,8 @@ def parts(text: str, dtype: torch.dtype) -> Parts:
 
 def _dense(
     dense: dict[int, list[tuple[Instruction, slice]]], s: TensorProductSpec
-) -> tuple[list[Path], tuple[DenseEntry, ...], int]:
-    products: list[Path] = []
+) -> tuple[list[list[Path]], tuple[DenseEntry, ...], int]:
+    products: list[list[Path]] = []
     entries, total = [], 0
     for i_out, members in dense.items():
         dim, mul = s.irreps_out[i_out].ir.dim, s.irreps_out[i_out].mul
@@ -320,7 +333,7 @@ def _dense(
         width, column, columns = sum(widths), 0, []
         for (path, where), own in zip(members, widths, strict=True):
             view = View(OUT, column, total, dim * width, 1, width, own, dim)
-            products += kernel_paths(path, DENSE[path.connection_mode], -1, s, view)
+            products.append(kernel_paths(path, DENSE[path.connection_mode], -1, s, view))
             columns.append((slice(column, column + own), where, (own, mul)))
             column += own
         entries.append(DenseEntry(i_out, mul, dim, total, width, tuple(columns)))
@@ -328,16 +341,17 @@ def _dense(
     return products, tuple(entries), total
 
 
-def _gaps(paths: list[Path], s: TensorProductSpec) -> list[tuple[int, int, int]]:
+def _gaps(families: list[list[Path]], s: TensorProductSpec) -> list[tuple[int, int, int]]:
     """Entries of x and y that are no channels of any path; they are zero before uniform operands add to them."""
     return [
         (array, *gap)
         for array, slices in ((X, s.slices_in1), (Y, s.slices_in2))
-        for gap in _unreached(paths, slices, array)
+        for gap in _unreached(families, slices, array)
     ]
 
 
-def _unreached(paths: list[Path], slices: list[slice], array: int) -> list[tuple[int, int]]:
+def _unreached(families: list[list[Path]], slices: list[slice], array: int) -> list[tuple[int, int]]:
+    paths = [path for family in families for path in family]
     views = [view for path in paths for view in (path.first, path.second, path.out) if isinstance(view, View)]
     covered = {view.offset for view in views if view.array == array and view.mul}
     return [(w.start, w.stop - w.start) for w in slices if w.stop > w.start and w.start not in covered]
