@@ -14,9 +14,9 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16)  # sums of bfloat16 are 
 LAUNCH = {"num_warps": 1, "enable_fp_fusion": True}
 
 
-def backend(op: str, module: str) -> Backend:
+def backend(op: str, module: str, dtypes: tuple[torch.dtype, ...] = DTYPES) -> Backend:
     """An operator's implementation by the Triton kernels of a module."""
-    return Backend(op, "triton", module, ("cuda",), DTYPES, available)
+    return Backend(op, "triton", module, ("cuda",), dtypes, available)
 
 
 @cache

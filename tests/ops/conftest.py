@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -38,6 +39,28 @@ def place(request: pytest.FixtureRequest) -> Iterator[str]:
     with dispatch.use_backend(name, request.module.OP):
         yield device
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def unwritten_memory_is_nan() -> Iterator[None]:
+    """Fills `torch.empty` with NaN."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def interpreter_bounds_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy 2.4 turns no array of one number into an int, which is how the interpreter of Triton 3.6 bounds a loop."""
+    from triton.runtime import interpreter  # imported in processes that interpret or have a GPU
+
+    patch = interpreter._patch_lang_tensor
+
+    def patched(tensor: Any, scope: Any) -> None:
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
+
+    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patched)
 
 
 @pytest.fixture

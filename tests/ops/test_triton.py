@@ -13,7 +13,9 @@ import torch
 
 from sdas_kernels import dispatch, triton_support
 
-CASES = Path(__file__).with_name("triton_cases.py")
+CASES = ["triton_cases.py", "triton_tensor_product_cases.py"]
+HERE = Path(__file__).parent
+HALF = ("tensor_product", "tensor_product_conv")  # those that take float16
 OPS = (
     "edge_geometry",
     "edge_softmax",
@@ -21,30 +23,33 @@ OPS = (
     "neighbor_tensor_product",
     "radial_basis",
     "spherical_harmonics",
+    *HALF,
 )
 WITHOUT_TRITON = importlib.util.find_spec("triton") is None
 
 
-def run_cases(**environment: str) -> None:
+def run_cases(file: str, **environment: str) -> None:
     """Every case passes, and none is skipped. Triton decides when it is imported whether it interprets."""
     kept = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(CASES)]
-    run = subprocess.run(command, env={**kept, **environment}, capture_output=True, text=True, cwd=CASES.parents[2])
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(HERE / file)]
+    run = subprocess.run(command, env={**kept, **environment}, capture_output=True, text=True, cwd=HERE.parents[1])
     assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
     assert "passed" in run.stdout
     assert "skipped" not in run.stdout
 
 
 @pytest.mark.skipif(WITHOUT_TRITON, reason="TRITON ABSENT: its kernels are not tested")
-def test_kernels_by_the_interpreter():
-    run_cases(TRITON_INTERPRET="1")
+@pytest.mark.parametrize("file", CASES)
+def test_kernels_by_the_interpreter(file):
+    run_cases(file, TRITON_INTERPRET="1")
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(WITHOUT_TRITON, reason="TRITON ABSENT: its kernels are not tested")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="NO GPU: Triton kernels do not run here")
-def test_kernels_on_a_gpu():
-    run_cases()
+@pytest.mark.parametrize("file", CASES)
+def test_kernels_on_a_gpu(file):
+    run_cases(file)
 
 
 @pytest.mark.gpu
@@ -85,4 +90,4 @@ def test_says_why_triton_cannot_run(support):
 def test_offered_for_gpus_alone(op):
     backend = dispatch._registry[op]["triton"]
     assert backend.serves("cpu", torch.float32) == (False, "runs on cuda only")
-    assert not backend.serves("cuda", torch.float16)[0]
+    assert (torch.float16 in backend.dtypes) == (op in HALF)

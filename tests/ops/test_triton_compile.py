@@ -22,16 +22,20 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
+from sdas_kernels.irreps import Irreps  # noqa: E402
 from sdas_kernels.ops.edge_softmax import triton as softmax  # noqa: E402
 from sdas_kernels.ops.neighbor_tensor_product import triton as product  # noqa: E402
 from sdas_kernels.ops.radial_basis import triton as radial  # noqa: E402
 from sdas_kernels.ops.spherical_harmonics import triton as harmonics  # noqa: E402
+from sdas_kernels.ops.tensor_product import TensorProductSpec  # noqa: E402
+from sdas_kernels.ops.tensor_product import triton as tensor_product  # noqa: E402
 from sdas_kernels.paths import Paths  # noqa: E402
 
 SOFTMAX = ("softmax", "softmax_backward", "softmax_double_backward", "to_senders")
 PRODUCT = ("tiles", "edge_dot", "to_senders")
 RADIAL = ("basis", "basis_backward", "basis_double_backward")
 HARMONICS = ("harmonics", "harmonics_backward", "harmonics_double_backward")
+TENSOR_PRODUCT = ("results", "operands", "weights")
 POINTERS = {torch.float32: "*fp32", torch.float64: "*fp64", torch.bfloat16: "*bf16", torch.int64: "*i64"}
 INDEX = [torch.zeros(3, dtype=torch.int64)] * 5
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -46,6 +50,12 @@ PRODUCT_CASES = {
     "degree 2, bfloat16": (torch.bfloat16, 2, 128),
     "degree 2, float64": (torch.float64, 2, 168),
     "degree 3": (torch.float32, 3, 160),
+}
+TENSOR_PRODUCT_CASES = {  # channels, degrees of the channels and of the harmonics, paths apart, registers
+    "NequIP, 32 channels, degree 2": (torch.float32, 32, 2, 2, True, 128),
+    "NequIP, 64 channels, degree 3": (torch.float32, 64, 3, 3, True, 168),
+    "MACE-large, bfloat16": (torch.bfloat16, 128, 2, 3, False, 128),
+    "MACE-large, float64": (torch.float64, 128, 2, 3, False, 255),
 }
 
 
@@ -126,6 +136,31 @@ def product_calls(dtype, lmax, heads=8, channels=64, radial=8):
     yield product.double_backward, (*o, grad, *o, *end)
 
 
+def convolution(channels, lmax, harmonics, apart):
+    """`uvu` paths to all degrees of either operand, each to an entry of its own or added to those of its degree."""
+    degrees = range(max(lmax, harmonics) + 1 if not apart else lmax + 1)
+    x, y = Irreps([(channels, (l, (-1) ** l)) for l in range(lmax + 1)]), Irreps.spherical_harmonics(harmonics)
+    out, paths = [(channels, (l, (-1) ** l)) for l in degrees if not apart], []
+    for i, (_, first) in enumerate(x):
+        for j, (_, second) in enumerate(y):
+            for ir in first * second:
+                if ir.p == (-1) ** ir.l and ir.l in degrees:
+                    out += [(channels, ir)] if apart else []
+                    paths.append((i, j, len(out) - 1 if apart else ir.l, "uvu", True, 0.5 + 0.1 * len(paths)))
+    return TensorProductSpec.of(x, y, Irreps(out), paths)
+
+
+def tensor_product_calls(spec, dtype):
+    """A weight per sample, and one for all."""
+    for numel in [(2, spec.weight_numel), (spec.weight_numel,)]:
+        o = [torch.ones(shape, dtype=dtype) for shape in ((2, spec.dims[0]), (2, spec.dims[1]), numel)]
+        grad, rest = torch.ones(2, spec.dims[2], dtype=dtype), len(numel) == 2
+        if rest:
+            yield tensor_product.forward, (*o, spec.text)
+        yield tensor_product.backward, (grad, *o, spec.text, (rest, rest, True))
+        yield tensor_product.double_backward, (*o, grad, *o, spec.text, (rest, rest, rest, True))
+
+
 @pytest.mark.parametrize("case", SOFTMAX_CASES)
 @pytest.mark.parametrize("architecture", [80, 90, 100])
 def test_softmax_fits_in_registers(recorded, tmp_path, architecture, case):
@@ -193,3 +228,29 @@ def test_float64_coefficients_are_exact(recorded):
         assert wanted
         for value in wanted:
             assert found & {struct.pack(">d", sign * value).hex().upper() for sign in (1, -1)}, value
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", [80, 90, 100])
+def test_tensor_product_fits_in_registers(recorded, tmp_path, architecture):
+    """MACE-large's set: all paths of a rung in one launch."""
+    calls = tensor_product_calls(convolution(128, 2, 3, False), torch.float32)
+    launches = recorded(tensor_product, TENSOR_PRODUCT, *calls)
+    assert [kernel.fn.__name__ for kernel, *_ in launches] == ["results", "operands"] * 2 + ["weights"] * 2
+    assert assert_fits(launches, architecture, 128, tmp_path) == set(TENSOR_PRODUCT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", TENSOR_PRODUCT_CASES)
+def test_tensor_products_of_other_kinds_fit_in_registers(recorded, tmp_path, case):
+    dtype, channels, lmax, harmonics, apart, most = TENSOR_PRODUCT_CASES[case]
+    calls = tensor_product_calls(convolution(channels, lmax, harmonics, apart), dtype)
+    assert_fits(recorded(tensor_product, TENSOR_PRODUCT, *calls), 90, most, tmp_path)
+
+
+def test_tensor_product_of_small_multiplicities_fits_in_registers(recorded, tmp_path):
+    """Several samples to a program, and a loop over the members of the second operand."""
+    irreps = Irreps("5x1o+3x0e"), Irreps("4x1o"), Irreps("5x1e+4x1o")
+    spec = TensorProductSpec.of(*irreps, [(0, 0, 0, "uvu", True, 1.0), (1, 0, 1, "uvv", True, 1.0)])
+    launches = recorded(tensor_product, TENSOR_PRODUCT, *tensor_product_calls(spec, torch.float32))
+    assert assert_fits(launches, 90, 128, tmp_path) == set(TENSOR_PRODUCT)

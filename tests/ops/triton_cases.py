@@ -10,7 +10,6 @@ import os
 
 import pytest
 import torch
-from triton.runtime import interpreter
 
 from sdas_kernels import dispatch
 from sdas_kernels.dispatch import Backend
@@ -32,6 +31,7 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
 if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip("NEITHER INTERPRETED NOR ON A GPU: set TRITON_INTERPRET=1", allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("interpreter_bounds_loops", "unwritten_memory_is_nan")
 GRAPHS = ("usual", "no edges", "one atom", "images", "isolated", "duplicates", "one-way")
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 5e-6, torch.bfloat16: 2e-2}
 SOFTMAX = {"heads": 3, "key": 3, "harmonics": 4, "radial": 2}
@@ -63,25 +63,6 @@ PRODUCTS = {
     "degree 4": {"lmax_in": 4, "lmax": 4, "lmax_out": 1, "channels": 2},
     "above the kernels' degree": {"lmax_in": 5, "lmax": 1, "lmax_out": 1, "channels": 2},
 }
-
-
-@pytest.fixture(autouse=True)
-def _interpreter(monkeypatch):
-    """NumPy 2.4 turns no array of one number into an int, which is how the interpreter of Triton 3.6 bounds a loop."""
-    patch = interpreter._patch_lang_tensor
-
-    def patched(tensor, scope):
-        patch(tensor, scope)
-        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
-
-    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patched)
-
-
-@pytest.fixture(autouse=True)
-def _unwritten_memory_is_nan():
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def softmax_operands(graph_ops, edges, shape, seed):

@@ -29,30 +29,13 @@ from sdas_kernels.ops.neighbor_tensor_product.pieces import sender_pieces, tile_
 from sdas_kernels.ops.neighbor_tensor_product.reference import Operands
 from sdas_kernels.paths import Paths
 from sdas_kernels.triton_support import LAUNCH
+from sdas_kernels.triton_tables import entry, size
 
 MAX_DEGREE = 4
 CHANNELS = 32  # of a program: one per thread
 TILE_BUDGET = 81  # numbers of the tile per channel: all of it up to degree 2, any one block up to degree 4
 TILE_BUDGET_F64 = 45  # a float64 takes two registers
 SENDER_BUDGET = 256  # coefficients unrolled in the loop over edges
-
-
-@triton.constexpr_function
-def entry(piece, field, *places):
-    """A number of a piece, known when the kernel is compiled."""
-    value = getattr(piece, field)
-    for place in places:
-        value = value[place]
-    return value
-
-
-@triton.constexpr_function
-def size(piece, field, *places):
-    """How many entries a field of a piece has."""
-    value = getattr(piece, field)
-    for place in places:
-        value = value[place]
-    return len(value)
 
 
 @triton.constexpr_function

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 
 import torch
 
-from sdas_kernels import native
+from sdas_kernels import native, triton_support
 from sdas_kernels.dispatch import Backend, register
 from sdas_kernels.flops import register_ladder
 from sdas_kernels.ops.checks import check_floating
@@ -25,7 +25,6 @@ from sdas_kernels.ops.tensor_product import autograd, flops
 from sdas_kernels.ops.tensor_product.spec import MODES, Instruction, TensorProductSpec
 
 __all__ = ["MODES", "Instruction", "TensorProductSpec", "tensor_product"]
-
 
 
 def _cuequivariance() -> tuple[bool, str]:
@@ -39,6 +38,7 @@ register(
     Backend("tensor_product", "cpp", f"{__name__}.cpp", ("cpu",), (torch.float32, torch.float64), native.available)
 )
 register(Backend("tensor_product", "cuequivariance", f"{__name__}.cuequivariance", available=_cuequivariance))
+register(triton_support.backend("tensor_product", f"{__name__}.triton", (*triton_support.DTYPES, torch.float16)))
 register_ladder("tensor_product", flops)
 
 

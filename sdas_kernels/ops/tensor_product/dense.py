@@ -1,7 +1,7 @@
 """Paths whose weight mixes channels, as kernels and matrix products: z = W · P(x, y), P the products of x and y.
 
-P is a tensor product without weight, run by a backend's kernels, which write it as arrays `[B, 2 l3 + 1, products]`, one
-for each entry of the output, ready for one matrix product each. With q = g Wᵀ the gradient by P and ' for tangents,
+P is a tensor product without weight, run by a backend's kernels, which write it as arrays `[B, 2 l3 + 1, products]`,
+one for each entry of the output, ready for one matrix product each. With q = g Wᵀ the gradient by P and ' for tangents,
 
     ∂x, ∂y = backward of P at q        ∂W = P(x, y)ᵀ g
     second derivatives by g: (P(x', y) + P(x, y')) W + P(x, y) W'      by W: (P(x', y) + P(x, y'))ᵀ g

@@ -152,7 +152,8 @@ class _Count(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def _sparse(l1: int, l2: int, l3: int, factor: float, exchanged: bool) -> Tensor:
+def scaled_coupling(l1: int, l2: int, l3: int, factor: float, exchanged: bool) -> Tensor:
+    """A path's coefficients by components of its first and second operand and of its result."""
     c = factor * wigner_3j(l1, l2, l3)
     return c.transpose(0, 1).contiguous() if exchanged else c
 
@@ -161,7 +162,7 @@ def _coupling(
     key: tuple[int, int, int, float, bool], index: list[int], values: list[Tensor]
 ) -> tuple[list[int], _Count]:
     """Append one coupling in its three orders; the row of `TensorProductCoupling`."""
-    c = _sparse(*key)
+    c = scaled_coupling(*key)
     d1, d2, d3 = c.shape
 
     def put(numbers: Tensor) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import torch
 
-from sdas_kernels import native
+from sdas_kernels import native, triton_support
 from sdas_kernels.dispatch import Backend, register
 from sdas_kernels.flops import register_ladder
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
@@ -25,6 +25,7 @@ register(Backend("tensor_product_conv", "reference", f"{__name__}.reference"))
 register(
     Backend("tensor_product_conv", "cpp", f"{__name__}.cpp", ("cpu",), (torch.float32, torch.float64), native.available)
 )
+register(triton_support.backend("tensor_product_conv", f"{__name__}.triton", (*triton_support.DTYPES, torch.float16)))
 register_ladder("tensor_product_conv", flops)
 
 
