@@ -90,6 +90,9 @@ step graph 60 "$python" -m gpu.potential graph
 step cuequivariance 90 "$python" -m gpu.attention cuequivariance
 step harmonics 60 "$python" -m gpu.operators harmonics
 step product 120 "$python" -m gpu.operators product
+step tune 150 env SDAS_KERNELS_TUNING="$out/results/tuning.json" "$python" -m sdas_kernels.tuning
+step tuned 90 env SDAS_KERNELS_TUNING="$out/results/tuning.json" SDAS_RESULTS="$out/results/tuned" \
+    "$python" -m gpu.attention attention
 step training 60 "$python" -m gpu.potential training
 step reference 60 "$python" -m gpu.attention reference
 if [[ $SDAS_DEVICE != cpu ]]; then

@@ -11,7 +11,7 @@ import os
 import pytest
 import torch
 
-from sdas_kernels import dispatch
+from sdas_kernels import dispatch, tuning
 from sdas_kernels.dispatch import Backend
 from sdas_kernels.ops.edge_geometry import reference as geometry_reference
 from sdas_kernels.ops.edge_geometry import triton as geometry
@@ -320,3 +320,27 @@ def test_geometry(count):
         "double_backward": ([step, *grads, vectors], options),
     }
     assert_agree(geometry, geometry_reference, calls, torch.float64, 1e-12)
+
+
+@pytest.mark.parametrize("choice", tuning.CANDIDATES["edge_softmax"], ids=str)
+def test_softmax_by_every_launch(graph_ops, choice):
+    with tuning.use("edge_softmax", choice):
+        shape = {**SOFTMAX, **SOFTMAXES["several blocks of heads"]}
+        check_softmax(graph_ops, graph_ops.from_lists([0, 0, 2], [2, 1, 0], 3), shape)
+
+
+@pytest.mark.parametrize("choice", tuning.CANDIDATES["neighbor_tensor_product"], ids=str)
+def test_product_by_every_launch(graph_ops, choice):
+    with tuning.use("neighbor_tensor_product", choice):
+        shape = {**PRODUCT, "heads": 20, "channels": 40}
+        check_product(graph_ops, graph_ops.from_lists([0, 0, 2], [2, 1, 0], 3), shape)
+
+
+@pytest.mark.parametrize("op", tuning.CANDIDATES)
+def test_what_the_tuner_times_runs(op, monkeypatch):
+    for name, size in {"NEIGHBORS": 2, "HEADS": 2, "CHANNELS": 4, "LMAX": 1}.items():
+        monkeypatch.setattr(tuning, name, size)
+    for call in tuning._calls(op, torch.device(DEVICE), 2):
+        found = call()
+        for t in [found] if isinstance(found, torch.Tensor) else found:
+            assert t.isfinite().all()

@@ -1,13 +1,13 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs, disable-error-code=assignment
 """Edge softmax on the GPU by Triton: forward, backward and double backward over receivers, and the keys' gradient.
 
-A program is one warp: one node and a block of heads. An edge is a tile `[heads, T]` of what the query meets, key and
-geometry side by side (T = D + M + n), so that a logit is one sum over an axis and the gradients of geometry one over
-the other. A program goes through its edges twice, in their order. The first time it sums the softmax's denominator and
-the other averages of a node online, rescaling as the largest logit grows; they are linear in exp(e), those of the
-second derivative too, since Σ g α̇ = Σ g (α ė + u ḟ) - drift Σ g α. The second time it makes what belongs to edges.
-Logits are computed both times: a number stored by one thread is not seen by another without a barrier, and a row of
-keys is read again from the cache.
+A program is one node and a block of heads, one warp unless `sdas_kernels.tuning` found otherwise. An edge is a tile
+`[heads, T]` of what the query meets, key and geometry side by side (T = D + M + n), so that a logit is one sum over an
+axis and the gradients of geometry one over the other. A program goes through its edges twice, in their order. The first
+time it sums the softmax's denominator and the other averages of a node online, rescaling as the largest logit grows;
+they are linear in exp(e), those of the second derivative too, since Σ g α̇ = Σ g (α ė + u ḟ) - drift Σ g α. The second
+time it makes what belongs to edges. Logits are computed both times: a number stored by one thread is not seen by
+another without a barrier, and a row of keys is read again from the cache.
 
 Blocks of heads write parts of the gradients of geometry, which PyTorch sums: nothing is added atomically. The formulas
 of the derivatives are in `reference.py`.
@@ -20,9 +20,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sdas_kernels import tuning
 from sdas_kernels.triton_support import LAUNCH
 
-TILE_BYTES = 1024  # of an edge's tile per program: eight registers per thread
 # Left alone, ptxas aims at 96 registers in the double backward and spills two of them.
 MOST_REGISTERS = {tl.float32: {"maxnreg": 128}, tl.float64: {}}
 
@@ -332,7 +332,8 @@ def _blocks(query: Tensor) -> tuple[int, int, int]:
     """T padded, heads of a program, programs per node."""
     heads, width = query.shape[1:]
     padded = triton.next_power_of_2(max(1, width))
-    block = min(max(1, TILE_BYTES // _sums_dtype(query).itemsize // padded), triton.next_power_of_2(heads))
+    tile_bytes = tuning.launch("edge_softmax", query.device).size
+    block = min(max(1, tile_bytes // _sums_dtype(query).itemsize // padded), triton.next_power_of_2(heads))
     return padded, block, triton.cdiv(heads, block)
 
 
@@ -351,7 +352,8 @@ def _run(kernel, arguments, query: Tensor, harmonics: Tensor, radial: Tensor, **
     nodes, heads, width = query.shape
     padded, block, programs = _blocks(query)
     dtype = tl.float64 if query.dtype == torch.float64 else tl.float32
-    options = LAUNCH | (MOST_REGISTERS[dtype] if kernel is softmax_double_backward else {})
+    options = LAUNCH | {"num_warps": tuning.launch("edge_softmax", query.device).num_warps}
+    options |= MOST_REGISTERS[dtype] if kernel is softmax_double_backward else {}
     sizes = {"D": width - harmonics.shape[1] - radial.shape[1], "M": harmonics.shape[1], "N": radial.shape[1]}
     if nodes and heads:
         with torch.cuda.device_of(query):

@@ -1,7 +1,8 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs, disable-error-code=assignment
 """Neighbor tensor product on the GPU by Triton; `contractions.py` makes the derivative ladder of three kernels.
 
-A program is one warp: one node, a block of channels, one piece of the tile (`pieces.py`). It goes through the node's
+A program is one node, a block of channels, one per thread, and one piece of the tile (`pieces.py`); one warp unless
+`sdas_kernels.tuning` found otherwise. It goes through the node's
 edges in their order and keeps in registers, one number per channel and thread, what it sums or what it multiplies:
 
     tiles        a piece of A_i; the coefficients take it to its rows of z after the last edge
@@ -24,6 +25,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sdas_kernels import tuning
 from sdas_kernels.ops.neighbor_tensor_product import contractions
 from sdas_kernels.ops.neighbor_tensor_product.pieces import sender_pieces, tile_pieces
 from sdas_kernels.ops.neighbor_tensor_product.reference import Operands
@@ -32,7 +34,6 @@ from sdas_kernels.triton_support import LAUNCH
 from sdas_kernels.triton_tables import entry, size
 
 MAX_DEGREE = 4
-CHANNELS = 32  # of a program: one per thread
 TILE_BUDGET = 81  # numbers of the tile per channel: all of it up to degree 2, any one block up to degree 4
 TILE_BUDGET_F64 = 45  # a float64 takes two registers
 SENDER_BUDGET = 256  # coefficients unrolled in the loop over edges
@@ -278,14 +279,15 @@ class _Job:
     def __init__(self, o: Operands, index: list[Tensor], paths: Paths) -> None:
         self.o, self.index, self.paths = o, index, paths
         heads, per_head = o.attention.shape[1], o.value.shape[2] // o.attention.shape[1]
-        block = min(CHANNELS, triton.next_power_of_2(per_head))
+        self.launch = tuning.launch("neighbor_tensor_product", o.value.device)
+        block = min(self.launch.size, triton.next_power_of_2(per_head))
         self.constants = {
             "M1": o.value.shape[1],
             "DEGREES": paths.lmax_harmonics + 1,
             "ROWS": paths.rows,
             "HEADS": heads,
             "PER_HEAD": per_head,
-            "BLOCK_HEADS": min(CHANNELS // block, triton.next_power_of_2(heads)),
+            "BLOCK_HEADS": min(self.launch.size // block, triton.next_power_of_2(heads)),
             "BLOCK_CHANNELS": block,
             "DTYPE": tl.float64 if o.value.dtype == torch.float64 else tl.float32,
         }
@@ -333,7 +335,8 @@ class _Job:
     def _run(self, kernel, *arguments, **constants) -> None:
         if self.grid[0] and self.grid[1]:
             with torch.cuda.device_of(self.o.value):
-                kernel[self.grid](*arguments, **constants, **self.constants, **LAUNCH)
+                options = LAUNCH | {"num_warps": self.launch.num_warps}
+                kernel[self.grid](*arguments, **constants, **self.constants, **options)
 
 
 def _with_steps(operands: dict[str, Tensor], *names: str) -> list[Tensor]:
