@@ -1,6 +1,7 @@
 """Thin modules over the operators."""
 
 from sdas_kernels.nn.captured import CapturedPotential
+from sdas_kernels.nn.compiled import CompiledPotential
 from sdas_kernels.nn.geometry import EdgeGeometry
 from sdas_kernels.nn.layer import EquivariantRMSNorm, NodeUpdate, SDASLayer
 from sdas_kernels.nn.linear import EquivariantLinear
@@ -19,6 +20,7 @@ from sdas_kernels.nn.tensor_product_conv import TensorProductConv, uvu_paths, uv
 __all__ = [
     "SDAS",
     "CapturedPotential",
+    "CompiledPotential",
     "EdgeGeometry",
     "ElementwiseTensorProduct",
     "EquivariantLinear",

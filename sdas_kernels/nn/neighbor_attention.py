@@ -102,7 +102,7 @@ class NeighborAttention(nn.Module):
             return self.mixing(z)
         sizes = [(2 * l + 1) * count for l, count in enumerate(self.paths.counts)]
         blocks = [
-            (block.reshape(-1, weight.shape[0]) @ weight).view(len(x), -1, self.channels)
+            (block.reshape(-1, weight.shape[0]) @ weight).view(x.shape[0], -1, self.channels)
             for block, weight in zip(z.split(sizes, 1), self.mixing, strict=True)
         ]
         return torch.cat(blocks, 1)
@@ -129,13 +129,13 @@ class NeighborAttention(nn.Module):
     def _queries(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Query `[N, K, D + M + n]`, key `[N, K, D]`, sink `[N, K]`."""
         query, key, radial, sink = self.logits(x[:, 0]).split(self.logit_sizes, 1)
-        of_heads = (len(x), self.heads, -1)
+        of_heads = (x.shape[0], self.heads, -1)
         if self.direction_query is not None:
             direction = self.direction_query.by_component(x).permute(1, 2, 0)
         else:
-            direction = x.new_zeros(len(x), self.heads, x.shape[1])
-        radial = radial.view(of_heads) if radial.shape[1] else x.new_zeros(len(x), self.heads, self.n_radial)
+            direction = x.new_zeros(x.shape[0], self.heads, x.shape[1])
+        radial = radial.view(of_heads) if radial.shape[1] else x.new_zeros(x.shape[0], self.heads, self.n_radial)
         joined = torch.cat([query.view(of_heads) / math.sqrt(self.key_channels), direction, radial], 2)
         if not sink.shape[1]:
-            sink = x.new_full((len(x), self.heads), -torch.inf)
+            sink = x.new_full((x.shape[0], self.heads), -torch.inf)
         return joined, key.view(of_heads), sink

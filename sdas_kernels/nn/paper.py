@@ -84,7 +84,7 @@ class PaperLayer(nn.Module):
         """The attention weights α `[E, K]`."""
         query, key = (linear(h).unflatten(1, (self.heads, -1)) for linear in (self.query, self.key))
         joined = torch.cat([query, self.direction_query(x).transpose(1, 2)], 2)
-        no_sink = h.new_full((len(h), self.heads), -torch.inf)
+        no_sink = h.new_full((h.shape[0], self.heads), -torch.inf)
         no_radial = geometry.radial[:, :0]
         no_envelope = torch.ones_like(geometry.envelope)
         return edge_softmax(joined, key, no_sink, geometry.harmonics, no_radial, no_envelope, geometry.edges)

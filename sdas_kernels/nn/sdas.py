@@ -135,6 +135,8 @@ class SDAS(nn.Module):
         """Energies, and forces and stress where asked for.
 
         In training mode, or if `batch.positions` requires a gradient, forces and stress can be differentiated again.
+        `torch.compile` cannot take this method whole, since it looks at the data to check them and differentiates
+        inside: `CompiledPotential` compiles it. `features` can be compiled as it is.
 
         Returns:
             "energy" `[B]` eV, float64; "forces" `[N, 3]` eV/Å; "stress" `[B, 3, 3]` eV/Å³, symmetric, the derivative
@@ -146,21 +148,37 @@ class SDAS(nn.Module):
         kinds = self._check(batch)
         if not (forces or stress):
             return {"energy": self.energies(batch, batch.edge_vectors(), kinds)}
+        volumes = self._volumes(batch) if stress else None
+        again = self.training or batch.positions.requires_grad
+        positions = batch.positions if batch.positions.requires_grad else batch.positions.detach().requires_grad_()
         with torch.enable_grad():
-            again = self.training or batch.positions.requires_grad
-            positions = batch.positions if batch.positions.requires_grad else batch.positions.detach().requires_grad_()
-            if not stress:
-                energy = self.energies(batch, batch.edge_vectors(positions), kinds)
-                (by_positions,) = torch.autograd.grad(energy.sum(), positions, create_graph=again)
-                return {"energy": energy if again else energy.detach(), "forces": -by_positions}
-            volume = self._volumes(batch)
-            strain = positions.new_zeros(batch.num_systems, 3, 3).requires_grad_()
-            stretch = torch.eye(3, dtype=batch.dtype, device=batch.device) + (strain + strain.mT) / 2
-            moved = (positions[:, None, :] @ stretch.index_select(0, batch.system)).squeeze(1)
-            energy = self.energies(batch, batch.edge_vectors(moved, batch.cells @ stretch), kinds)
-            by_positions, by_strain = torch.autograd.grad(energy.sum(), (positions, strain), create_graph=again)
-        found = {"energy": energy if again else energy.detach(), "stress": by_strain / volume[:, None, None]}
-        return {**found, "forces": -by_positions} if forces else found
+            found = self.derivatives(batch, positions, kinds, volumes, create_graph=again)
+        if not again:
+            found["energy"] = found["energy"].detach()
+        return found if forces else {name: found[name] for name in ("energy", "stress")}
+
+    def derivatives(
+        self,
+        batch: NeighborGraph,
+        positions: torch.Tensor,
+        kinds: torch.Tensor,
+        volumes: torch.Tensor | None,
+        create_graph: bool,
+    ) -> dict[str, torch.Tensor]:
+        """What `forward` returns, of arguments already checked; stress if `volumes` `[B]` Å³ are given.
+
+        `positions` `[N, 3]` requires a gradient, species indices are `kinds` `[N]`.
+        """
+        if volumes is None:
+            energy = self.energies(batch, batch.edge_vectors(positions), kinds)
+            (by_positions,) = torch.autograd.grad(energy.sum(), positions, create_graph=create_graph)
+            return {"energy": energy, "forces": -by_positions}
+        strain = positions.new_zeros(batch.num_systems, 3, 3).requires_grad_()
+        stretch = torch.eye(3, dtype=batch.dtype, device=batch.device) + (strain + strain.mT) / 2
+        moved = (positions[:, None, :] @ stretch.index_select(0, batch.system)).squeeze(1)
+        energy = self.energies(batch, batch.edge_vectors(moved, batch.cells @ stretch), kinds)
+        by_positions, by_strain = torch.autograd.grad(energy.sum(), (positions, strain), create_graph=create_graph)
+        return {"energy": energy, "forces": -by_positions, "stress": by_strain / volumes[:, None, None]}
 
     def energies(self, batch: NeighborGraph, vectors: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
         """Energy of every system `[B]`, float64 eV, from edge vectors `[E, 3]` Å and species indices `[N]`."""

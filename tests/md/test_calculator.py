@@ -95,3 +95,15 @@ def test_one_calculator_serves_many_structures(pair_potential, molecule, crystal
         atoms.calc = calculator
         values.append(atoms.get_potential_energy())
     assert values[0] == values[2] != values[1]
+
+
+def test_a_compiled_model_gives_the_same_results(make_model, systems):
+    model = make_model()
+    for name in ("molecule", "liquid", "slab"):
+        atoms, again = systems[name], systems[name].copy()
+        atoms.calc, again.calc = SDASCalculator(model), SDASCalculator(model, compile="eager")
+        assert again.get_potential_energy() == pytest.approx(atoms.get_potential_energy(), rel=1e-12)
+        np.testing.assert_allclose(again.get_forces(), atoms.get_forces(), atol=1e-11)
+    crystal, again = systems["small cell"], systems["small cell"].copy()
+    crystal.calc, again.calc = SDASCalculator(model), SDASCalculator(model, compile="eager")
+    np.testing.assert_allclose(again.get_stress(), crystal.get_stress(), atol=1e-12)

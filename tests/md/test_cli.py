@@ -38,6 +38,24 @@ def test_a_run_can_be_made_and_lengthened(run_dir, tmp_path):
     assert "10 steps of 3 atoms" in result.output
 
 
+def test_a_run_may_be_compiled_and_resumed_so(run_dir, tmp_path, monkeypatch):
+    import sdas.md.calculator as module
+
+    backends, compiled = [], module.CompiledPotential
+
+    def traced_only(model, backend):
+        backends.append(backend)
+        return compiled(model, "eager")
+
+    monkeypatch.setattr(module, "CompiledPotential", traced_only)
+    arguments = [run_dir, "--structure", tmp_path / "water.xyz", "--timestep", 0.1]
+    for steps, flags in ((3, ["--compile"]), (6, ["--compile"]), (9, [])):
+        result = run(*arguments, "--steps", steps, *flags)
+        assert result.exit_code == 0, result.output
+    assert backends == ["inductor", "inductor"]
+    assert "9 steps of 3 atoms" in result.output
+
+
 def test_what_cannot_be_read_is_named(run_dir, tmp_path):
     (tmp_path / "broken.xyz").write_text("not a structure\n")
     for name, words in (("absent.xyz", "no such file"), ("broken.xyz", "cannot be read")):

@@ -17,6 +17,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from sdas.errors import SdasError
 from sdas.evaluate import load_run_model, species_of
 from sdas_kernels.graph import NeighborGraph
+from sdas_kernels.nn import CompiledPotential
 
 
 class SDASCalculator(Calculator):
@@ -30,6 +31,8 @@ class SDASCalculator(Calculator):
         model: an `sdas_kernels.nn.SDAS`, or a run directory or model directory.
         dtype: torch.float64 (the default: no rounding noise in long runs) or torch.float32; the model is copied to it.
         device: such as "cpu" or "cuda"; by default where the model is.
+        compile: backend by which `sdas_kernels.nn.CompiledPotential` runs an SDAS model, such as "inductor": energies
+            and forces of small systems come faster, after a compilation that takes a minute or more at the first step.
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 (ASE declares it so)
@@ -40,12 +43,14 @@ class SDASCalculator(Calculator):
         model: torch.nn.Module | str | Path,
         dtype: torch.dtype = torch.float64,
         device: torch.device | str | None = None,
+        compile: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        module = copy.deepcopy(model) if isinstance(model, torch.nn.Module) else load_run_model(model)
+        module: Any = copy.deepcopy(model) if isinstance(model, torch.nn.Module) else load_run_model(model)
         self.model: Any = _in_dtype(module.to(device), dtype).eval().requires_grad_(False)
         self.dtype = dtype
+        self.potential: Any = self.model if compile is None else CompiledPotential(module, compile)
         self.device = next(self.model.parameters()).device
         self.species = species_of(self.model)
         self.graph: NeighborGraph | None = None
@@ -69,7 +74,7 @@ class SDASCalculator(Calculator):
         self.graph = NeighborGraph.build(
             self.atoms.positions, self.atoms.numbers, self.model.cutoff, cell, self.atoms.pbc, self.dtype, self.device
         )
-        out = self.model(self.graph, forces=True, stress=want_stress)
+        out = self.potential(self.graph, forces=True, stress=want_stress)
         energy = float(out["energy"].detach().reshape(()))
         self.results = {"energy": energy, "free_energy": energy, "forces": _array(out["forces"])}
         if want_stress:

@@ -29,6 +29,10 @@ def md(
     dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default the CPU.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; one is often best for a small molecule.")] = None,
+    compile: Annotated[
+        bool,
+        typer.Option("--compile", help="Compile the model first, for a minute or more; needs a C++ compiler on a CPU."),
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; by default md inside MODEL.")] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Begin anew instead of resuming the run in the folder.")
@@ -46,7 +50,7 @@ def md(
         torch.set_num_threads(threads)
     settings = MDSettings(steps, timestep, temperature, ensemble, friction, seed, every)
     atoms = read_structure(structure, frame)
-    calculator = SDASCalculator(model, DTYPES[dtype], device)
+    calculator = SDASCalculator(model, DTYPES[dtype], device, compile="inductor" if compile else None)
     result = simulate(atoms, calculator, settings, out or model / "md", fresh=fresh, progress=True)
     typer.echo(f"{result.steps} steps of {result.n_atoms} atoms, mean temperature {result.mean_temperature_k:.0f} K")
     if result.drift is not None:
