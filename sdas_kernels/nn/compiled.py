@@ -37,8 +37,8 @@ class CompiledPotential:
             takes a minute or more per graph; "aot_eager" captures the graph and its gradient only; "eager" runs the
             graph as it was traced. Or a function `(graph, example_inputs) -> callable`.
 
-    Differences to the model: results cannot be differentiated twice (third derivatives of the energy), except by
-    "eager", and hooks of the modules inside the model do not run.
+    Differences to the model: hooks of the modules inside it do not run, and, except by "eager", a result can be
+    differentiated once, without `retain_graph` or `create_graph`.
     """
 
     def __init__(self, model: SDAS, backend: str | Callable[..., Any] = "inductor") -> None:
@@ -72,7 +72,6 @@ class CompiledPotential:
     ) -> Callable[..., Sequence[torch.Tensor]]:
         """The graph for inputs like these; gradients are enabled or not as they will be when it runs."""
         from torch._dynamo import lookup_backend
-        from torch._functorch import config
         from torch._guards import TracingContext, tracing
 
         names = [name for name, _, _ in self._state]
@@ -86,8 +85,7 @@ class CompiledPotential:
                 for like, tensor in zip(symbolic, inputs, strict=True)
             ]
         compiler = lookup_backend(self.backend) if isinstance(self.backend, str) else self.backend
-        # donated buffers would forbid retain_graph, which a Hessian needs
-        with tracing(TracingContext(mode)), config.patch(donated_buffer=False):
+        with tracing(TracingContext(mode)):
             try:
                 if self.backend == "inductor" and inputs[0].device.type == "cpu":
                     _find_cpp_compiler()
