@@ -52,10 +52,16 @@ class TensorProductConv(TensorProduct):
         y: torch.Tensor,
         weight: torch.Tensor | Sequence[torch.Tensor] | None,
         graph: NeighborGraph | EdgeIndex,
+        weight_basis: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """`weight` is None where it is the module's own. Raises `ValueError` where a shape does not fit."""
+        """`weight` is None where it is the module's own, or a hidden layer `[E, H]` with a basis `[H, weight_numel]`.
+
+        Raises `ValueError` where a shape does not fit.
+        """
         x, y = self._from_layout(x, y)
-        return self._to_layout(tensor_product_conv(x, y, self._flat_weight(weight), graph, self.spec))
+        flat = self._flat_weight(weight) if weight_basis is None else weight
+        z = tensor_product_conv(x, y, flat, graph, self.spec, weight_basis)  # type: ignore[arg-type]  # checks it
+        return self._to_layout(z)
 
 
 def uvu_paths(irreps_in1: Any, irreps_in2: Any, irreps_out: Any) -> list[Path]:

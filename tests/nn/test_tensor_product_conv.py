@@ -41,9 +41,7 @@ def as_nequip_does(in1, in2, wanted):
 
 
 def theirs(module, x, y, weight, edges):
-    return x.new_zeros(len(x), module.irreps_out.dim).index_add(
-        0, edges.receivers, module(x[edges.senders], y, weight)
-    )
+    return x.new_zeros(len(x), module.irreps_out.dim).index_add(0, edges.receivers, module(x[edges.senders], y, weight))
 
 
 @pytest.mark.parametrize("wanted", ["0e+1o+2e", "0e+0o+1e+1o+2e+2o+3o", "2e"])
@@ -98,6 +96,13 @@ def test_a_graph_of_atoms_and_a_list_of_weights(edges):
     parts = [torch.randn(graph.num_edges, *path.path_shape) for path in ours.instructions]
     flat = torch.cat([part.flatten(1) for part in parts], 1)
     assert torch.equal(ours(x, y, parts, graph), ours(x, y, flat, graph.edges))
+
+
+def test_the_last_layer_of_the_radial_network_inside(edges):
+    ours = nn.TensorProductConv(IN1, IN2, "3x0e+3x1o+2x2e")
+    x, y = torch.randn(5, ours.irreps_in1.dim), torch.randn(6, ours.irreps_in2.dim)
+    hidden, layer = torch.randn(6, 4), torch.randn(4, ours.weight_numel)
+    torch.testing.assert_close(ours(x, y, hidden, edges, layer), ours(x, y, hidden @ layer, edges))
 
 
 def test_rotating_inputs_rotates_the_output(edges):

@@ -17,7 +17,7 @@ from sdas_kernels.flops import register_ladder
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
 from sdas_kernels.ops.checks import check_floating, check_graph, check_shapes
 from sdas_kernels.ops.tensor_product import TensorProductSpec
-from sdas_kernels.ops.tensor_product_conv import autograd, flops
+from sdas_kernels.ops.tensor_product_conv import autograd, autograd_basis, flops, flops_basis
 
 __all__ = ["tensor_product_conv"]
 
@@ -27,6 +27,7 @@ register(
 )
 register(triton_support.backend("tensor_product_conv", f"{__name__}.triton", (*triton_support.DTYPES, torch.float16)))
 register_ladder("tensor_product_conv", flops)
+register_ladder("tensor_product_conv_basis", flops_basis)
 
 
 def tensor_product_conv(
@@ -35,6 +36,7 @@ def tensor_product_conv(
     weight: torch.Tensor | None,
     graph: NeighborGraph | EdgeIndex,
     spec: TensorProductSpec | str,
+    weight_basis: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Sum over each atom's neighbors of the tensor product of their features with what the edge carries.
 
@@ -44,10 +46,12 @@ def tensor_product_conv(
         weight: `[E, weight_numel]`, or `[weight_numel]` for one weight of all edges; may be None where no path has one.
         graph: edges sorted by receiver.
         spec: irreps and paths, a `TensorProductSpec` or its string.
+        weight_basis: `[H, weight_numel]`, optional: the matrix of the last layer of a network whose last hidden layer
+            `weight` then is, `[E, H]`. The weights are weight · weight_basis and are never written for all edges.
 
     Returns:
         `[N, irreps_out.dim]`; zero for an atom without neighbors and in entries that no path reaches. Twice
-        differentiable by x, y and the weight.
+        differentiable by x, y, the weight and its basis.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind, shape, dtype or device.
@@ -59,15 +63,19 @@ def tensor_product_conv(
         raise TypeError(f"{op}: spec must be a TensorProductSpec or its string, got {type(spec).__name__}")
     numel, (dim1, dim2, _) = spec.weight_numel, spec.dims
     if weight is None:
-        if numel:
+        if numel or weight_basis is not None:
             raise ValueError(f"{op}: weight must be [{numel}] or [E, {numel}], got None")
         check_floating(op, x=x, y=y)
         weight = x.new_empty(0)
-    check_floating(op, x=x, y=y, weight=weight)
+    check_floating(op, x=x, y=y, weight=weight, **({} if weight_basis is None else {"weight_basis": weight_basis}))
     edges = graph.edges if isinstance(graph, NeighborGraph) else graph
     check_graph(op, edges, x)
     sizes = {"N": edges.num_nodes, "E": edges.num_edges, "dim1": dim1, "dim2": dim2, "numel": numel}
-    axes = ("numel",) if weight.ndim == 1 else ("E", "numel")
-    check_shapes(op, sizes, x=(x, ("N", "dim1")), y=(y, ("E", "dim2")), weight=(weight, axes))
+    check_shapes(op, sizes, x=(x, ("N", "dim1")), y=(y, ("E", "dim2")))
+    if weight_basis is not None:
+        check_shapes(op, sizes, weight=(weight, ("E", "H")), weight_basis=(weight_basis, ("H", "numel")))
+        operands = [t.contiguous() for t in (x, y, weight, weight_basis)]
+        return autograd_basis.tensor_product_conv_basis(*operands, edges.tensors(), spec.text)
+    check_shapes(op, sizes, weight=(weight, ("numel",) if weight.ndim == 1 else ("E", "numel")))
     operands = [t.contiguous() for t in (x, y, weight)]
     return autograd.tensor_product_conv(*operands, edges.tensors(), spec.text)

@@ -61,20 +61,21 @@ def _(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, index: list[torch.
     return x.new_empty(x.shape[0], TensorProductSpec.parse(spec).dims[2])
 
 
-def _like(operands: Sequence[torch.Tensor], needs: Sequence[bool]) -> list[torch.Tensor]:
+def like(operands: Sequence[torch.Tensor], needs: Sequence[bool]) -> list[torch.Tensor]:
+    """Gradients to be, of no elements where not needed."""
     return [t.new_empty(t.shape if need else 0) for t, need in zip(operands, needs, strict=True)]
 
 
 @tensor_product_conv_backward.register_fake
 def _(grad: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     *operands, _, _, needs = rest
-    by_x, by_y, by_weight = _like(operands, needs)
+    by_x, by_y, by_weight = like(operands, needs)
     return by_x, by_y, by_weight
 
 
 @tensor_product_conv_double_backward.register_fake
 def _(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    by_grad, by_x, by_y, by_weight = _like(arguments[3:7], arguments[-1])
+    by_grad, by_x, by_y, by_weight = like(arguments[3:7], arguments[-1])
     return by_grad, by_x, by_y, by_weight
 
 
@@ -87,7 +88,7 @@ def _differentiate(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
     needs = list(ctx.needs_input_grad[:3])
     operands, index = ctx.saved_tensors[:3], list(ctx.saved_tensors[3:])
     gradients = tensor_product_conv_backward(grad, *operands, index, ctx.spec, needs)
-    return *_asked_for(gradients, needs), [None] * len(index), None
+    return *asked_for(gradients, needs), [None] * len(index), None
 
 
 def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
@@ -98,13 +99,14 @@ def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor
 
 def _differentiate_backward(ctx: Any, *first: torch.Tensor | None) -> tuple[Any, ...]:
     needs = list(ctx.needs_input_grad[:4])
-    given = _asked_for(first, ctx.needs)
+    given = asked_for(first, ctx.needs)
     operands, index = ctx.saved_tensors[:4], list(ctx.saved_tensors[4:])
     gradients = tensor_product_conv_double_backward(*given, *operands, index, ctx.spec, needs)
-    return *_asked_for(gradients, needs), [None] * len(index), None, None
+    return *asked_for(gradients, needs), [None] * len(index), None, None
 
 
-def _asked_for(gradients: Sequence[torch.Tensor | None], needs: Sequence[bool]) -> list[torch.Tensor | None]:
+def asked_for(gradients: Sequence[torch.Tensor | None], needs: Sequence[bool]) -> list[torch.Tensor | None]:
+    """The gradients that were needed, None for the others."""
     return [gradient if need else None for gradient, need in zip(gradients, needs, strict=True)]
 
 

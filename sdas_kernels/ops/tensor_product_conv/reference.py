@@ -10,3 +10,6 @@ from sdas_kernels.ops.tensor_product_conv import composition
 forward = partial(composition.forward, product)
 backward = partial(composition.backward, product)
 double_backward = partial(composition.double_backward, product)
+basis_forward = partial(composition.basis_forward, forward)
+basis_backward = partial(composition.basis_backward, backward)
+basis_double_backward = partial(composition.basis_double_backward, backward, double_backward)
