@@ -143,7 +143,7 @@ WRONG = {
     "weight": ({"hidden": lambda t: t[1:]}, r"weight must be \[E, H\] with E = 17"),
     "basis": ({"basis": lambda t: t[1:]}, r"weight_basis must be \[H, numel\] with H = 4"),
     "weights": ({"basis": lambda t: t[:, 1:]}, r"weight_basis must be \[H, numel\] with numel = 8"),
-    "no weight": ({"hidden": lambda t: None}, "got None"),
+    "no weight": ({"hidden": lambda t: None}, r"weight must be \[E, H\] where there is a weight_basis, got None"),
     "shared": ({"hidden": lambda t: t[0]}, r"weight must be \[E, H\], got \[4\]"),
 }
 

@@ -63,7 +63,9 @@ def tensor_product_conv(
         raise TypeError(f"{op}: spec must be a TensorProductSpec or its string, got {type(spec).__name__}")
     numel, (dim1, dim2, _) = spec.weight_numel, spec.dims
     if weight is None:
-        if numel or weight_basis is not None:
+        if weight_basis is not None:
+            raise ValueError(f"{op}: weight must be [E, H] where there is a weight_basis, got None")
+        if numel:
             raise ValueError(f"{op}: weight must be [{numel}] or [E, {numel}], got None")
         check_floating(op, x=x, y=y)
         weight = x.new_empty(0)
