@@ -18,9 +18,9 @@ class ReceiverPass {
     static constexpr int M2 = Pass::M2, degrees = Pass::degrees;
 
     explicit ReceiverPass(const Pass& pass)
-        : pass_(pass), job_(pass.job), softmax_(pass), gain_sums_(job_.radials * pass.columns) {
+        : pass_(pass), job_(pass.job), softmax_(pass), gain_sums_(pass.gain_vectors()) {
         if constexpr (second) {
-            gains_step_.resize(job_.radials * pass_.columns);
+            gains_step_.resize(pass_.gain_vectors());
             pass_.transpose_gains(gains_step_.data(), job_.step.radial_gain);
         }
     }

@@ -33,7 +33,7 @@ class SenderPass {
         if (second_) {
             weight_step_.resize(batch * pass.columns);
             gain_step_.resize(batch * pass.columns);
-            gains_step_.resize(job_.radials * pass.columns);
+            gains_step_.resize(pass.gain_vectors());
             pass_.transpose_gains(gains_step_.data(), job_.step.radial_gain);
         }
     }

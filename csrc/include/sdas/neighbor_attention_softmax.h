@@ -72,9 +72,12 @@ class AttentionPass {
           blocks(channel_blocks<T>(job.heads)),
           columns(degrees * blocks),
           padded(job.padded_heads()),
-          gains(job.radials * columns) {
+          gains(gain_vectors()) {
         transpose_gains(gains.data(), job.at.radial_gain);
     }
+
+    // Vectors of a radial gain with heads innermost, not none where there are no radial functions.
+    int gain_vectors() const { return std::max(job.radials, 1) * columns; }
 
     // gains [radials, L+1, blocks].
     void transpose_gains(Vector<T>* out, const T* radial_gain) const {
