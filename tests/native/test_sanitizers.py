@@ -24,32 +24,41 @@ pytestmark = [
 ]
 
 
-def build(sanitizer: str, tested: str, folder: Path) -> Path:
-    """Compile the driver; of the kernels, only the tested level is watched."""
+def build(operator: str, sanitizer: str, tested: str, folder: Path) -> Path:
+    """Compile the operator's driver; of the kernels, only the tested level is watched."""
     watched = [
         "-O1",
         "-g1",
         f"-fsanitize={sanitizer}",
+        "-fno-sanitize-recover=all",
         "--param=asan-instrumentation-with-call-threshold=0",  # else the unrolled kernels take minutes
     ]
     objects = []
     for level, flags in FLAGS.items() if platform.machine() == "x86_64" else [("baseline", [])]:
         objects.append(str(folder / f"{level}.o"))
         options = watched if level == tested else ["-O0"]
-        source = str(CSRC / "cpu" / "spherical_harmonics.cpp")
+        source = str(CSRC / "cpu" / f"{operator}.cpp")
         subprocess.run(
             ["g++", *COMMON, *options, *flags, f"-DSDAS_SIMD={level}", "-c", source, "-o", objects[-1]], check=True
         )
     driver = folder / "driver"
-    source = str(HERE / "spherical_harmonics_driver.cpp")
+    source = str(HERE / f"{operator}_driver.cpp")
     subprocess.run(["g++", *COMMON, *watched, source, *objects, "-o", str(driver)], check=True)
     return driver
 
 
-@pytest.mark.parametrize(("sanitizer", "fork"), [("thread", "without-fork"), ("address", "with-fork")])
-def test_no_races_and_no_stray_accesses(sanitizer, fork, tmp_path):
+CASES = [
+    ("spherical_harmonics", "thread", "without-fork"),
+    ("spherical_harmonics", "address", "with-fork"),
+    ("neighbor_attention", "thread", "without-fork"),
+    ("neighbor_attention", "address,undefined", "without-fork"),
+]
+
+
+@pytest.mark.parametrize(("operator", "sanitizer", "fork"), CASES)
+def test_no_races_and_no_stray_accesses(operator, sanitizer, fork, tmp_path):
     level = "avx2" if "avx2" in Path("/proc/cpuinfo").read_text() else "baseline"
-    driver = build(sanitizer, level, tmp_path)
+    driver = build(operator, sanitizer, level, tmp_path)
     environment = os.environ | {"SDAS_KERNELS_SIMD": level}
     result = subprocess.run(
         [str(driver), fork], env=environment, capture_output=True, text=True, timeout=300, check=False
