@@ -1,8 +1,8 @@
 """A model of mace-torch as it is against the same model after `sdas_kernels.integrations.e3nn.accelerate`.
 
 Random weights, float32: 128x0e + 128x1o, harmonics to lmax 3, correlation 3, two layers, cutoff 5 Å. Both run in turn
-within one process on the same batch; a figure is the median of the ratios MACE / accelerated, with the quartiles. Before
-a case is timed, energies and forces are compared.
+within one process on the same batch; a figure is the median of the ratios MACE / accelerated, with the quartiles.
+Before a case is timed, energies and forces are compared.
 
     energy and forces    one evaluation
     training step        energy and forces, and the gradients of a loss of both by all parameters

@@ -12,89 +12,28 @@ In names, q_below and q_step are q of one degree less, and the derivative along 
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from functools import cache
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from sdas_kernels.ops.spherical_harmonics.scale import factors
+from sdas_kernels.ops.spherical_harmonics.triton_table import (
+    columns_of,
+    diagonal,
+    f,
+    halved,
+    log2,
+    read_before,
+    size,
+    table,
+    written_before,
+)
 from sdas_kernels.triton_support import LAUNCH
 
 VECTORS = 128  # of a program: one per thread
 LAUNCH_VECTORS = LAUNCH | {"num_warps": 4}
-COLUMNS = 32  # that are exchanged at a time
 WHOLE = 4  # the last degree whose double backward fits in registers; above it there are two kernels, one per result
 PARTS = ({"BY_GRAD": True, "BY_VECTORS": False}, {"BY_GRAD": False, "BY_VECTORS": True})
-
-
-@dataclass(frozen=True, eq=False)
-class Table:
-    """What a kernel is unrolled with, compared by identity so that a launch does not hash it.
-
-    Its `repr` is part of the name under which a compiled kernel is kept.
-    """
-
-    size: int  # M
-    width: int  # columns that are exchanged at a time, a power of two
-    f: tuple[float, ...]  # F_lm
-
-
-@cache
-def _table(lmax: int, normalization: str) -> Table:
-    size = (lmax + 1) ** 2
-    return Table(size, min(COLUMNS, triton.next_power_of_2(size)), factors(lmax, normalization))
-
-
-@triton.constexpr_function
-def f(table, l, m):
-    """F_lm."""
-    return table.f[l * (l + 1) // 2 + m]
-
-
-@triton.constexpr_function
-def size(table):
-    """M."""
-    return table.size
-
-
-@triton.constexpr_function
-def diagonal(l):
-    """q_ll."""
-    return 1 / (2**l * math.factorial(l))
-
-
-@triton.constexpr_function
-def columns_of(table):
-    """Columns that are exchanged at a time."""
-    return table.width
-
-
-@triton.constexpr_function
-def read_before(l, width):
-    """Exchanges of columns that degrees below l need."""
-    return -(-(l**2) // width)
-
-
-@triton.constexpr_function
-def written_before(l, width, lmax):
-    """Exchanges of columns that degrees below l complete; after the last degree, all."""
-    return -(-(l**2) // width) if l > lmax else l**2 // width
-
-
-@triton.constexpr_function
-def log2(number):
-    """Of a power of two."""
-    return number.bit_length() - 1
-
-
-@triton.constexpr_function
-def halved(number, times):
-    """number / 2^times."""
-    return number >> times
 
 
 @triton.jit
@@ -401,6 +340,6 @@ def _run(kernel, tensors: tuple[Tensor, ...], lmax: int, normalize: bool, normal
         with torch.cuda.device_of(vectors):
             kernel[(triton.cdiv(count, VECTORS),)](
                 *tensors, count,
-                TABLE=_table(lmax, normalization), LMAX=lmax, NORMALIZE=normalize, BLOCK=VECTORS, DTYPE=dtype,
+                TABLE=table(lmax, normalization), LMAX=lmax, NORMALIZE=normalize, BLOCK=VECTORS, DTYPE=dtype,
                 **part, **LAUNCH_VECTORS,
             )  # fmt: skip
