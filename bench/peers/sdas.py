@@ -11,7 +11,7 @@ import sdas_kernels as sk
 from peers.model import Model, Settings
 from sdas_kernels.graph import EdgeIndex
 
-VARIANTS = ("eager",)
+VARIANTS = ("eager", "compiled")
 
 
 def build(settings: Settings) -> Model:
@@ -22,6 +22,7 @@ def build(settings: Settings) -> Model:
     model = sk.nn.SDAS(settings.species, cutoff=settings.cutoff, **shape)
     model.train(settings.step == "training")
     parameters = list(model.parameters())
+    potential = sk.nn.CompiledPotential(model) if settings.variant == "compiled" else model
 
     def load(arrays: dict[str, np.ndarray]) -> sk.NeighborGraph:
         found = {name: torch.from_numpy(array) for name, array in arrays.items()}
@@ -38,12 +39,12 @@ def build(settings: Settings) -> Model:
         ).to(dtype=torch.float32)
 
     def forces(graph: sk.NeighborGraph) -> tuple[Any, ...]:
-        out = model(graph)
+        out = potential(graph)
         return out["energy"], out["forces"]
 
     def training(graph: sk.NeighborGraph) -> tuple[Any, ...]:
         model.zero_grad()
-        out = model(graph)
+        out = potential(graph)
         atoms = torch.bincount(graph.system)
         loss = (out["energy"] / atoms).square().mean() + out["forces"].square().mean()
         loss.backward()

@@ -1,4 +1,4 @@
-// A persistent pool of threads with one operation: parallel_for over fixed, contiguous ranges.
+// parallel_for over fixed, contiguous ranges, on the threads of the process's OpenMP runtime or on a persistent pool.
 //
 // The ranges depend only on the sizes and the thread count, never on timing. One caller at a time owns
 // the workers; another caller that arrives meanwhile, or a nested call, runs its ranges by itself, which
@@ -16,6 +16,8 @@
 #include <system_error>
 #include <thread>
 #include <vector>
+
+#include "sdas/openmp.h"
 
 namespace sdas {
 
@@ -159,11 +161,16 @@ template <class Body>
 void parallel_for(std::int64_t count, std::int64_t grain, int threads, const Body& body) {
     const std::int64_t grains = (count + grain - 1) / grain;
     const int tasks = static_cast<int>(std::min<std::int64_t>(grains, std::max(threads, 1)));
-    ThreadPool::instance().run(tasks, [&](int i) {
+    const auto range = [&](int i) {
         const std::int64_t begin = grains * i / tasks * grain;
         const std::int64_t end = std::min(count, grains * (i + 1) / tasks * grain);
         body(begin, end);
-    });
+    };
+    if (tasks > 1 && OpenMp::available()) {
+        OpenMp::run(tasks, range);
+    } else {
+        ThreadPool::instance().run(tasks, range);
+    }
 }
 
 }  // namespace sdas

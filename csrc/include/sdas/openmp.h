@@ -1,0 +1,76 @@
+// The threads of the OpenMP runtime that the process has already, PyTorch's as a rule.
+//
+// Its workers keep spinning for some milliseconds after a parallel region. Threads of our own would share the cores
+// with them; so where such a runtime is found, work is given to its workers, which also start at once. The runtime is
+// looked up by name, so that the extension neither needs one nor brings a second one with it.
+#pragma once
+
+#include <pthread.h>
+
+#include <atomic>
+#include <exception>
+#include <mutex>
+
+#if defined(__linux__)
+#include <dlfcn.h>
+#endif
+
+namespace sdas {
+
+class OpenMp {
+  public:
+    // Whether there is a runtime that can be used here. After a fork the child's has lost its workers, and does not know.
+    static bool available() { return state().parallel != nullptr && !state().forked; }
+
+    // Calls body(i) once for every i in [0, tasks), on up to `tasks` threads, the calling one included.
+    // Rethrows the first exception of a body after all have ended.
+    template <class Body>
+    static void run(int tasks, const Body& body) {
+        Region<Body> region{&body, tasks};
+        state().parallel([](void* data) { static_cast<Region<Body>*>(data)->work(); }, &region,
+                         static_cast<unsigned>(tasks), 0);
+        if (region.error) std::rethrow_exception(region.error);
+    }
+
+  private:
+    using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
+
+    template <class Body>
+    struct Region {
+        const Body* body;
+        int tasks;
+        std::atomic<int> next{0};
+        std::mutex mutex{};
+        std::exception_ptr error = nullptr;
+
+        void work() {
+            for (int i = next++; i < tasks; i = next++) {
+                try {
+                    (*body)(i);
+                } catch (...) {
+                    std::lock_guard<std::mutex> lock(mutex);
+                    if (!error) error = std::current_exception();
+                }
+            }
+        }
+    };
+
+    struct State {
+        Parallel parallel = nullptr;
+        std::atomic<bool> forked{false};
+
+        State() {
+#if defined(__linux__)
+            parallel = reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+            pthread_atfork(nullptr, nullptr, [] { state().forked = true; });
+#endif
+        }
+    };
+
+    static State& state() {
+        static State* found = new State;
+        return *found;
+    }
+};
+
+}  // namespace sdas
