@@ -209,8 +209,12 @@ class NeighborGraph:
         vectors = r.index_select(0, self.senders) - r.index_select(0, self.receivers)
         if not self.periodic:
             return vectors
-        box = (self.cells if cells is None else cells).index_select(0, self.system.index_select(0, self.receivers))
-        return vectors + (self.cell_shifts[:, None, :] @ box).squeeze(1)
+        box = self.cells if cells is None else cells
+        if self.num_systems > 1:  # else one cell for all edges
+            box = box.index_select(0, self.system.index_select(0, self.receivers))
+        # not as matrix products: E tiny ones are slow, and a single one would round otherwise than those of a batch
+        (sa, sb, sc), (a, b, c) = self.cell_shifts.split(1, 1), box.unbind(1)
+        return vectors + (sa * a + sb * b + sc * c)
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None, non_blocking: bool = False

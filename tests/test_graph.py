@@ -196,6 +196,27 @@ def test_edge_vectors_differentiate_by_positions_and_cells(systems, to_graph):
     assert torch.autograd.gradcheck(graph.edge_vectors, (positions, cells))
 
 
+@pytest.mark.parametrize("names", [["small cell"], ["small cell", "molecule", "slab"]])
+@pytest.mark.parametrize("operand", ["positions", "cells"])
+def test_edge_vectors_are_positions_and_whole_cells(systems, to_graph, names, operand):
+    """Values and both derivatives, of one system and of several, and the same bits in a batch."""
+    graphs = [to_graph(systems[name], 7.5) for name in names]
+    graph = NeighborGraph.batch(graphs)
+    assert graph.cell_shifts.abs().max() >= 3
+    i, j, box = graph.receivers, graph.senders, graph.cells[graph.system[graph.receivers]]
+    wanted = graph.positions[j] - graph.positions[i] + torch.einsum("ea,eax->ex", graph.cell_shifts, box)
+    torch.testing.assert_close(graph.edge_vectors(), wanted, rtol=1e-14, atol=1e-14)
+    assert torch.equal(graph.edge_vectors(), torch.cat([g.edge_vectors() for g in graphs]))
+    given = {"positions": graph.positions, "cells": graph.cells}
+    given[operand] = given[operand].clone().requires_grad_()
+
+    def lengths(value):
+        return graph.edge_vectors(**{**given, operand: value})[::97].norm(dim=1)
+
+    assert torch.autograd.gradcheck(lengths, given[operand])
+    assert torch.autograd.gradgradcheck(lengths, given[operand])
+
+
 @pytest.mark.parametrize("change", ["reorder", "translate"])
 def test_neighbors_do_not_depend_on_order_or_origin(systems, to_graph, change):
     atoms = systems["slab"]
