@@ -131,7 +131,7 @@ def models_table(record: Record) -> list[str]:
             against = " | ".join(_quartiles(found.get(f"cpu_over_{ours}")) for ours in ("ours", "ours_compiled"))
             times = f"{found['ms']:.4g} | {found['cpu_ms']:.4g} | {found['atoms_per_second']:.4g}"
             rows.append(f"| {setting} | {times} | {against} | {found['peak_mib']:.0f} |")
-    head = "| step | system | edges | channels | model | ms | CPU ms | atoms/s | CPU / ours | CPU / ours compiled | MiB |"
+    head = "| step | system | edges | channels | model | ms | CPU ms | atoms/s | CPU, / ours | / ours compiled | MiB |"
     return [head, "|---|---|---|---|---|---|---|---|---|---|---|", *rows]
 
 

@@ -100,6 +100,36 @@ def test_any_graph(place, make, graph_ops, edges):
     graph_ops.assert_ladders_agree(graph_ops.ladder(op(edges), o), graph_ops.ladder(formula(edges), o))
 
 
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        ("harmonics", "radial", "envelope"),
+        ("query", "harmonics"),
+        ("key", "radial"),
+        ("value",),
+        ("sink", "envelope"),
+        ("radial_gain",),
+    ],
+    ids=" ".join,
+)
+def test_gradients_that_are_wanted_alone(place, make, graph_ops, wanted):
+    """The others are not made; those that are, and what they depend on, do not change."""
+    edges = graph_ops.on(graph_ops.edge_list("usual"), place)
+    o = make(edges, device=place)
+    steps = {name: t.to(place) for name, t in make(edges, seed=1).items()}
+
+    def ladder(some):
+        leaves = {name: t.clone().requires_grad_(name in some) for name, t in o.items()}
+        z = op(edges)(**leaves)
+        grad = torch.ones_like(z).requires_grad_()
+        first = torch.autograd.grad(z, [leaves[name] for name in wanted], grad, create_graph=True)
+        along = sum((by * steps[name]).sum() for name, by in zip(wanted, first, strict=True))
+        return *first, *torch.autograd.grad(along, [grad, *(leaves[name] for name in wanted)], allow_unused=True)
+
+    for found, expected in zip(ladder(wanted), ladder(OPERANDS), strict=True):
+        assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_random_sizes(place, make, graph_ops, seed):
     """Channel counts off every vector width, few or many heads, any degrees; the tolerance is that of float64."""
@@ -191,7 +221,8 @@ def test_opcheck(place, make, graph_ops):
     ops, end = torch.ops.sdas_kernels, (edges.tensors(), 2, True)
     torch.library.opcheck(ops.neighbor_attention.default, (*o, *end))
     grad = torch.randn(edges.num_nodes, Paths(2, 2, 2).rows, 4, dtype=F64, device=place, requires_grad=True)
-    torch.library.opcheck(ops.neighbor_attention_backward.default, (grad, *o, *end))
+    for needs in ([True] * 8, [False] * 5 + [True] * 3):
+        torch.library.opcheck(ops.neighbor_attention_backward.default, (grad, *o, *end, needs))
     plain = tuple(t.detach() for t in (grad, *o))
     torch.library.opcheck(ops.neighbor_attention_double_backward.default, (*tangents, *plain, *end))
 

@@ -51,8 +51,9 @@ struct NeighborAttention {
     NeighborAttentionOperands<T> at, step;  // step: the tangents of a double backward
     const T* grad;                          // [N, rows, channels]: cotangent of z
     T* out;                                 // [N, rows, channels]: z; in a double backward the gradient by grad
+    // Null where not wanted: query, sink, radial gain; key and value, but only both.
     T *by_query, *by_key, *by_sink, *by_value, *by_radial_gain, *by_harmonics, *by_radial, *by_envelope;
-    // Scratch that one pass leaves to the next.
+    // Scratch that one pass leaves to the next, null where there is none.
     T *alpha, *alpha_step, *by_logit, *by_logit_step;  // [E, heads]
     T* by_keys;                                        // [N, key_channels, padded heads]
     T* gain_sums;                                      // [blocks of receivers, heads, L+1, radials]
@@ -128,31 +129,34 @@ void neighbor_attention_forward(const NeighborAttention<T>& given, int threads) 
     run(SDAS_SELECT(neighbor_attention_forward, T), job, 1, threads);
 }
 
-// The gradients of a job by its eight operands, by `receivers` and the pass over senders.
+// The gradients of a job by its operands, by `receivers` and the pass over senders.
 template <class T>
 void differentiate(void (*receivers)(const NeighborAttention<T>&, std::int64_t, std::int64_t),
                    const NeighborAttention<T>& given, bool second, int threads) {
     NeighborAttention<T> job = given;
-    const std::int64_t keys = job.key_numbers(), pairs = job.edges * job.heads, grain = job.receivers_per_block();
-    const std::int64_t blocks = (job.nodes + grain - 1) / grain, gains = job.gain_numbers();
-    NeighborAttentionScratch<T> scratch((second ? 3 : 2) * keys + (second ? 4 : 2) * pairs + blocks * gains);
+    const bool sends = job.by_value != nullptr, gains = job.by_radial_gain != nullptr;
+    const std::int64_t grain = job.receivers_per_block(), blocks = (job.nodes + grain - 1) / grain;
+    const std::int64_t keys = job.key_numbers(), pairs = job.edges * job.heads, numbers = job.gain_numbers();
+    const int orders = second ? 2 : 1;
+    NeighborAttentionScratch<T> scratch(orders * keys + sends * (keys + orders * 2 * pairs) + gains * blocks * numbers);
     job.at.keys = scratch.take(keys);
-    job.by_keys = scratch.take(keys);
-    job.alpha = scratch.take(pairs);
-    job.by_logit = scratch.take(pairs);
-    job.gain_sums = scratch.take(blocks * gains);
-    if (second) {
-        job.step.keys = scratch.take(keys);
-        job.alpha_step = scratch.take(pairs);
-        job.by_logit_step = scratch.take(pairs);
-        advise_huge_pages(job.out, job.nodes * job.rows * job.channels * sizeof(T));
+    if (second) job.step.keys = scratch.take(keys);
+    if (sends) {
+        job.by_keys = scratch.take(keys);
+        job.alpha = scratch.take(pairs);
+        job.by_logit = scratch.take(pairs);
+        if (second) job.alpha_step = scratch.take(pairs);
+        if (second) job.by_logit_step = scratch.take(pairs);
     }
+    if (gains) job.gain_sums = scratch.take(blocks * numbers);
+    if (second) advise_huge_pages(job.out, job.nodes * job.rows * job.channels * sizeof(T));
     run(SDAS_SELECT(neighbor_attention_keys, T), job, 1, threads);
     run(receivers, job, grain, threads);
-    run(SDAS_SELECT(neighbor_attention_to_senders, T), job, 1, threads);
-    std::fill(job.by_radial_gain, job.by_radial_gain + gains, T(0));
+    if (sends) run(SDAS_SELECT(neighbor_attention_to_senders, T), job, 1, threads);
+    if (!gains) return;
+    std::fill(job.by_radial_gain, job.by_radial_gain + numbers, T(0));
     for (std::int64_t block = 0; block < blocks; ++block) {
-        for (std::int64_t k = 0; k < gains; ++k) job.by_radial_gain[k] += job.gain_sums[block * gains + k];
+        for (std::int64_t k = 0; k < numbers; ++k) job.by_radial_gain[k] += job.gain_sums[block * numbers + k];
     }
 }
 

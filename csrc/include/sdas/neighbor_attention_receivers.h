@@ -29,6 +29,7 @@ class ReceiverPass {
     void block(std::int64_t begin, std::int64_t end) {
         std::fill(gain_sums_.begin(), gain_sums_.end(), Vector<T>{});
         for (std::int64_t i = begin; i < end; ++i) receiver(i);
+        if (job_.gain_sums == nullptr) return;
         T* out = job_.gain_sums + begin / job_.receivers_per_block() * job_.gain_numbers();
         for (int l = 0; l < degrees; ++l) {
             heads_outermost(out + l * job_.radials, reinterpret_cast<const T*>(&gain_sums_[l * pass_.blocks]),
@@ -59,6 +60,7 @@ class ReceiverPass {
         for (std::int64_t e = 0; e < count_; ++e) {
             const T f = job_.at.envelope[first_ + e];
             for (int b = 0; b < blocks; ++b) alpha_[e * blocks + b] = u_[e * blocks + b] * f;
+            if (job_.alpha == nullptr) continue;
             store_heads(job_.alpha + (first_ + e) * heads, alpha_ + e * blocks, heads);
             if constexpr (second) {
                 store_heads(job_.alpha_step + (first_ + e) * heads, alpha_step_ + e * blocks, heads);
@@ -261,6 +263,7 @@ class ReceiverPass {
     void by_gains(const Vector<T>* by_gain, const std::vector<Vector<T>>& gains, const T* radial) {
         const int n = job_.radials;
         add_lane_product<T>(lanes_radial_, n, by_gain, count_, pass_.columns, gains.data());
+        if (job_.gain_sums == nullptr) return;
         add_product<T>(gain_sums_.data(), pass_.columns, Pass::columns_of(radial + first_ * n, n), n,
                        static_cast<int>(count_), by_gain);
     }
@@ -287,14 +290,15 @@ class ReceiverPass {
         }
         spread_logits(by_query, by_alpha_, softmax_.query, job_.at);
         if constexpr (second) spread_logits(by_query, by_alpha_step_, query_step_, job_.step);
-        for (std::int64_t e = 0; e < count_; ++e) {
+        for (std::int64_t e = 0; job_.by_logit != nullptr && e < count_; ++e) {
             store_heads(job_.by_logit + (first_ + e) * heads, by_alpha_ + e * blocks, heads);
             if constexpr (second) {
                 store_heads(job_.by_logit_step + (first_ + e) * heads, by_alpha_step_ + e * blocks, heads);
             }
         }
         store_totals<T>(job_.by_envelope + first_, lanes_envelope, count_);
-        store_heads(job_.by_sink + i * heads, by_sink, heads);
+        if (job_.by_sink != nullptr) store_heads(job_.by_sink + i * heads, by_sink, heads);
+        if (job_.by_query == nullptr) return;
         heads_outermost(job_.by_query + i * heads * places, reinterpret_cast<const T*>(by_query), blocks * width<T>,
                         heads, places, places);
     }
@@ -318,10 +322,15 @@ class ReceiverPass {
         return -softmax_.sink(b) * (mean_step * (sink_step_[b] - drift_[b]) + total + mean);
     }
 
-    // by_query += Σ_e c [key | harmonics | radial]; by harmonics and radial += query · c.
+    // by harmonics and radial += query · c; by_query += Σ_e c [key | harmonics | radial].
     void spread_logits(Vector<T>* by_query, const Vector<T>* c, const Vector<T>* query,
                        const NeighborAttentionOperands<T>& target) {
         const int blocks = pass_.blocks, channels = job_.key_channels, count = static_cast<int>(count_);
+        const int n = job_.radials;
+        query += channels * blocks;
+        add_lane_product<T>(lanes_harmonics_, M2, c, count_, blocks, query);
+        add_lane_product<T>(lanes_radial_, n, c, count_, blocks, query + M2 * blocks);
+        if (job_.by_query == nullptr) return;
         for (std::int64_t e = 0; e < count_; ++e) {
             const T* key = target.keys + job_.senders[first_ + e] * channels * pass_.padded;
             for (int d = 0; d < channels; ++d) {
@@ -331,14 +340,9 @@ class ReceiverPass {
             }
         }
         by_query += channels * blocks;
-        query += channels * blocks;
         add_product<T>(by_query, blocks, Pass::columns_of(target.harmonics + first_ * M2, M2), M2, count, c);
-        add_lane_product<T>(lanes_harmonics_, M2, c, count_, blocks, query);
         by_query += M2 * blocks;
-        query += M2 * blocks;
-        const int n = job_.radials;
         add_product<T>(by_query, blocks, Pass::columns_of(target.radial + first_ * n, n), n, count, c);
-        add_lane_product<T>(lanes_radial_, n, c, count_, blocks, query);
     }
 
     const Pass& pass_;

@@ -1,16 +1,20 @@
 """Registration of the derivative ladder with PyTorch: value -> backward -> double backward.
 
 Operands are query, key, sink, value, radial_gain, harmonics, radial, envelope; `index` holds the graph's index tensors.
+`needs` says by which operands gradients are wanted: inference wants those by the geometry, and in a first layer, whose
+features do not depend on the geometry, no others.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from sdas_kernels.dispatch import kernels
+from sdas_kernels.ops.needs import asked_for, like
 from sdas_kernels.paths import Paths
 
 _OP = "neighbor_attention"
@@ -52,22 +56,25 @@ def neighbor_attention_backward(
     index: list[torch.Tensor],
     lmax_out: int,
     even_only: bool,
+    needs: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients by the eight operands."""
+    """Gradients by the eight operands; one that `needs` does not ask for has no elements."""
     operands = (query, key, sink, value, radial_gain, harmonics, radial, envelope)
-    return kernels(_OP, value).backward(grad.contiguous(), *operands, index, lmax_out, even_only)
+    found = kernels(_OP, value).backward(grad.contiguous(), *operands, index, lmax_out, even_only, needs)
+    by = [gradient if need else value.new_empty(0) for gradient, need in zip(found, needs, strict=True)]
+    return by[0], by[1], by[2], by[3], by[4], by[5], by[6], by[7]
 
 
 @torch.library.custom_op("sdas_kernels::neighbor_attention_double_backward", mutates_args=())
 def neighbor_attention_double_backward(
-    grad_query: torch.Tensor,
-    grad_key: torch.Tensor,
-    grad_sink: torch.Tensor,
-    grad_value: torch.Tensor,
-    grad_radial_gain: torch.Tensor,
-    grad_harmonics: torch.Tensor,
-    grad_radial: torch.Tensor,
-    grad_envelope: torch.Tensor,
+    grad_query: torch.Tensor | None,
+    grad_key: torch.Tensor | None,
+    grad_sink: torch.Tensor | None,
+    grad_value: torch.Tensor | None,
+    grad_radial_gain: torch.Tensor | None,
+    grad_harmonics: torch.Tensor | None,
+    grad_radial: torch.Tensor | None,
+    grad_envelope: torch.Tensor | None,
     grad: torch.Tensor,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -81,15 +88,16 @@ def neighbor_attention_double_backward(
     lmax_out: int,
     even_only: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of the backward by grad and the eight operands."""
+    """Gradients of the backward by grad and the eight operands; None stands for a tangent of zeros."""
     tangents = (
         grad_query, grad_key, grad_sink, grad_value, grad_radial_gain, grad_harmonics, grad_radial, grad_envelope
     )  # fmt: skip
     operands = (query, key, sink, value, radial_gain, harmonics, radial, envelope)
-    double_backward = kernels(_OP, value).double_backward
-    return double_backward(
-        *(t.contiguous() for t in tangents), grad.contiguous(), *operands, index, lmax_out, even_only
+    steps = (
+        torch.zeros_like(o) if step is None else step.contiguous() for step, o in zip(tangents, operands, strict=True)
     )
+    double_backward = kernels(_OP, value).double_backward
+    return double_backward(*steps, grad.contiguous(), *operands, index, lmax_out, even_only)
 
 
 @neighbor_attention.register_fake
@@ -101,7 +109,7 @@ def _(query: Any, key: Any, sink: Any, value: torch.Tensor, radial_gain: torch.T
 
 @neighbor_attention_backward.register_fake
 def _(grad: torch.Tensor, *operands: Any) -> tuple[torch.Tensor, ...]:
-    return tuple(t.new_empty(t.shape) for t in operands[:8])
+    return tuple(like(operands[:8], operands[-1]))
 
 
 @neighbor_attention_double_backward.register_fake
@@ -115,16 +123,24 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 
 def _differentiate(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+    needs = list(ctx.needs_input_grad[:8])
     operands, index = ctx.saved_tensors[:8], list(ctx.saved_tensors[8:])
-    grads = neighbor_attention_backward(grad, *operands, index, ctx.lmax_out, ctx.even_only)
-    return *grads, [None] * len(index), None, None
+    grads = neighbor_attention_backward(grad, *operands, index, ctx.lmax_out, ctx.even_only, needs)
+    return *asked_for(grads, needs), [None] * len(index), None, None
 
 
-def _differentiate_backward(ctx: Any, *tangents: torch.Tensor) -> tuple[Any, ...]:
+def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    *tensors, index, ctx.lmax_out, ctx.even_only, ctx.needs = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*tensors, *index)
+
+
+def _differentiate_backward(ctx: Any, *tangents: torch.Tensor | None) -> tuple[Any, ...]:
     tensors, index = ctx.saved_tensors[:9], list(ctx.saved_tensors[9:])
-    grads = neighbor_attention_double_backward(*tangents, *tensors, index, ctx.lmax_out, ctx.even_only)
-    return *grads, [None] * len(index), None, None
+    given = asked_for(tangents, ctx.needs)
+    grads = neighbor_attention_double_backward(*given, *tensors, index, ctx.lmax_out, ctx.even_only)
+    return *grads, [None] * len(index), None, None, None
 
 
 neighbor_attention.register_autograd(_differentiate, setup_context=_save)
-neighbor_attention_backward.register_autograd(_differentiate_backward, setup_context=_save)
+neighbor_attention_backward.register_autograd(_differentiate_backward, setup_context=_save_backward)

@@ -6,9 +6,12 @@ from one to the other as arrays of `[E, K]`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
 
 import torch
+
+ALL = (True,) * 8  # gradients that may be needed
 
 
 def forward(
@@ -46,8 +49,9 @@ def backward(
     index: list[torch.Tensor],
     lmax_out: int,
     even_only: bool,
+    needs: Sequence[bool] = ALL,
 ) -> tuple[torch.Tensor, ...]:
-    """Gradients by the eight operands."""
+    """Gradients by the eight operands, whichever are needed: only a fused kernel can leave some out."""
     logits = (query, key, sink, harmonics, radial, envelope, index)
     alpha = softmax.forward(*logits)
     by_alpha, by_radial, by_gain, by_value, by_harmonics = product.backward(

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from sdas_kernels import native
+from sdas_kernels.ops.needs import like
 from sdas_kernels.ops.neighbor_attention import reference
+from sdas_kernels.ops.neighbor_attention.composition import ALL
 from sdas_kernels.ops.neighbor_tensor_product import cpp as product
 from sdas_kernels.paths import Paths
 
@@ -34,13 +36,16 @@ def forward(*arguments: Any) -> Tensor:
 
 
 def backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    """Gradients by the eight operands."""
+    """Gradients by the eight operands; those that a last argument, `needs`, does not ask for may have no elements."""
+    arguments, needs = arguments[:11], arguments[11] if len(arguments) > 11 else ALL
     operands, senders, row_ptr, paths = _split(arguments)
     if paths.lmax_harmonics > product.MAX_DEGREE:
         return reference.backward(grad, *arguments)
-    results = [torch.empty_like(tensor) for tensor in operands.values()]
-    tensors = operands | dict(zip(BY_OPERANDS, results, strict=True))
-    _run("backward", paths, senders, row_ptr, tensors | {"grad": grad})
+    sent = needs[1] or needs[3]  # the pass over senders makes both
+    made = (needs[0], sent, needs[2], sent, needs[4], True, True, True)
+    results = like(list(operands.values()), made)
+    wanted = {name: result for name, result, make in zip(BY_OPERANDS, results, made, strict=True) if make}
+    _run("backward", paths, senders, row_ptr, operands | wanted | {"grad": grad})
     return tuple(results)
 
 

@@ -15,11 +15,23 @@ def forward(*arguments: Any) -> int:
 
 
 def backward(grad: Any, *arguments: Any) -> int:
-    """Both backward passes; the softmax's forward, which is part of its backward, gives the weights too."""
-    logits, coupled = _operands(arguments)
-    sizes = _sizes(coupled)
-    halves = softmax.backward(None, *logits) + product.backward(grad, *coupled)  # type: ignore[arg-type]
-    return halves + sizes.pairs + _to_senders(sizes) + product.weights(sizes)
+    """Both backward passes, but what is not needed; the softmax's forward, which is part of its backward, gives the
+    weights too.
+    """
+    *arguments, needs = arguments  # type: ignore[assignment]
+    logits, coupled = _operands(tuple(arguments))
+    s = _sizes(coupled)
+    total = softmax.backward(None, *logits) + product.backward(grad, *coupled)  # type: ignore[arg-type]
+    total += s.pairs + _to_senders(s) + product.weights(s)
+    key_channels, places = logits[1].shape[2], s.harmonics + s.radial
+    if not needs[0]:
+        total -= 2 * s.pairs * (key_channels + places)
+    if not (needs[1] or needs[3]):
+        total -= s.edges * s.channels * (s.harmonics + 2 * s.tile) + product.couple(s) + product.weights(s)
+        total -= 2 * s.pairs * key_channels
+    if not needs[4]:
+        total -= 2 * s.numbers * s.radial
+    return total
 
 
 def double_backward(*arguments: Any) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from sdas_kernels.dispatch import kernels
+from sdas_kernels.ops.needs import asked_for
 from sdas_kernels.ops.tensor_product.spec import TensorProductSpec
 
 _OP = "tensor_product"
@@ -85,7 +86,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
 def _differentiate(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
     needs = list(ctx.needs_input_grad[:3])
     gradients = tensor_product_backward(grad, *ctx.saved_tensors, ctx.spec, needs)
-    return *_asked_for(gradients, needs), None
+    return *asked_for(gradients, needs), None
 
 
 def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
@@ -96,13 +97,9 @@ def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor
 
 def _differentiate_backward(ctx: Any, *first: torch.Tensor | None) -> tuple[Any, ...]:
     needs = list(ctx.needs_input_grad[:4])
-    given = _asked_for(first, ctx.needs)
+    given = asked_for(first, ctx.needs)
     gradients = tensor_product_double_backward(*given, *ctx.saved_tensors, ctx.spec, needs)
-    return *_asked_for(gradients, needs), None, None
-
-
-def _asked_for(gradients: Sequence[torch.Tensor | None], needs: Sequence[bool]) -> list[torch.Tensor | None]:
-    return [gradient if need else None for gradient, need in zip(gradients, needs, strict=True)]
+    return *asked_for(gradients, needs), None, None
 
 
 tensor_product.register_autograd(_differentiate, setup_context=_save)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from sdas_kernels.dispatch import kernels
+from sdas_kernels.ops.needs import asked_for, like
 from sdas_kernels.ops.tensor_product.spec import TensorProductSpec
 
 _OP = "tensor_product_conv"
@@ -61,11 +62,6 @@ def _(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, index: list[torch.
     return x.new_empty(x.shape[0], TensorProductSpec.parse(spec).dims[2])
 
 
-def like(operands: Sequence[torch.Tensor], needs: Sequence[bool]) -> list[torch.Tensor]:
-    """Gradients to be, of no elements where not needed."""
-    return [t.new_empty(t.shape if need else 0) for t, need in zip(operands, needs, strict=True)]
-
-
 @tensor_product_conv_backward.register_fake
 def _(grad: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     *operands, _, _, needs = rest
@@ -103,11 +99,6 @@ def _differentiate_backward(ctx: Any, *first: torch.Tensor | None) -> tuple[Any,
     operands, index = ctx.saved_tensors[:4], list(ctx.saved_tensors[4:])
     gradients = tensor_product_conv_double_backward(*given, *operands, index, ctx.spec, needs)
     return *asked_for(gradients, needs), [None] * len(index), None, None
-
-
-def asked_for(gradients: Sequence[torch.Tensor | None], needs: Sequence[bool]) -> list[torch.Tensor | None]:
-    """The gradients that were needed, None for the others."""
-    return [gradient if need else None for gradient, need in zip(gradients, needs, strict=True)]
 
 
 tensor_product_conv.register_autograd(_differentiate, setup_context=_save)

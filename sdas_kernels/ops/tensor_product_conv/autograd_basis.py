@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from sdas_kernels.dispatch import kernels
+from sdas_kernels.ops.needs import asked_for, like
 from sdas_kernels.ops.tensor_product.spec import TensorProductSpec
-from sdas_kernels.ops.tensor_product_conv.autograd import asked_for, like
 
 _OP = "tensor_product_conv"
 
