@@ -8,6 +8,7 @@
 #include "sdas/edge_softmax.h"
 #include "sdas/neighbor_attention.h"
 #include "sdas/neighbor_tensor_product.h"
+#include "sdas/openmp.h"
 #include "sdas/radial_basis.h"
 #include "sdas/spherical_harmonics.h"
 #include "sdas/tensor_product.h"
@@ -354,6 +355,7 @@ void def_tensor_product(py::module_& module, const std::string& dtype) {
 
 PYBIND11_MODULE(_native, module) {
     const auto release = py::call_guard<py::gil_scoped_release>();
+    sdas::OpenMp::forked();  // to notice every fork from here on
     module.attr("version") = SDAS_VERSION;
     module.def("simd", [] { return sdas::name(sdas::simd()); }, "SIMD level of the kernels: baseline, avx2 or avx512");
     module.attr("spherical_harmonics_max_degree") = sdas::spherical_harmonics_max_degree;

@@ -20,15 +20,19 @@ namespace sdas {
 class OpenMp {
   public:
     // Whether there is a runtime that can be used here. After a fork the child's has lost its workers, and does not know.
-    static bool available() { return state().parallel != nullptr && !state().forked; }
+    static bool available() { return parallel() != nullptr && !forked(); }
+
+    // Whether this process was forked after the first call. The extension calls it when it is loaded: others may set
+    // the runtime's workers going before the first kernel runs.
+    static bool forked() { return fork_flag(); }
 
     // Calls body(i) once for every i in [0, tasks), on up to `tasks` threads, the calling one included.
     // Rethrows the first exception of a body after all have ended.
     template <class Body>
     static void run(int tasks, const Body& body) {
         Region<Body> region{&body, tasks};
-        state().parallel([](void* data) { static_cast<Region<Body>*>(data)->work(); }, &region,
-                         static_cast<unsigned>(tasks), 0);
+        parallel()([](void* data) { static_cast<Region<Body>*>(data)->work(); }, &region, static_cast<unsigned>(tasks),
+                   0);
         if (region.error) std::rethrow_exception(region.error);
     }
 
@@ -55,21 +59,20 @@ class OpenMp {
         }
     };
 
-    struct State {
-        Parallel parallel = nullptr;
-        std::atomic<bool> forked{false};
-
-        State() {
+    static Parallel parallel() {
 #if defined(__linux__)
-            parallel = reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
-            pthread_atfork(nullptr, nullptr, [] { state().forked = true; });
+        static const auto found = reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+        return found;
+#else
+        return nullptr;
 #endif
-        }
-    };
+    }
 
-    static State& state() {
-        static State* found = new State;
-        return *found;
+    static std::atomic<bool>& fork_flag() {
+        static std::atomic<bool> flag{false};
+        static const int watching = pthread_atfork(nullptr, nullptr, [] { flag = true; });
+        static_cast<void>(watching);
+        return flag;
     }
 };
 
