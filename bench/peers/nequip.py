@@ -52,6 +52,8 @@ def build(settings: Settings) -> Model:
     model.train(settings.step == "training")
     parameters = [p for p in model.parameters() if p.requires_grad]
     count = sum(p.numel() for p in parameters)
+    if settings.step == "forces" and not exported:
+        model.requires_grad_(False)
     runners: dict[str, Any] = {}
 
     def load(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:

@@ -21,6 +21,7 @@ def build(settings: Settings) -> Model:
     shape = {"channels": settings.channels, "heads": heads, "lmax": settings.lmax, "layers": settings.layers}
     model = sk.nn.SDAS(settings.species, cutoff=settings.cutoff, **shape)
     model.train(settings.step == "training")
+    model.requires_grad_(settings.step == "training")
     parameters = list(model.parameters())
     potential = sk.nn.CompiledPotential(model) if settings.variant == "compiled" else model
 

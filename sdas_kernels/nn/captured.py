@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
-from sdas_kernels.nn.sdas import SDAS
+from sdas_kernels.nn.sdas import SDAS, frozen
 
 EDGES_PER_ATOM = 64
 """Edges of an atom of the padding, at most: a kernel goes through the edges of an atom one after the other."""
@@ -102,7 +102,7 @@ class CapturedPotential:
 
     def _compute(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Energies `[B+1]` and forces of all rows: nothing here may wait for the GPU or read from it."""
-        with torch.enable_grad():
+        with torch.enable_grad(), frozen(self.model):
             positions = self._batch.positions.detach().requires_grad_()
             energy = self.model.energies(self._batch, self._batch.edge_vectors(positions), self._kinds)
             (by_positions,) = torch.autograd.grad(energy.sum(), positions)

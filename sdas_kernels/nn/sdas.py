@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -12,6 +13,19 @@ from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.nn.geometry import EdgeGeometry
 from sdas_kernels.nn.layer import SDASLayer
 from sdas_kernels.nn.paper import PaperEmbedding, PaperLayer
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Inside, weights require no gradient: kernels leave out what only gradients by weights need."""
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    for weight in trained:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in trained:
+            weight.requires_grad_(True)
 
 
 class SDAS(nn.Module):
@@ -135,6 +149,7 @@ class SDAS(nn.Module):
         """Energies, and forces and stress where asked for.
 
         In training mode, or if `batch.positions` requires a gradient, forces and stress can be differentiated again.
+        Else weights require no gradients while it runs, which spares kernels some work.
         `torch.compile` cannot take this method whole, since it looks at the data to check them and differentiates
         inside: `CompiledPotential` compiles it. `features` can be compiled as it is.
 
@@ -151,7 +166,7 @@ class SDAS(nn.Module):
         volumes = self._volumes(batch) if stress else None
         again = self.training or batch.positions.requires_grad
         positions = batch.positions if batch.positions.requires_grad else batch.positions.detach().requires_grad_()
-        with torch.enable_grad():
+        with torch.enable_grad(), nullcontext() if again else frozen(self):
             found = self.derivatives(batch, positions, kinds, volumes, create_graph=again)
         if not again:
             found["energy"] = found["energy"].detach()

@@ -9,7 +9,7 @@ from torch._dynamo.testing import CompileCounter
 
 from sdas_kernels import dispatch
 from sdas_kernels.graph import NeighborGraph
-from sdas_kernels.nn import SDAS, EdgeGeometry
+from sdas_kernels.nn import SDAS, CapturedPotential, EdgeGeometry
 
 F64 = torch.float64
 SWITCHES = {
@@ -183,6 +183,28 @@ def test_outputs_can_be_differentiated_again_only_where_asked(make_model, system
     assert model(graph)["forces"].requires_grad
     assert set(model(graph, forces=False)) == {"energy"}
     assert set(model(graph, forces=False, stress=True)) == {"energy", "stress"}
+
+
+@pytest.mark.parametrize("captured", [False, True], ids=["model", "captured"])
+def test_evaluation_asks_for_no_gradients_by_weights(make_model, systems, to_graph, captured):
+    """They require none while it runs, even if it fails, and afterwards what they required before."""
+    model, graph = make_model(), to_graph(systems["liquid"])
+    model.embedding.requires_grad_(False)
+    before = [weight.requires_grad for weight in model.parameters()]
+    seen = []
+
+    def look(*_):
+        seen.extend(weight.requires_grad for weight in model.parameters())
+        if len(seen) > len(before):
+            raise RuntimeError("failed")
+
+    model.layers[1].register_forward_pre_hook(look)
+    run = CapturedPotential(model, graph.num_atoms, graph.num_edges) if captured else model
+    run(graph)
+    assert len(seen) == len(before) and not any(seen)
+    with pytest.raises(RuntimeError, match="failed"):
+        run(graph)
+    assert [weight.requires_grad for weight in model.parameters()] == before
 
 
 def test_float32_is_close_to_float64(make_model, systems, to_graph):
