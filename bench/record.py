@@ -81,10 +81,15 @@ class Results:
 
 
 def in_turn(functions: dict[str, Callable[[], Any]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
-    """Seconds of each function, called one after the other in every round, so that the machine's noise falls on all."""
+    """Seconds of each function, called one after the other in every round, so that the machine's noise falls on all.
+
+    Every round begins with another one: memory that a function has just freed is warm for the next.
+    """
     times: dict[str, list[float]] = {name: [] for name in functions}
+    order = list(functions.items())
     for turn in range(warmup + rounds):
-        for name, function in functions.items():
+        order.append(order.pop(0))
+        for name, function in order:
             start = time.perf_counter()
             result = function()
             if turn >= warmup:
