@@ -298,3 +298,32 @@ def test_formulas_of_native_attention_are_near_their_reference(heads, channels, 
     assert 0.9 < ratios[0] < 1.1
     assert 0.95 < ratios[1] < 1.15, ratios
     assert 0.75 < ratios[2] < 0.95, ratios
+
+
+def test_gradients_of_attention_that_nobody_needs_cost_nothing():
+    """By hand: 3 atoms, 5 edges, 2 heads, 4 channels, 2 key channels, 3 radial functions, degrees up to 1."""
+    from sdas_kernels.ops.neighbor_attention.flops import backward
+    from sdas_kernels.paths import Paths, coupling
+
+    nodes, edges, heads, channels, d, n, m = 3, 5, 2, 4, 2, 3, 4
+    sizes = [
+        (nodes, heads, d + m + n), (nodes, heads, d), (nodes, heads), (nodes, m, channels), (heads, 2, n),
+        (edges, m), (edges, n), (edges,),
+    ]  # fmt: skip
+    operands = [torch.empty(size) for size in sizes]
+
+    def without(*places):
+        return backward(None, *operands, None, 1, True, [k not in places for k in range(8)])
+
+    query = 2 * edges * heads * (d + m + n)
+    radial_gain = 2 * edges * heads * 2 * n
+    couplings = int((coupling(Paths(1, 1, 1)) != 0).sum())
+    weights_again, uncoupled_again = edges * 2 * heads * (2 * n + 1), 2 * nodes * couplings * channels
+    by_value = edges * channels * (m + 2 * m * m)
+    by_key = 2 * edges * heads * d
+    every = without()
+    assert every - without(0) == query
+    assert every - without(4) == radial_gain
+    assert every - without(1, 3) == weights_again + uncoupled_again + by_value + by_key
+    assert without(1) == without(3) == every  # one pass makes both
+    assert every - without(0, 1, 3, 4) == 2 * every - without(0, 4) - without(1, 3) > every / 3

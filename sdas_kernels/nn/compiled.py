@@ -34,7 +34,7 @@ class CompiledPotential:
         model: its parameters and buffers are read at every call, `model.train()` and `model.eval()` set the mode.
             After a change of its structure, make a new `CompiledPotential`.
         backend: as of `torch.compile`. "inductor" generates code, on a CPU by a C++ compiler that must be there, which
-            takes a minute or more per graph; "aot_eager" captures the graph and its gradient only; "eager" runs the
+            takes about a minute per graph; "aot_eager" captures the graph and its gradient only; "eager" runs the
             graph as it was traced. Or a function `(graph, example_inputs) -> callable`.
 
     Differences to the model: hooks of the modules inside it do not run, and, except by "eager", a result can be

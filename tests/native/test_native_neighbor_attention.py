@@ -5,10 +5,7 @@ without neighbors, with repeated ones, and with more than a thousand. The level 
 level runs in a process of its own, which repeats this file.
 """
 
-import os
 import random
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -19,7 +16,6 @@ from sdas_kernels.graph import EdgeIndex
 from sdas_kernels.ops.neighbor_attention import cpp, neighbor_attention, reference
 from sdas_kernels.paths import Paths
 
-LEVELS = ("baseline", "avx2", "avx512")
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5}
 RESULTS = ("z", *cpp.BY_OPERANDS, "twice by grad", *(f"twice {name}" for name in cpp.BY_OPERANDS))
 
@@ -138,18 +134,5 @@ def test_steps_of_what_has_no_gradient_are_zero():
     torch.testing.assert_close(second("cpp"), second("reference"), rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.skipif("SDAS_KERNELS_SIMD" in os.environ, reason="is itself a run at one level")
-@pytest.mark.parametrize("level", LEVELS)
-def test_every_simd_level(level):
-    environment = os.environ | {"SDAS_KERNELS_SIMD": level}
-    probe = "from sdas_kernels import native; print(native.simd())"
-    found = subprocess.run(
-        [sys.executable, "-P", "-c", probe], env=environment, capture_output=True, text=True, check=False
-    )
-    if "supports no more than" in found.stderr:
-        pytest.skip(f"this processor lacks {level}")
-    assert found.stdout.strip() == level
-    command = [sys.executable, "-P", "-m", "pytest", "-q", "-x", "--import-mode=importlib"]
-    command += ["-k", "random or bits", __file__]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
-    assert result.returncode == 0, result.stdout[-3000:]
+def test_every_simd_level(passes_at_level):
+    passes_at_level(__file__, "-k", "random or bits", timeout=600)

@@ -5,10 +5,7 @@ is chosen once per process, so each level runs in a process of its own, which re
 """
 
 import itertools
-import os
 import random
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -19,7 +16,6 @@ from sdas_kernels.flops import FlopCounter
 from sdas_kernels.irreps import Irreps
 from sdas_kernels.ops.tensor_product import MODES, TensorProductSpec, cpp, reference
 
-LEVELS = ("baseline", "avx2", "avx512")
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 MULTIPLICITIES = [0, 1, 2, 3, 5, 7, 8, 9, 16, 17, 33]
 FITTING = {
@@ -164,31 +160,8 @@ def test_what_is_not_a_number_stays_in_its_sample():
         assert torch.equal(a[rest], b[rest])
 
 
-@pytest.mark.skipif("SDAS_KERNELS_SIMD" in os.environ, reason="is itself a run at one level")
-@pytest.mark.parametrize("level", LEVELS)
-def test_every_simd_level(level):
-    environment = os.environ | {"SDAS_KERNELS_SIMD": level}
-    probe = "from sdas_kernels import native; print(native.simd())"
-    found = subprocess.run(
-        [sys.executable, "-P", "-c", probe], env=environment, capture_output=True, text=True, check=False
-    )
-    if "supports no more than" in found.stderr:
-        pytest.skip(f"this processor lacks {level}")
-    assert found.stdout.strip() == level
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "--import-mode=importlib",
-        "-k",
-        "random or caches",
-        __file__,
-    ]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert result.returncode == 0, result.stdout[-3000:]
+def test_every_simd_level(passes_at_level):
+    passes_at_level(__file__, "-k", "random or caches")
 
 
 def counted(module, spec, given):

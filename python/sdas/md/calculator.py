@@ -32,7 +32,7 @@ class SDASCalculator(Calculator):
         dtype: torch.float64 (the default: no rounding noise in long runs) or torch.float32; the model is copied to it.
         device: such as "cpu" or "cuda"; by default where the model is.
         compile: backend by which `sdas_kernels.nn.CompiledPotential` runs an SDAS model, such as "inductor": energies
-            and forces of small systems come faster, after a compilation that takes a minute or more at the first step.
+            and forces of small systems come faster, after a compilation that takes about a minute at the first step.
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 (ASE declares it so)

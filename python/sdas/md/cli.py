@@ -31,7 +31,7 @@ def md(
     threads: Annotated[int | None, typer.Option(help="CPU threads; one is often best for a small molecule.")] = None,
     compile: Annotated[
         bool,
-        typer.Option("--compile", help="Compile the model first, for a minute or more; needs a C++ compiler on a CPU."),
+        typer.Option("--compile", help="Compile the model first, for about a minute; needs a C++ compiler on a CPU."),
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; by default md inside MODEL.")] = None,
     fresh: Annotated[
