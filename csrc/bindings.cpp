@@ -124,6 +124,14 @@ class Members {
 };
 
 template <class T>
+void read(sdas::Coupling<T>& coupling, const Members& members) {
+    members.size(coupling.entries, "entries");
+    members.address(coupling.row, "entry_row");
+    members.address(coupling.pair, "entry_pair");
+    members.address(coupling.coefficient, "entry_coefficient");
+}
+
+template <class T>
 void read(sdas::NeighborTensorProduct<T>& job, const Members& members) {
     members.graph(job);
     members.size(job.lmax, "lmax");
@@ -131,13 +139,7 @@ void read(sdas::NeighborTensorProduct<T>& job, const Members& members) {
     members.size(job.rows, "rows");
     members.size(job.channels, "channels");
     members.size(job.heads, "heads");
-    members.address(job.row_start, "row_start");
-    members.address(job.row_pair, "row_pair");
-    members.address(job.row_coefficient, "row_coefficient");
-    members.address(job.pair_start, "pair_start");
-    members.address(job.pair_row, "pair_row");
-    members.address(job.pair_order, "pair_order");
-    members.address(job.pair_coefficient, "pair_coefficient");
+    read(job.coupling, members);
     members.address(job.weight, "weight");
     members.address(job.weight_step, "weight_step");
     members.address(job.harmonics, "harmonics");
@@ -207,12 +209,7 @@ void read(sdas::NeighborAttention<T>& job, const Members& members) {
     members.size(job.radials, "radials");
     members.address(job.senders, "senders");
     members.address(job.row_ptr, "row_ptr");
-    members.address(job.row_start, "row_start");
-    members.address(job.row_pair, "row_pair");
-    members.address(job.row_coefficient, "row_coefficient");
-    members.address(job.pair_start, "pair_start");
-    members.address(job.pair_row, "pair_row");
-    members.address(job.pair_coefficient, "pair_coefficient");
+    read(job.coupling, members);
     read(job.at, members, "");
     read(job.step, members, "_step");
     members.address(job.grad, "grad");

@@ -51,14 +51,14 @@ SDAS_INLINE void add_edges(Vector<T>* tile, const T* value, std::int64_t first, 
 
 template <int L, class T>
 void tiles(const NeighborTensorProduct<T>& job, std::int64_t begin, std::int64_t end) {
-    std::vector<Vector<T>> tile(job.m1 * orders<L>);
+    std::vector<Vector<T>> tile(job.m1 * orders<L>), rows(job.rows);
     for (std::int64_t i = begin; i < end; ++i) {
         const std::int64_t first = job.row_ptr[i], last = job.row_ptr[i + 1];
         for_channel_blocks<T>(job.channels, [&](auto block) {
             std::fill(tile.begin(), tile.end(), Vector<T>{});
             add_edges<L, T>(tile.data(), job.value, first, last, job.weight_step != nullptr, job, block);
             if (job.value_step) add_edges<L, T>(tile.data(), job.value_step, first, last, false, job, block);
-            couple<T>(job.out_z + i * job.rows * job.channels + block.first, tile.data(), job, block);
+            couple<T>(job.out_z + i * job.rows * job.channels + block.first, tile.data(), rows.data(), job, block);
         });
     }
 }
@@ -87,7 +87,7 @@ void edge_dot(const NeighborTensorProduct<T>& job, std::int64_t begin, std::int6
                 dot<1, M2, T>(p, tile, &v, job, block);
                 load_weights<L, T>(w, job.weight, e, job, block);
                 if (!second) {
-                    for_degrees(L, [&](int l, int m) {
+                    for_orders<L>([&](int l, int m) {
                         sum[l] += p[m] * y[m];
                         by_harmonics[m] += p[m] * w[l];
                     });
@@ -97,7 +97,7 @@ void edge_dot(const NeighborTensorProduct<T>& job, std::int64_t begin, std::int6
                 Vector<T> q[M2], w_step[L + 1], sum_step[L + 1] = {};
                 dot<1, M2, T>(q, tile, &v_step, job, block);
                 load_weights<L, T>(w_step, job.weight_step, e, job, block);
-                for_degrees(L, [&](int l, int m) {
+                for_orders<L>([&](int l, int m) {
                     sum_step[l] += p[m] * y[m];
                     sum[l] += p[m] * y_step[m] + q[m] * y[m];
                     by_harmonics[m] += p[m] * w_step[l] + q[m] * w[l];
@@ -116,6 +116,7 @@ template <int L, class T>
 void to_senders(const NeighborTensorProduct<T>& job, std::int64_t begin, std::int64_t end) {
     constexpr int M2 = orders<L>;
     const bool step = job.weight_step != nullptr;
+    const Coupling<T>& c = job.coupling;
     std::vector<Vector<T>> sums(job.m1);
     for (std::int64_t j = begin; j < end; ++j) {
         for_channel_blocks<T>(job.channels, [&](auto block) {
@@ -125,13 +126,9 @@ void to_senders(const NeighborTensorProduct<T>& job, std::int64_t begin, std::in
                 Vector<T> b[M2];
                 edge_harmonics<L, T>(b, e, job, block, step);
                 const T* z = job.z + job.receivers[e] * job.rows * job.channels + block.first;
-                for (int m1 = 0; m1 < job.m1; ++m1) {
-                    Vector<T> sum = sums[m1];
-                    for (int q = job.pair_start[m1 * M2]; q < job.pair_start[(m1 + 1) * M2]; ++q) {
-                        const Vector<T> scaled = job.pair_coefficient[q] * b[job.pair_order[q]];
-                        sum += scaled * block.load(z + job.pair_row[q] * job.channels);
-                    }
-                    sums[m1] = sum;
+                for (int q = 0; q < c.entries; ++q) {
+                    const Vector<T> scaled = c.coefficient[q] * b[c.pair[q] % M2];
+                    sums[c.pair[q] / M2] += scaled * block.load(z + std::int64_t{c.row[q]} * job.channels);
                 }
             }
             T* out = job.out_value + j * job.m1 * job.channels + block.first;

@@ -33,7 +33,7 @@ struct ChannelBlock {
         if (job.heads == job.channels) return load(per_head + first);
         const int channels_per_head = job.channels / job.heads;
         if constexpr (full) {
-            if (channels_per_head % width<T> == 0) return Vector<T>{} + per_head[first / channels_per_head];
+            if (channels_per_head % width<T> == 0) return splat<T>(per_head[first / channels_per_head]);
             if (channels_per_head == 2) return repeat<2>(per_head + first / 2);
             if (channels_per_head == 4 && width<T> >= 4) return repeat<4>(per_head + first / 4);
             if (channels_per_head == 8 && width<T> >= 8) return repeat<8>(per_head + first / 8);

@@ -7,7 +7,8 @@
 // Everything that belongs to a receiver's edges stays in the scratch of the thread that works on that receiver. The
 // gradients by values and keys are sums over what a node sends: a second pass, whose threads own ranges of senders,
 // goes through the receivers once more and adds to the senders in its range. What it needs of the first pass are α and
-// the cotangent of the logit, arrays of [E, heads], and in a double backward their steps.
+// the cotangent of the logit, arrays of [E, heads], and in a double backward their steps. One thread alone adds to the
+// senders in its only pass.
 //
 // Each result is summed in an order that the sizes alone decide: that of the edges, and for the gradient by the radial
 // gain blocks of receivers whose partial sums are added in turn. So results do not depend on the number of threads.
@@ -17,6 +18,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "sdas/coupling.h"
 #include "sdas/huge_pages.h"
 #include "sdas/simd.h"
 #include "sdas/thread_pool.h"
@@ -40,14 +42,13 @@ struct NeighborAttentionOperands {
     T* keys;               // scratch [N, key_channels, padded heads]: the key once more
 };
 
-// L = harmonics' lmax, M2 = (L + 1)². The coupling is that of NeighborTensorProduct.
+// L = harmonics' lmax, M2 = (L + 1)².
 template <class T>
 struct NeighborAttention {
     std::int64_t nodes, edges;
     int lmax, m1, rows, channels, heads, key_channels, radials;
     const std::int64_t *senders, *row_ptr;
-    const std::int32_t *row_start, *row_pair, *pair_start, *pair_row;
-    const T *row_coefficient, *pair_coefficient;
+    Coupling<T> coupling;
     NeighborAttentionOperands<T> at, step;  // step: the tangents of a double backward
     const T* grad;                          // [N, rows, channels]: cotangent of z
     T* out;                                 // [N, rows, channels]: z; in a double backward the gradient by grad
@@ -106,15 +107,21 @@ class NeighborAttentionScratch {
     T* next_;
 };
 
+// Of `threads`, as many as have enough to do.
 template <class T>
-void run(void (*kernel)(const NeighborAttention<T>&, std::int64_t, std::int64_t), const NeighborAttention<T>& job,
-         std::int64_t grain, int threads) {
+int useful_threads(const NeighborAttention<T>& job, int threads) {
     // Below this many multiply-adds the work takes about as long as waking a thread.
     constexpr std::int64_t work_per_thread = 1 << 20;
     const std::int64_t harmonics = (job.lmax + 1) * (job.lmax + 1);
     const std::int64_t work = job.edges * (job.m1 * harmonics * job.channels + job.heads * (job.places() + 16));
-    const std::int64_t useful = std::max<std::int64_t>(1, work / work_per_thread);
-    parallel_for(job.nodes, grain, static_cast<int>(std::min<std::int64_t>(threads, useful)),
+    const std::int64_t most = std::max<std::int64_t>(1, std::min(work / work_per_thread, job.nodes));
+    return static_cast<int>(std::min<std::int64_t>(threads, most));
+}
+
+template <class T>
+void run(void (*kernel)(const NeighborAttention<T>&, std::int64_t, std::int64_t), const NeighborAttention<T>& job,
+         std::int64_t grain, int threads) {
+    parallel_for(job.nodes, grain, useful_threads(job, threads),
                  [&](std::int64_t begin, std::int64_t end) { kernel(job, begin, end); });
 }
 
@@ -135,14 +142,15 @@ void differentiate(void (*receivers)(const NeighborAttention<T>&, std::int64_t, 
                    const NeighborAttention<T>& given, bool second, int threads) {
     NeighborAttention<T> job = given;
     const bool sends = job.by_value != nullptr, gains = job.by_radial_gain != nullptr;
+    const bool passes = sends && useful_threads(job, threads) > 1;  // the senders have a pass of their own
     const std::int64_t grain = job.receivers_per_block(), blocks = (job.nodes + grain - 1) / grain;
     const std::int64_t keys = job.key_numbers(), pairs = job.edges * job.heads, numbers = job.gain_numbers();
     const int orders = second ? 2 : 1;
-    NeighborAttentionScratch<T> scratch(orders * keys + sends * (keys + orders * 2 * pairs) + gains * blocks * numbers);
+    NeighborAttentionScratch<T> scratch(orders * keys + sends * keys + passes * orders * 2 * pairs + gains * blocks * numbers);
     job.at.keys = scratch.take(keys);
     if (second) job.step.keys = scratch.take(keys);
-    if (sends) {
-        job.by_keys = scratch.take(keys);
+    if (sends) job.by_keys = scratch.take(keys);
+    if (passes) {
         job.alpha = scratch.take(pairs);
         job.by_logit = scratch.take(pairs);
         if (second) job.alpha_step = scratch.take(pairs);
@@ -152,7 +160,7 @@ void differentiate(void (*receivers)(const NeighborAttention<T>&, std::int64_t, 
     if (second) advise_huge_pages(job.out, job.nodes * job.rows * job.channels * sizeof(T));
     run(SDAS_SELECT(neighbor_attention_keys, T), job, 1, threads);
     run(receivers, job, grain, threads);
-    if (sends) run(SDAS_SELECT(neighbor_attention_to_senders, T), job, 1, threads);
+    if (passes) run(SDAS_SELECT(neighbor_attention_to_senders, T), job, 1, threads);
     if (!gains) return;
     std::fill(job.by_radial_gain, job.by_radial_gain + numbers, T(0));
     for (std::int64_t block = 0; block < blocks; ++block) {

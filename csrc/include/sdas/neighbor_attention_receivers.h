@@ -3,26 +3,58 @@
 // With G = couplingᵀ · (cotangent of z) and D_e = Gᵀ v_j, the cotangent of w is Σ_m D Y and that of Y is Σ w D; the
 // rest is the derivative of w = α R W and of the softmax. In a double backward (`second`) everything is taken along
 // the steps, which ops/edge_softmax/reference.py and ops/neighbor_tensor_product/reference.py write out.
+//
+// The edges of a receiver are gone through twice: a chunk at a time up to the cotangents of α, and, when the softmax's
+// means over all of them are known, from the cotangents of the logits on. What goes to senders is added on the way where
+// one thread does it all; else α and the cotangents of the logits are kept for the pass over senders.
 #pragma once
 
+#include <numeric>
+#include <optional>
 #include <vector>
 
-#include "sdas/neighbor_attention_softmax.h"
+#include "sdas/neighbor_attention_senders.h"
+#include "sdas/vector_products.h"
 
 namespace sdas::SDAS_SIMD {
 
-template <int L, class T, bool second>
+template <int L, class T, int N, bool second>
 class ReceiverPass {
   public:
-    using Pass = AttentionPass<L, T>;
-    static constexpr int M2 = Pass::M2, degrees = Pass::degrees;
+    using Pass = AttentionPass<L, T, N>;
+    using Operands = NeighborAttentionOperands<T>;
+    static constexpr int M2 = Pass::M2, degrees = Pass::degrees, orders_of = second ? 2 : 1;
 
-    explicit ReceiverPass(const Pass& pass)
-        : pass_(pass), job_(pass.job), softmax_(pass), gain_sums_(pass.gain_vectors()) {
+    explicit ReceiverPass(const NeighborAttention<T>& job)
+        : job_(job),
+          pass_(job),
+          softmax_(pass_),
+          numbers_(pass_.blocks * width<T>),
+          rows_(std::max(channel_blocks<T>(job.channels), pass_.blocks)),
+          pairs_(job.m1 * M2),
+          by_gain_(degrees * numbers_, pass_.radials()),
+          by_gain_step_(second ? degrees * numbers_ : 0, pass_.radials()),
+          query_harmonics_(job.heads, M2),
+          query_radial_(job.heads, pass_.radials()),
+          gain_sums_(pass_.gain_vectors()),
+          gain_(orders_of * chunk * pass_.columns),
+          weight_(orders_of * chunk * pass_.columns),
+          by_weight_(orders_of * chunk * degrees * rows_),
+          lanes_(chunk * M2),
+          tiles_(orders_of * pairs_ * channel_blocks<T>(job.channels)),
+          coupled_(second ? job.rows : 0) {
+        arrange(by_gain_, job.at.radial_gain);
         if constexpr (second) {
+            arrange(by_gain_step_, job.step.radial_gain);
             gains_step_.resize(pass_.gain_vectors());
-            pass_.transpose_gains(gains_step_.data(), job_.step.radial_gain);
+            pass_.arrange_gains(gains_step_.data(), job.step.radial_gain);
         }
+        if (job.by_keys != nullptr && job.alpha == nullptr) senders_.emplace(pass_, 0, job.nodes);
+    }
+
+    // After all blocks.
+    void finish() const {
+        if (senders_) senders_->finish();
     }
 
     // Receivers begin .. end, and their edges' sum for the radial gain.
@@ -30,33 +62,58 @@ class ReceiverPass {
         std::fill(gain_sums_.begin(), gain_sums_.end(), Vector<T>{});
         for (std::int64_t i = begin; i < end; ++i) receiver(i);
         if (job_.gain_sums == nullptr) return;
-        T* out = job_.gain_sums + begin / job_.receivers_per_block() * job_.gain_numbers();
-        for (int l = 0; l < degrees; ++l) {
-            heads_outermost(out + l * job_.radials, reinterpret_cast<const T*>(&gain_sums_[l * pass_.blocks]),
-                            pass_.columns * width<T>, job_.heads, degrees * job_.radials, job_.radials);
-        }
+        pass_.restore_gains(job_.gain_sums + begin / job_.receivers_per_block() * job_.gain_numbers(),
+                            gain_sums_.data());
     }
 
   private:
+    void arrange(NarrowMatrix<T>& by_gain, const T* radial_gain) const {
+        const int n = pass_.radials();
+        std::vector<Vector<T>> rows((degrees * numbers_ * n + width<T> - 1) / width<T>, Vector<T>{});
+        T* of_degree = reinterpret_cast<T*>(rows.data());
+        for (int k = 0; k < job_.heads; ++k) {
+            for (int l = 0; l < degrees; ++l, radial_gain += n) {
+                std::copy(radial_gain, radial_gain + n, of_degree + (l * numbers_ + k) * n);
+            }
+        }
+        by_gain.fill(of_degree, n);
+    }
+
     void receiver(std::int64_t i) {
         first_ = job_.row_ptr[i];
         count_ = job_.row_ptr[i + 1] - first_;
-        weights(i);
-        lanes_harmonics_ = lanes_[0].zeros(count_ * M2);
-        lanes_radial_ = lanes_[1].zeros(count_ * job_.radials);
-        products(i);
-        by_weights();
+        if (senders_) {
+            edges_.resize(count_);
+            std::iota(edges_.begin(), edges_.end(), first_);
+        }
+        attention(i);
+        tiles(i);
+        for (start_ = 0; start_ < count_; start_ += chunk) {
+            size_ = static_cast<int>(std::min<std::int64_t>(chunk, count_ - start_));
+            weights();
+            for_channel_blocks<T>(job_.channels, [&](auto block) { products(block); });
+            store_totals<T>(job_.by_harmonics + (first_ + start_) * M2, lanes_.data(), size_ * M2);
+            by_weights();
+        }
+        if constexpr (second) {
+            for_channel_blocks<T>(job_.channels, [&](auto block) {
+                T* z = job_.out + i * job_.rows * job_.channels + block.first;
+                couple<T>(z, tile(block.index, 1), coupled_.data(), job_, block);
+            });
+        }
         by_logits(i);
-        store_totals<T>(job_.by_harmonics + first_ * M2, lanes_harmonics_, count_ * M2);
-        store_totals<T>(job_.by_radial + first_ * job_.radials, lanes_radial_, count_ * job_.radials);
     }
 
-    // α, the gain R W and the weight α R W of every edge, and their steps.
-    void weights(std::int64_t i) {
+    // u and α of every edge, and their steps.
+    void attention(std::int64_t i) {
         const int blocks = pass_.blocks, heads = job_.heads;
         u_ = softmax_.u(i);
-        alpha_ = alphas_[0].room(count_ * blocks);
-        if constexpr (second) step_alpha(i);
+        alpha_ = alpha_room_[0].room(in_quads(count_) * blocks);
+        by_alpha_ = by_alpha_room_[0].room(count_ * blocks);
+        if constexpr (second) {
+            by_alpha_step_ = by_alpha_room_[1].room(count_ * blocks);
+            step_alpha(i);
+        }
         for (std::int64_t e = 0; e < count_; ++e) {
             const T f = job_.at.envelope[first_ + e];
             for (int b = 0; b < blocks; ++b) alpha_[e * blocks + b] = u_[e * blocks + b] * f;
@@ -66,27 +123,16 @@ class ReceiverPass {
                 store_heads(job_.alpha_step + (first_ + e) * heads, alpha_step_ + e * blocks, heads);
             }
         }
-        gain_ = add_gains(gain_room_[0], job_.at.radial, pass_.gains, nullptr);
-        weight_ = weight_room_[0].room(count_ * pass_.columns);
-        if constexpr (second) {
-            gain_step_ = add_gains(gain_room_[1], job_.at.radial, gains_step_, nullptr);
-            add_gains(gain_room_[1], job_.step.radial, pass_.gains, gain_step_);
-            weight_step_ = weight_room_[1].room(count_ * pass_.columns);
-        }
-        for_heads([&](std::int64_t c, std::int64_t h) {
-            weight_[c] = alpha_[h] * gain_[c];
-            if constexpr (second) weight_step_[c] = alpha_step_[h] * gain_[c] + alpha_[h] * gain_step_[c];
-        });
     }
 
     // The step of the logit, ė, and of α: u (ė f + ḟ) - α drift.
     void step_alpha(std::int64_t i) {
         const int blocks = pass_.blocks;
-        query_step_ = softmax_.load_query(query_step_room_, job_.step.query, i);
-        logit_step_ = logit_step_room_.zeros(count_ * blocks);
+        query_step_ = pass_.load_query(query_step_room_, job_.step.query, i, static_cast<int>(job_.places()));
+        logit_step_ = logit_step_room_.zeros(in_quads(count_) * blocks);
         softmax_.add_logits(logit_step_, query_step_, job_.at, first_, count_);
         softmax_.add_logits(logit_step_, softmax_.query, job_.step, first_, count_);
-        alpha_step_ = alphas_[1].room(count_ * blocks);
+        alpha_step_ = alpha_room_[1].room(in_quads(count_) * blocks);
         sink_step_.resize(blocks);
         drift_.resize(blocks);
         load_heads<T>(sink_step_.data(), job_.step.sink + i * job_.heads, job_.heads);
@@ -104,175 +150,200 @@ class ReceiverPass {
         }
     }
 
-    // Σ_n R_n W_n of every edge [edges, L+1, blocks], added to `out` unless that is null.
-    Vector<T>* add_gains(Scratch<T>& room, const T* radial, const std::vector<Vector<T>>& gains, Vector<T>* out) const {
-        if (out == nullptr) out = room.zeros(count_ * pass_.columns);
-        add_product<T>(out, pass_.columns, Pass::rows_of(radial + first_ * job_.radials, job_.radials), count_,
-                       job_.radials, gains.data());
-        return out;
+    // Of a block of channels, G, or (1) the sum over edges along the steps.
+    Vector<T>* tile(int block, int step) {
+        return tiles_.data() + (step * channel_blocks<T>(job_.channels) + block) * pairs_;
     }
 
-    // Calls body(place in [edges, L+1, blocks], place in [edges, blocks]).
-    template <class Body>
-    SDAS_INLINE void for_heads(const Body& body) const {
-        std::int64_t c = 0;
-        for (std::int64_t e = 0; e < count_; ++e) {
-            for (int l = 0; l < degrees; ++l) {
-                for (int b = 0; b < pass_.blocks; ++b, ++c) body(c, e * pass_.blocks + b);
-            }
-        }
-    }
-
-    // From the tiles of the incoming cotangent: by harmonics, by weight and by its step; in a double backward also the
-    // sum over edges along the steps.
-    void products(std::int64_t i) {
-        const int pairs = job_.m1 * M2, channel_rows = channel_blocks<T>(job_.channels);
-        by_weight_ = by_weight_room_[0].zeros(count_ * degrees * std::max(channel_rows, pass_.blocks));
-        if constexpr (second) {
-            by_weight_step_ = by_weight_room_[1].zeros(count_ * degrees * std::max(channel_rows, pass_.blocks));
-        }
-        Vector<T>* tile = tile_room_.room(2 * pairs);
+    void tiles(std::int64_t i) {
         for_channel_blocks<T>(job_.channels, [&](auto block) {
-            const std::int64_t place = i * job_.rows * job_.channels + block.first;
-            if (count_ > 0) uncouple<T>(tile, job_.grad + place, job_, pairs, block);
-            dots(tile, channel_rows, block);
-            if constexpr (second) {
-                add_steps(tile + pairs, pairs, block);
-                couple<T>(job_.out + place, tile + pairs, job_, block);
-            }
+            const T* grad = job_.grad + i * job_.rows * job_.channels + block.first;
+            if (count_ > 0) uncouple<T>(tile(block.index, 0), grad, job_, pairs_, block);
+            if constexpr (second) std::fill_n(tile(block.index, 1), pairs_, Vector<T>{});
         });
-        sum_heads(by_weight_, channel_rows);
-        if constexpr (second) sum_heads(by_weight_step_, channel_rows);
+    }
+
+    // Of the chunk's edges, the gain R W, the weight α R W, and their steps.
+    void weights() {
+        const int blocks = pass_.blocks, columns = pass_.columns;
+        for (int e = 0; e < size_; e += quad) {
+            const std::int64_t edge = first_ + start_ + e;
+            const Quad<T> at = pass_.take(edge, size_ - e, job_.at);
+            for (int b = 0; b < blocks; ++b) {
+                typename Pass::Gains g, g_step;
+                pass_.clear(g);
+                pass_.add_gains(g, pass_.gains.data(), at, b);
+                if constexpr (second) {
+                    pass_.clear(g_step);
+                    pass_.add_gains(g_step, gains_step_.data(), at, b);
+                    pass_.add_gains(g_step, pass_.gains.data(), pass_.take(edge, size_ - e, job_.step), b);
+                }
+#pragma GCC unroll 4
+                for (int k = 0; k < quad; ++k) {
+                    const std::int64_t h = (start_ + e + k) * blocks + b;
+#pragma GCC unroll 8
+                    for (int l = 0; l < degrees; ++l) {
+                        const int c = (e + k) * columns + l * blocks + b;
+                        gain_[c] = g[k][l];
+                        weight_[c] = alpha_[h] * g[k][l];
+                        if constexpr (second) {
+                            gain_[chunk * columns + c] = g_step[k][l];
+                            weight_[chunk * columns + c] =
+                                sum_of_products<T>(alpha_step_[h], g[k][l], alpha_[h], g_step[k][l]);
+                        }
+                    }
+                }
+            }
+        }
     }
 
     template <class Block>
-    SDAS_INLINE const T* sent(const T* value, std::int64_t e, Block block) const {
-        return value + job_.senders[first_ + e] * job_.m1 * job_.channels + block.first;
+    SDAS_INLINE const T* sent(const T* value, int e, Block block) const {
+        return value + job_.senders[first_ + start_ + e] * job_.m1 * job_.channels + block.first;
     }
 
+    // From the tile of the incoming cotangent: by harmonics, by weight and by its step; in a double backward also the
+    // sum over edges along the steps.
     template <class Block>
-    SDAS_INLINE void dots(const Vector<T>* tile, int channel_rows, Block block) {
+    SDAS_INLINE void products(Block block) {
         constexpr int V = rows_in_registers<M2> >= 2 ? 2 : 1;  // values whose dots share the loads of the tile
+        const Vector<T>* tile = this->tile(block.index, 0);
         Vector<T> d[2 * M2];
         const T* v[2];
-        std::int64_t e = 0;
         if constexpr (second) {
-            for (; e < count_; ++e) {
+            for (int e = 0; e < size_; ++e) {
                 v[0] = sent(job_.at.value, e, block);
                 v[1] = sent(job_.step.value, e, block);
                 dot<V, M2, T>(d, tile, v, job_, block);
                 if constexpr (V == 1) dot<V, M2, T>(d + M2, tile, v + 1, job_, block);
-                edge(d, e, channel_rows, block);
+                edge(d, e, block);
             }
+            add_steps(this->tile(block.index, 1), block);
+            if (senders_) send(tile, &weight_[chunk * pass_.columns], block);
         } else {
-            for (; e + V <= count_; e += V) {
-                for (int k = 0; k < V; ++k) v[k] = sent(job_.at.value, e + k, block);
-                dot<V, M2, T>(d, tile, v, job_, block);
-                for (int k = 0; k < V; ++k) edge(d + k * M2, e + k, channel_rows, block);
-            }
-            for (; e < count_; ++e) {
-                v[0] = sent(job_.at.value, e, block);
-                dot<1, M2, T>(d, tile, v, job_, block);
-                edge(d, e, channel_rows, block);
-            }
+            for_groups_of<V>(size_, [&](auto group, std::int64_t e) {
+                constexpr int G = decltype(group)::value;
+                for (int k = 0; k < G; ++k) v[k] = sent(job_.at.value, static_cast<int>(e) + k, block);
+                dot<G, M2, T>(d, tile, v, job_, block);
+                for (int k = 0; k < G; ++k) edge(d + k * M2, static_cast<int>(e) + k, block);
+            });
+            if (senders_) send(tile, nullptr, block);
         }
+    }
+
+    template <class Block>
+    SDAS_INLINE void send(const Vector<T>* tile, const Vector<T>* weight_step, Block block) const {
+        senders_->add_values(tile, edges_.data() + start_, size_, weight_.data(), weight_step, block);
     }
 
     // What D, and in a double backward the D of the value's step, give to the weights and harmonics of an edge.
     template <class Block>
-    SDAS_INLINE void edge(const Vector<T>* d, std::int64_t e, int channel_rows, Block block) {
-        const T* y = job_.at.harmonics + (first_ + e) * M2;
-        Vector<T>* by_harmonics = lanes_harmonics_ + e * M2;
-        Vector<T> w[degrees], sum[degrees] = {};
-        pass_.spread(w, weight_ + e * pass_.columns, block);
-        Vector<T>* out = by_weight_ + e * degrees * channel_rows + block.index;
+    SDAS_INLINE void edge(const Vector<T>* d, int e, Block block) {
+        const T* y = job_.at.harmonics + (first_ + start_ + e) * M2;
+        Vector<T> w[degrees], sum[degrees] = {}, by_harmonics[M2];
+        pass_.spread(w, &weight_[e * pass_.columns], block);
+        Vector<T>* out = &by_weight_[e * degrees * rows_ + block.index];
         if constexpr (second) {
-            const T* y_step = job_.step.harmonics + (first_ + e) * M2;
+            const T* y_step = job_.step.harmonics + (first_ + start_ + e) * M2;
             Vector<T> w_step[degrees], sum_step[degrees] = {};
-            pass_.spread(w_step, weight_step_ + e * pass_.columns, block);
+            pass_.spread(w_step, &weight_[(chunk + e) * pass_.columns], block);
             const Vector<T>* d_step = d + M2;
-            for_degrees(L, [&](int l, int m) {
+            for_orders<L>([&](int l, int m) {
                 sum_step[l] += d[m] * y[m];
                 sum[l] += d[m] * y_step[m] + d_step[m] * y[m];
-                by_harmonics[m] += d[m] * w_step[l] + d_step[m] * w[l];
+                by_harmonics[m] = d[m] * w_step[l] + d_step[m] * w[l];
             });
-            Vector<T>* out_step = by_weight_step_ + e * degrees * channel_rows + block.index;
-            for (int l = 0; l < degrees; ++l) out_step[l * channel_rows] = sum_step[l];
+            Vector<T>* out_step = out + chunk * degrees * rows_;
+            for (int l = 0; l < degrees; ++l) out_step[l * rows_] = sum_step[l];
         } else {
-            for_degrees(L, [&](int l, int m) {
+            for_orders<L>([&](int l, int m) {
                 sum[l] += d[m] * y[m];
-                by_harmonics[m] += d[m] * w[l];
+                by_harmonics[m] = d[m] * w[l];
             });
         }
-        for (int l = 0; l < degrees; ++l) out[l * channel_rows] = sum[l];
+        for (int l = 0; l < degrees; ++l) out[l * rows_] = sum[l];
+        Vector<T>* lanes = &lanes_[e * M2];
+        if (block.index == 0) {
+            for_orders<L>([&](int, int m) { lanes[m] = by_harmonics[m]; });
+        } else {
+            for_orders<L>([&](int, int m) { lanes[m] += by_harmonics[m]; });
+        }
     }
 
-    // tile = Σ_e v_j ⊗ (the step of w Y) + (the step of v_j) ⊗ w Y.
+    // tile += Σ_e v_j ⊗ (the step of w Y) + (the step of v_j) ⊗ w Y.
     template <class Block>
-    SDAS_INLINE void add_steps(Vector<T>* tile, int pairs, Block block) {
-        std::fill(tile, tile + pairs, Vector<T>{});
+    SDAS_INLINE void add_steps(Vector<T>* tile, Block block) {
         Vector<T> b[chunk * M2], b_step[chunk * M2];
         const T *v[chunk], *v_step[chunk];
-        for (std::int64_t start = 0; start < count_; start += chunk) {
-            const int size = static_cast<int>(std::min<std::int64_t>(chunk, count_ - start));
-            for (int k = 0; k < size; ++k) {
-                const std::int64_t e = start + k;
-                const T *y = job_.at.harmonics + (first_ + e) * M2, *y_step = job_.step.harmonics + (first_ + e) * M2;
-                Vector<T> w[degrees], w_step[degrees];
-                pass_.spread(w, weight_ + e * pass_.columns, block);
-                pass_.spread(w_step, weight_step_ + e * pass_.columns, block);
-                weighted_harmonics<L, T>(b + k * M2, w, y);
-                weighted_harmonics_step<L, T>(b_step + k * M2, w, w_step, y, y_step);
-                v[k] = sent(job_.at.value, e, block);
-                v_step[k] = sent(job_.step.value, e, block);
+        for (int e = 0; e < size_; ++e) {
+            const std::int64_t edge = first_ + start_ + e;
+            const T *y = job_.at.harmonics + edge * M2, *y_step = job_.step.harmonics + edge * M2;
+            Vector<T> w[degrees], w_step[degrees];
+            pass_.spread(w, &weight_[e * pass_.columns], block);
+            pass_.spread(w_step, &weight_[(chunk + e) * pass_.columns], block);
+            weighted_harmonics<L, T>(b + e * M2, w, y);
+            weighted_harmonics_step<L, T>(b_step + e * M2, w, w_step, y, y_step);
+            v[e] = sent(job_.at.value, e, block);
+            v_step[e] = sent(job_.step.value, e, block);
+        }
+        accumulate_rows<M2, T>(tile, b_step, v, size_, job_, block);
+        accumulate_rows<M2, T>(tile, b, v_step, size_, job_, block);
+    }
+
+    // From the chunk's by weight: by α and its step, by radial, and the sums for the radial gain.
+    void by_weights() {
+        const int blocks = pass_.blocks, columns = pass_.columns, n = pass_.radials();
+        Vector<T>*by_weight = by_weight_.data(), *by_step = by_weight + chunk * degrees * rows_;
+        const Vector<T>*gain = gain_.data(), *gain_step = gain + chunk * columns;
+        sum_heads(by_weight);
+        if constexpr (second) sum_heads(by_step);
+        for (int e = 0; e < size_; ++e) {
+            for (int b = 0; b < blocks; ++b) {
+                const std::int64_t h = (start_ + e) * blocks + b;
+                const Vector<T> alpha = alpha_[h];
+                Vector<T> sum{}, sum_step{};
+                for (int c = e * columns + b; c < (e + 1) * columns; c += blocks) {
+                    sum += by_weight[c] * gain[c];
+                    if constexpr (second) {
+                        sum += by_step[c] * gain_step[c];
+                        sum_step += by_step[c] * gain[c];
+                        by_weight[c] = by_weight[c] * alpha + by_step[c] * alpha_step_[h];
+                        by_step[c] *= alpha;
+                    } else {
+                        by_weight[c] *= alpha;
+                    }
+                }
+                by_alpha_[h] = sum;
+                if constexpr (second) by_alpha_step_[h] = sum_step;
             }
-            accumulate_rows<M2, T>(tile, b_step, v, size, job_, block);
-            accumulate_rows<M2, T>(tile, b, v_step, size, job_, block);
+        }
+        const std::int64_t edge = first_ + start_, row = std::int64_t{columns} * width<T>;
+        by_gain_.multiply(job_.by_radial + edge * n, reinterpret_cast<const T*>(by_weight), row, size_);
+        if constexpr (second) {
+            by_gain_step_.add(job_.by_radial + edge * n, reinterpret_cast<const T*>(by_step), row, size_);
+        }
+        if (job_.gain_sums == nullptr) return;
+        add_edges<T>(gain_sums_.data(), job_.at.radial + edge * n, n, by_weight, columns, size_);
+        if constexpr (second) {
+            add_edges<T>(gain_sums_.data(), job_.step.radial + edge * n, n, by_step, columns, size_);
         }
     }
 
-    // [edges, L+1, blocks of channels] to [edges, L+1, blocks of heads], in place.
-    void sum_heads(Vector<T>* v, int channel_rows) const {
+    // The chunk's [edges, L+1, rows of channels] to [edges, L+1, blocks of heads], in place.
+    void sum_heads(Vector<T>* v) const {
         if (job_.heads == job_.channels) return;
         Vector<T>* out = v;
-        for (std::int64_t r = 0; r < count_ * degrees; ++r, v += channel_rows, out += pass_.blocks) {
-            sum_groups<T>(v, channel_rows, job_.channels / job_.heads);
+        for (int r = 0; r < size_ * degrees; ++r, v += rows_, out += pass_.blocks) {
+            sum_groups<T>(v, channel_blocks<T>(job_.channels), job_.channels / job_.heads);
             std::copy(v, v + pass_.blocks, out);
         }
-    }
-
-    // From by weight: by α, into by_alpha_ and by_alpha_step_, by radial, and the sums for the radial gain.
-    void by_weights() {
-        by_alpha_ = by_alpha_room_[0].zeros(count_ * pass_.blocks);
-        if constexpr (second) by_alpha_step_ = by_alpha_room_[1].zeros(count_ * pass_.blocks);
-        for_heads([&](std::int64_t c, std::int64_t h) {
-            by_alpha_[h] += by_weight_[c] * gain_[c];
-            if constexpr (second) {
-                by_alpha_[h] += by_weight_step_[c] * gain_step_[c];
-                by_alpha_step_[h] += by_weight_step_[c] * gain_[c];
-                by_weight_[c] = by_weight_[c] * alpha_[h] + by_weight_step_[c] * alpha_step_[h];
-                by_weight_step_[c] *= alpha_[h];
-            } else {
-                by_weight_[c] *= alpha_[h];
-            }
-        });
-        by_gains(by_weight_, pass_.gains, job_.at.radial);
-        if constexpr (second) by_gains(by_weight_step_, gains_step_, job_.step.radial);
-    }
-
-    void by_gains(const Vector<T>* by_gain, const std::vector<Vector<T>>& gains, const T* radial) {
-        const int n = job_.radials;
-        add_lane_product<T>(lanes_radial_, n, by_gain, count_, pass_.columns, gains.data());
-        if (job_.gain_sums == nullptr) return;
-        add_product<T>(gain_sums_.data(), pass_.columns, Pass::columns_of(radial + first_ * n, n), n,
-                       static_cast<int>(count_), by_gain);
     }
 
     // From by α: by logit and its step, and through them by query, sink, harmonics, radial and envelope.
     void by_logits(std::int64_t i) {
         const int blocks = pass_.blocks, heads = job_.heads, places = static_cast<int>(job_.places());
         Vector<T>*by_query = by_query_room_.zeros(places * blocks), *by_sink = by_sink_room_.room(blocks);
-        Vector<T>* lanes_envelope = lanes_[2].zeros(count_);
+        Vector<T>* lanes_envelope = lanes_envelope_.zeros(count_);
         const T* f = job_.at.envelope + first_;
         for (int b = 0; b < blocks; ++b) {
             if constexpr (second) {
@@ -288,8 +359,11 @@ class ReceiverPass {
                 by_sink[b] = -softmax_.sink(b) * mean;
             }
         }
-        spread_logits(by_query, by_alpha_, softmax_.query, job_.at);
-        if constexpr (second) spread_logits(by_query, by_alpha_step_, query_step_, job_.step);
+        spread_logits(i, by_query, by_alpha_, job_.at);
+        if constexpr (second) spread_logits(i, by_query, by_alpha_step_, job_.step);
+        if (senders_) {
+            senders_->add_keys(edges_.data(), count_, by_alpha_, softmax_.query, by_alpha_step_, query_step_);
+        }
         for (std::int64_t e = 0; job_.by_logit != nullptr && e < count_; ++e) {
             store_heads(job_.by_logit + (first_ + e) * heads, by_alpha_ + e * blocks, heads);
             if constexpr (second) {
@@ -299,8 +373,8 @@ class ReceiverPass {
         store_totals<T>(job_.by_envelope + first_, lanes_envelope, count_);
         if (job_.by_sink != nullptr) store_heads(job_.by_sink + i * heads, by_sink, heads);
         if (job_.by_query == nullptr) return;
-        heads_outermost(job_.by_query + i * heads * places, reinterpret_cast<const T*>(by_query), blocks * width<T>,
-                        heads, places, places);
+        transpose_matrix<T>(job_.by_query + i * heads * places, places, reinterpret_cast<const T*>(by_query), numbers_,
+                            places, heads);
     }
 
     // Of a block of heads, by_alpha_ (g') and by_alpha_step_ (g) become by logit and by its step; returns by sink.
@@ -322,40 +396,49 @@ class ReceiverPass {
         return -softmax_.sink(b) * (mean_step * (sink_step_[b] - drift_[b]) + total + mean);
     }
 
-    // by harmonics and radial += query · c; by_query += Σ_e c [key | harmonics | radial].
-    void spread_logits(Vector<T>* by_query, const Vector<T>* c, const Vector<T>* query,
-                       const NeighborAttentionOperands<T>& target) {
-        const int blocks = pass_.blocks, channels = job_.key_channels, count = static_cast<int>(count_);
-        const int n = job_.radials;
-        query += channels * blocks;
-        add_lane_product<T>(lanes_harmonics_, M2, c, count_, blocks, query);
-        add_lane_product<T>(lanes_radial_, n, c, count_, blocks, query + M2 * blocks);
+    // by harmonics and radial += c · query; by_query += Σ_e c [key | harmonics | radial].
+    void spread_logits(std::int64_t i, Vector<T>* by_query, const Vector<T>* c, const Operands& target) {
+        const int blocks = pass_.blocks, channels = job_.key_channels, n = pass_.radials();
+        const std::int64_t places = job_.places();
+        const T* numbers = reinterpret_cast<const T*>(c);
+        const T* query = (&target == &job_.at ? job_.at.query : job_.step.query) + i * job_.heads * places + channels;
+        query_harmonics_.fill(query, places);
+        query_harmonics_.add(job_.by_harmonics + first_ * M2, numbers, numbers_, count_);
+        query_radial_.fill(query + M2, places);
+        query_radial_.add(job_.by_radial + first_ * n, numbers, numbers_, count_);
         if (job_.by_query == nullptr) return;
-        for (std::int64_t e = 0; e < count_; ++e) {
-            const T* key = target.keys + job_.senders[first_ + e] * channels * pass_.padded;
-            for (int d = 0; d < channels; ++d) {
-                for (int b = 0; b < blocks; ++b) {
-                    by_query[d * blocks + b] += c[e * blocks + b] * load<T>(key + d * pass_.padded + b * width<T>);
+        for (int d = 0; d < channels; ++d) {
+            for (int b = 0; b < blocks; ++b) {
+                const T* key = target.keys + d * pass_.padded + b * width<T>;
+                Vector<T> sum{};
+                for (std::int64_t e = 0; e < count_; ++e) {
+                    sum += c[e * blocks + b] * load<T>(key + job_.senders[first_ + e] * channels * pass_.padded);
                 }
+                by_query[d * blocks + b] += sum;
             }
         }
         by_query += channels * blocks;
-        add_product<T>(by_query, blocks, Pass::columns_of(target.harmonics + first_ * M2, M2), M2, count, c);
+        add_edges<T>(by_query, target.harmonics + first_ * M2, M2, c, blocks, count_);
         by_query += M2 * blocks;
-        add_product<T>(by_query, blocks, Pass::columns_of(target.radial + first_ * n, n), n, count, c);
+        add_edges<T>(by_query, target.radial + first_ * n, n, c, blocks, count_);
     }
 
-    const Pass& pass_;
     const NeighborAttention<T>& job_;
-    ReceiverSoftmax<L, T> softmax_;
+    const Pass pass_;
+    ReceiverSoftmax<L, T, N> softmax_;
+    const int numbers_, rows_, pairs_;  // heads padded to vectors; vectors of a row of channels or heads; of a tile
+    NarrowMatrix<T> by_gain_, by_gain_step_, query_harmonics_, query_radial_;
     std::vector<Vector<T>> gain_sums_, gains_step_, sink_step_, drift_;
-    Scratch<T> alphas_[2], gain_room_[2], weight_room_[2], by_weight_room_[2], by_alpha_room_[2], lanes_[3];
-    Scratch<T> tile_room_, by_query_room_, by_sink_room_, query_step_room_, logit_step_room_;
-    std::int64_t first_ = 0, count_ = 0;  // edges of the receiver in turn; what follows belongs to them
+    std::vector<Vector<T>> gain_, weight_, by_weight_, lanes_;  // of a chunk of edges; then of its steps
+    std::vector<Vector<T>> tiles_, coupled_;
+    Scratch<T> alpha_room_[2], by_alpha_room_[2], lanes_envelope_, by_query_room_, by_sink_room_, query_step_room_;
+    Scratch<T> logit_step_room_;
+    std::optional<SenderSums<L, T, N>> senders_;
+    std::vector<std::int64_t> edges_;
+    std::int64_t first_ = 0, count_ = 0, start_ = 0;  // edges of the receiver in turn, and its chunk
+    int size_ = 0;
     Vector<T> *u_ = nullptr, *alpha_ = nullptr, *alpha_step_ = nullptr, *logit_step_ = nullptr, *query_step_ = nullptr;
-    Vector<T> *gain_ = nullptr, *gain_step_ = nullptr, *weight_ = nullptr, *weight_step_ = nullptr;
-    Vector<T> *by_weight_ = nullptr, *by_weight_step_ = nullptr, *by_alpha_ = nullptr, *by_alpha_step_ = nullptr;
-    Vector<T> *lanes_harmonics_ = nullptr, *lanes_radial_ = nullptr;
+    Vector<T> *by_alpha_ = nullptr, *by_alpha_step_ = nullptr;
 };
 
 }  // namespace sdas::SDAS_SIMD

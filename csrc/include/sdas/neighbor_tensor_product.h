@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "sdas/coupling.h"
 #include "sdas/simd.h"
 #include "sdas/thread_pool.h"
 
@@ -28,10 +29,7 @@ struct NeighborTensorProduct {
     std::int64_t nodes, edges;
     int lmax, m1, rows, channels, heads;  // heads divide channels
     const std::int64_t *receivers, *senders, *row_ptr, *sender_order, *sender_ptr;
-    // Coupling by row: entries row_start[r] .. row_start[r+1] name a pair m1·M2 + m2 and its coefficient; and by pair:
-    // entries pair_start[p] .. pair_start[p+1] name a row, and the pair's m2 once more.
-    const std::int32_t *row_start, *row_pair, *pair_start, *pair_row, *pair_order;
-    const T *row_coefficient, *pair_coefficient;
+    Coupling<T> coupling;
     const T *weight, *weight_step;        // [E, L+1, heads]
     const T *harmonics, *harmonics_step;  // [E, M2]
     const T *value, *value_step;          // [N, m1, channels]

@@ -1,9 +1,7 @@
 // Tiles [m1, M2] of one node for a block of channels: sums of outer products of values and weighted harmonics, and the
 // coupling that leads from them to the rows z and back. Included only by kernel files, like vector.h.
 //
-// A job names `m1` and `channels` (ints) and the coupling tables row_start, row_pair, row_coefficient, pair_start,
-// pair_row, pair_coefficient: entries row_start[r] .. row_start[r+1] of a row r of z name a pair m1·M2 + m2 and its
-// coefficient; pair_start and its kind say the same from the side of the pair.
+// A job names `m1`, `rows` and `channels` (ints) and the `coupling`.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +11,7 @@
 
 namespace sdas::SDAS_SIMD {
 
-constexpr int chunk = 8;  // edges whose weighted harmonics are kept at a time
+constexpr int chunk = 16;  // edges whose weighted harmonics are kept at a time
 
 // Rows of a tile whose accumulators fit in the registers together with what they need.
 template <int M2>
@@ -22,12 +20,13 @@ constexpr int rows_in_registers = std::max(1, (SDAS_VECTOR_BYTES == 64 ? 27 : 12
 template <int L>
 constexpr int orders = (L + 1) * (L + 1);
 
-// The degree l of each order m2.
-template <class Body>
-SDAS_INLINE void for_degrees(int lmax, const Body& body) {
-    for (int l = 0, m = 0; l <= lmax; ++l) {
-        for (; m < (l + 1) * (l + 1); ++m) body(l, m);
-    }
+constexpr int degree_of(int m) { return m < 1 ? 0 : m < 4 ? 1 : m < 9 ? 2 : m < 16 ? 3 : 4; }
+
+// Calls body(l, m) for every order m = m2 of the degrees up to L, unrolled.
+template <int L, class Body>
+SDAS_INLINE void for_orders(const Body& body) {
+#pragma GCC unroll 32
+    for (int m = 0; m < orders<L>; ++m) body(degree_of(m), m);
 }
 
 // Calls body with the degree of the harmonics as a compile-time constant.
@@ -51,14 +50,14 @@ SDAS_INLINE void spread_weights(Vector<T>* w, const T* weight, std::int64_t stri
 // B[m2] = w[l] Y[m2].
 template <int L, class T>
 SDAS_INLINE void weighted_harmonics(Vector<T>* b, const Vector<T>* w, const T* y) {
-    for_degrees(L, [&](int l, int m) { b[m] = w[l] * y[m]; });
+    for_orders<L>([&](int l, int m) { b[m] = w[l] * y[m]; });
 }
 
 // Its derivative along the steps of both.
 template <int L, class T>
 SDAS_INLINE void weighted_harmonics_step(Vector<T>* b, const Vector<T>* w, const Vector<T>* w_step, const T* y,
                                          const T* y_step) {
-    for_degrees(L, [&](int l, int m) { b[m] = w_step[l] * y[m] + w[l] * y_step[m]; });
+    for_orders<L>([&](int l, int m) { b[m] = sum_of_products<T>(y[m], w_step[l], y_step[m], w[l]); });
 }
 
 // tile[m1 .. m1+G, :] += Σ over `count` edges of v_j[m1] B_e.
@@ -72,8 +71,11 @@ SDAS_INLINE void accumulate(Vector<T>* tile, const Vector<T>* b, const T* const*
     for (int e = 0; e < count; ++e, b += M2) {
         Vector<T> v[G];
         for (int g = 0; g < G; ++g) v[g] = block.load(value[e] + g * channels);
+#pragma GCC unroll 32
         for (int m = 0; m < M2; ++m) {
-            for (int g = 0; g < G; ++g) sum[g][m] += v[g] * b[m];
+            const Vector<T> factor = G > 1 ? in_register<T>(b[m]) : b[m];
+#pragma GCC unroll 32
+            for (int g = 0; g < G; ++g) sum[g][m] += v[g] * factor;
         }
     }
     for (int g = 0; g < G; ++g) {
@@ -95,27 +97,31 @@ SDAS_INLINE void accumulate_rows(Vector<T>* tile, const Vector<T>* b, const T** 
     for (; m1 < job.m1; advance(1)) accumulate<1, M2, T>(tile + m1 * M2, b, sent, count, job.channels, block);
 }
 
-// z = coupling · tile for a block of channels.
+// Asks for a block of the rows of a value that will be needed soon.
+template <class Block, class T, class Job>
+SDAS_INLINE void prefetch_rows(const T* value, const Job& job, Block block) {
+    for (int m1 = 0; m1 < job.m1; ++m1) __builtin_prefetch(value + m1 * job.channels + block.first);
+}
+
+// z = coupling · tile for a block of channels; `sum` is room for the rows of z.
 template <class T, class Block, class Job>
-SDAS_INLINE void couple(T* z, const Vector<T>* tile, const Job& job, Block block) {
-    for (int r = 0; r < job.rows; ++r) {
-        Vector<T> sum{};
-        for (int q = job.row_start[r]; q < job.row_start[r + 1]; ++q) {
-            sum += job.row_coefficient[q] * tile[job.row_pair[q]];
-        }
-        block.store(z + r * job.channels, sum);
-    }
+[[gnu::noinline]] void couple(T* z, const Vector<T>* __restrict tile, Vector<T>* __restrict sum, const Job& job,
+                              Block block) {
+    const Coupling<T> c = job.coupling;
+    std::fill(sum, sum + job.rows, Vector<T>{});
+    for (int q = 0; q < c.entries; ++q) sum[c.row[q]] += c.coefficient[q] * tile[c.pair[q]];
+    for (int r = 0; r < job.rows; ++r) block.store(z + r * job.channels, sum[r]);
 }
 
 // tile = couplingᵀ · z for a block of channels.
 template <class T, class Block, class Job>
-SDAS_INLINE void uncouple(Vector<T>* tile, const T* z, const Job& job, int pairs, Block block) {
-    for (int p = 0; p < pairs; ++p) {
-        Vector<T> sum{};
-        for (int q = job.pair_start[p]; q < job.pair_start[p + 1]; ++q) {
-            sum += job.pair_coefficient[q] * block.load(z + job.pair_row[q] * job.channels);
-        }
-        tile[p] = sum;
+[[gnu::noinline]] void uncouple(Vector<T>* __restrict tile, const T* __restrict z, const Job& job, int pairs,
+                                Block block) {
+    const Coupling<T> c = job.coupling;
+    const std::int64_t channels = job.channels;
+    std::fill(tile, tile + pairs, Vector<T>{});
+    for (int q = 0; q < c.entries; ++q) {
+        tile[c.pair[q]] += c.coefficient[q] * block.load(z + c.row[q] * channels);
     }
 }
 
@@ -126,8 +132,10 @@ SDAS_INLINE void dot(Vector<T>* d, const Vector<T>* tile, const T* const* v, con
     for (int m1 = 0; m1 < job.m1; ++m1, tile += M2) {
         Vector<T> x[V];
         for (int i = 0; i < V; ++i) x[i] = block.load(v[i] + m1 * job.channels);
+#pragma GCC unroll 32
         for (int m = 0; m < M2; ++m) {
-            for (int i = 0; i < V; ++i) sum[i][m] += tile[m] * x[i];
+            const Vector<T> factor = V > 1 ? in_register<T>(tile[m]) : tile[m];
+            for (int i = 0; i < V; ++i) sum[i][m] += factor * x[i];
         }
     }
     for (int i = 0; i < V; ++i) {

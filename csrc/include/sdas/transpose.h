@@ -6,6 +6,8 @@
 // narrower than a vector are moved by 16-byte lanes.
 #pragma once
 
+#include <cstdint>
+
 #include "sdas/vector.h"
 
 namespace sdas::SDAS_SIMD {
@@ -65,6 +67,28 @@ SDAS_INLINE void transpose(Vector<T>* v) {
             v[E + e] = lanes<T, false>(AB, CD);
             v[2 * E + e] = lanes<T, true>(ab, cd);
             v[3 * E + e] = lanes<T, true>(AB, CD);
+        }
+    }
+}
+
+// out[c, r] = in[r, c] for matrices whose rows are `out_row` and `in_row` apart.
+template <class T>
+void transpose_matrix(T* out, std::int64_t out_row, const T* in, std::int64_t in_row, int rows, int columns) {
+    constexpr int W = width<T>;
+    if (rows < W || columns < W) {
+        for (int c = 0; c < columns; ++c) {
+            for (int r = 0; r < rows; ++r) out[c * out_row + r] = in[r * in_row + c];
+        }
+        return;
+    }
+    for (int r = 0; r < rows; r += W) {
+        const std::int64_t row = r + W <= rows ? r : rows - W;
+        for (int c = 0; c < columns; c += W) {
+            const std::int64_t column = c + W <= columns ? c : columns - W;
+            Vector<T> v[W];
+            for (int i = 0; i < W; ++i) v[i] = load<T>(in + (row + i) * in_row + column);
+            transpose<T>(v);
+            for (int i = 0; i < W; ++i) store<T>(out + (column + i) * out_row + row, v[i]);
         }
     }
 }

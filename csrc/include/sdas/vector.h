@@ -65,6 +65,84 @@ SDAS_INLINE void store(T* p, Vector<T> v) {
     std::memcpy(p, &v, sizeof v);
 }
 
+// The same number in every element. (0 + x would not be the same as x for a zero of x's sign, and cost an addition.)
+template <class T>
+SDAS_INLINE Vector<T> splat(T x) {
+    return x - Vector<T>{};
+}
+
+// Keeps v in a register, where the compiler would load it anew for each product that it is a factor of.
+template <class T>
+SDAS_INLINE Vector<T> in_register(Vector<T> v) {
+#if defined(__AVX512F__)
+    __asm__("" : "+v"(v));
+#elif defined(__AVX2__)
+    __asm__("" : "+x"(v));
+#endif
+    return v;
+}
+
+// a b + c d, of which the first product is rounded: the same wherever it is inlined, as the compiler would not have it.
+template <class T, class A, class B>
+SDAS_INLINE Vector<T> sum_of_products(A a, Vector<T> b, B c, Vector<T> d) {
+    return in_register<T>(a * b) + c * d;
+}
+
+// p[0], p[1], p[0], p[1], ..
+template <class T>
+SDAS_INLINE Vector<T> repeat_pair(const T* p) {
+    if constexpr (sizeof(T) == sizeof(float)) {
+        double pair;
+        std::memcpy(&pair, p, sizeof pair);
+        return reinterpret_cast<Vector<T>>(splat<double>(pair));
+    } else {
+#if defined(__AVX512F__)
+        return _mm512_broadcast_f64x2(_mm_loadu_pd(p));
+#elif defined(__AVX2__)
+        return _mm256_setr_pd(p[0], p[1], p[0], p[1]);
+#else
+        return load<T>(p);
+#endif
+    }
+}
+
+// The first `count` elements from or to memory; the others of a load are zero.
+SDAS_INLINE Vector<float> load_first(const float* p, int count) {
+#if defined(__AVX512F__)
+    return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p);
+#else
+    Vector<float> v{};
+    for (int i = 0; i < width<float>; ++i) v[i] = i < count ? p[i] : 0.0f;
+    return v;
+#endif
+}
+
+SDAS_INLINE Vector<double> load_first(const double* p, int count) {
+#if defined(__AVX512F__)
+    return _mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1), p);
+#else
+    Vector<double> v{};
+    for (int i = 0; i < width<double>; ++i) v[i] = i < count ? p[i] : 0.0;
+    return v;
+#endif
+}
+
+SDAS_INLINE void store_first(float* p, Vector<float> v, int count) {
+#if defined(__AVX512F__)
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), v);
+#else
+    for (int i = 0; i < count; ++i) p[i] = v[i];
+#endif
+}
+
+SDAS_INLINE void store_first(double* p, Vector<double> v, int count) {
+#if defined(__AVX512F__)
+    _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << count) - 1), v);
+#else
+    for (int i = 0; i < count; ++i) p[i] = v[i];
+#endif
+}
+
 template <class T>
 SDAS_INLINE Vector<T> select(typename Simd<T>::Mask mask, Vector<T> yes, Vector<T> no) {
     return mask ? yes : no;

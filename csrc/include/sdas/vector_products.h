@@ -1,96 +1,49 @@
-// Small matrix products whose columns are vectors: what belongs to the edges of one receiver times what belongs to the
-// receiver. Included only by kernel files, like vector.h.
+// Small matrix products of numbers that belong to the edges of one receiver, with vectors of heads or of few columns.
+// Included only by kernel files, like vector.h.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
+#include <vector>
 
 #include "sdas/vector.h"
 
 namespace sdas::SDAS_SIMD {
 
-// Rows and columns, or rows and columns exchanged, of a matrix of numbers.
-template <class T>
-struct Numbers {
-    const T* first;
-    std::int64_t row, column;  // distance of neighboring rows, of neighboring columns
-};
-
-// Rows r .. r+R and columns c .. c+C of out += x · m.
-template <int R, int C, class T>
-SDAS_INLINE void product_block(Vector<T>* out, const T* x, std::int64_t row, std::int64_t column, int depth,
-                               const Vector<T>* m, int columns) {
-    Vector<T> sum[R][C];
-    for (int r = 0; r < R; ++r) {
-        for (int c = 0; c < C; ++c) sum[r][c] = out[r * columns + c];
-    }
-    for (int d = 0; d < depth; ++d, x += column, m += columns) {
-        Vector<T> b[C];
-        for (int c = 0; c < C; ++c) b[c] = m[c];
-        for (int r = 0; r < R; ++r) {
-            for (int c = 0; c < C; ++c) sum[r][c] += x[r * row] * b[c];
-        }
-    }
-    for (int r = 0; r < R; ++r) {
-        for (int c = 0; c < C; ++c) out[r * columns + c] = sum[r][c];
-    }
+// Calls body(Constant<R>, k) for consecutive groups of R of `count` things: as many of `most` as there are, then smaller
+// powers of two.
+template <int most, class Body>
+SDAS_INLINE void for_groups_of(std::int64_t count, const Body& body, std::int64_t k = 0) {
+    for (; k + most <= count; k += most) body(Constant<most>{}, k);
+    if constexpr (most > 1) for_groups_of<most / 2>(count, body, k);
 }
 
-// out [rows, columns] += x [rows, depth] · m [depth, columns].
-template <class T>
-[[gnu::noinline]] void add_product(Vector<T>* out, int columns, Numbers<T> x, std::int64_t rows, int depth,
-                                   const Vector<T>* m) {
-    const auto of_columns = [&](auto height, std::int64_t r) {
-        constexpr int R = decltype(height)::value;
-        const T* at = x.first + r * x.row;
-        Vector<T>* target = out + r * columns;
-        int c = 0;
-        for (; c + 2 <= columns; c += 2) {
-            product_block<R, 2, T>(target + c, at, x.row, x.column, depth, m + c, columns);
-        }
-        if (c < columns) product_block<R, 1, T>(target + c, at, x.row, x.column, depth, m + c, columns);
-    };
-    std::int64_t r = 0;
-    for (; r + 4 <= rows; r += 4) of_columns(Constant<4>{}, r);
-    for (; r < rows; ++r) of_columns(Constant<1>{}, r);
+// out [P, C] += Σ_e x[e, p] v[e, c] of numbers x, whose rows are `row` apart, and vectors v, `columns` apart.
+template <int P, int C, class T>
+SDAS_INLINE void sum_edges(Vector<T>* out, std::int64_t out_row, const T* x, std::int64_t row, const Vector<T>* v,
+                           std::int64_t columns, std::int64_t edges) {
+    Vector<T> sum[P][C];
+#pragma GCC unroll 16
+    for (int k = 0; k < P * C; ++k) sum[k / C][k % C] = out[k / C * out_row + k % C];
+    for (std::int64_t e = 0; e < edges; ++e, x += row, v += columns) {
+#pragma GCC unroll 16
+        for (int k = 0; k < P * C; ++k) sum[k / C][k % C] += x[k / C] * v[k % C];
+    }
+#pragma GCC unroll 16
+    for (int k = 0; k < P * C; ++k) out[k / C * out_row + k % C] = sum[k / C][k % C];
 }
 
-template <int R, int P, class T>
-SDAS_INLINE void lane_block(Vector<T>* out, int places, const Vector<T>* x, const Vector<T>* m, int columns) {
-    Vector<T> sum[R][P];
-    for (int r = 0; r < R; ++r) {
-        for (int p = 0; p < P; ++p) sum[r][p] = out[r * places + p];
-    }
-    for (int c = 0; c < columns; ++c) {
-        Vector<T> b[P];
-        for (int p = 0; p < P; ++p) b[p] = m[p * columns + c];
-        for (int r = 0; r < R; ++r) {
-            for (int p = 0; p < P; ++p) sum[r][p] += x[r * columns + c] * b[p];
-        }
-    }
-    for (int r = 0; r < R; ++r) {
-        for (int p = 0; p < P; ++p) out[r * places + p] = sum[r][p];
-    }
-}
-
-// out [rows, places] += x [rows, columns] · mᵀ for m [places, columns], lane by lane: the sum over lanes is left over.
+// out [places, columns] += Σ_e x[e, p] v[e, c].
 template <class T>
-[[gnu::noinline]] void add_lane_product(Vector<T>* out, int places, const Vector<T>* x, std::int64_t rows, int columns,
-                                        const Vector<T>* m) {
-    const auto of_places = [&](auto height, std::int64_t r) {
-        constexpr int R = decltype(height)::value;
-        int p = 0;
-        for (; p + 4 <= places; p += 4) {
-            lane_block<R, 4, T>(out + r * places + p, places, x + r * columns, m + p * columns, columns);
-        }
-        for (; p < places; ++p) {
-            lane_block<R, 1, T>(out + r * places + p, places, x + r * columns, m + p * columns, columns);
-        }
-    };
-    constexpr int R = SDAS_VECTOR_BYTES == 64 ? 4 : 2;
-    std::int64_t r = 0;
-    for (; r + R <= rows; r += R) of_places(Constant<R>{}, r);
-    for (; r < rows; ++r) of_places(Constant<1>{}, r);
+[[gnu::noinline]] void add_edges(Vector<T>* out, const T* x, int places, const Vector<T>* v, int columns,
+                                 std::int64_t edges) {
+    for_groups_of<4>(places, [&](auto group, std::int64_t p) {
+        constexpr int P = decltype(group)::value;
+        for_groups_of<2>(columns, [&](auto pair, std::int64_t c) {
+            sum_edges<P, decltype(pair)::value, T>(out + p * columns + c, columns, x + p, places, v + c, columns, edges);
+        });
+    });
 }
 
 // Sums of neighboring pairs of elements, those of a, then those of b.
@@ -116,10 +69,9 @@ template <class T>
     std::int64_t i = 0;
     for (; i + width<T> <= count; i += width<T>) store<T>(out + i, totals<T>(v + i));
     if (i == count) return;
-    Vector<T> rest[width<T>] = {};
-    std::copy(v + i, v + count, rest);
-    const Vector<T> sums = totals<T>(rest);
-    for (int t = 0; i + t < count; ++t) out[i + t] = sums[t];
+    Vector<T> rest[width<T>];
+    for (int k = 0; k < width<T>; ++k) rest[k] = v[std::min(i + k, count - 1)];
+    store_first(out + i, totals<T>(rest), static_cast<int>(count - i));
 }
 
 // Sums of `group` neighboring elements of v [count], in place: the result takes up the first 1/group of them.
@@ -141,5 +93,86 @@ void sum_groups(Vector<T>* v, int count, int group) {
         v[k / width<T>][k % width<T>] = sum;
     }
 }
+
+// A matrix [depth, columns] of few columns, to be multiplied from the left by rows of numbers. Where two of its rows fit
+// in a vector, their numbers take turns in one, and two numbers of the factor are multiplied at once.
+template <class T>
+class NarrowMatrix {
+  public:
+    NarrowMatrix(int depth, int columns)
+        : columns_(columns),
+          paired_(2 * columns <= width<T> && depth % 2 == 0),
+          steps_(paired_ ? depth / 2 : depth),
+          across_(paired_ ? 1 : (columns + width<T> - 1) / width<T>),
+          vectors_(steps_ * across_) {}
+
+    // From a matrix whose rows are `row` apart.
+    void fill(const T* m, std::int64_t row) {
+        if (paired_) {
+            for (int k = 0; k < steps_; ++k, m += 2 * row) {
+                const Vector<T> even = load_first(m, columns_), odd = load_first(m + row, columns_);
+                vectors_[k] = shuffle<T>(even, odd, [](int i) { return i / 2 + (i % 2 ? width<T> : 0); });
+            }
+        } else {
+            T* numbers = reinterpret_cast<T*>(vectors_.data());
+            for (int k = 0; k < steps_; ++k, m += row) std::copy(m, m + columns_, numbers + k * across_ * width<T>);
+        }
+    }
+
+    // out [rows, columns] = a [rows, depth] · this, or += ; rows of out are contiguous, those of a `row` apart.
+    void multiply(T* out, const T* a, std::int64_t row, std::int64_t rows) const { run<false>(out, a, row, rows); }
+    void add(T* out, const T* a, std::int64_t row, std::int64_t rows) const { run<true>(out, a, row, rows); }
+
+  private:
+    template <bool add>
+    [[gnu::noinline]] void run(T* out, const T* a, std::int64_t row, std::int64_t rows) const {
+        for (int c = 0; c < across_; ++c) {
+            const int first = c * width<T>, count = std::min(width<T>, columns_ - first);
+            for_groups_of<8>(rows, [&](auto group, std::int64_t r) {
+                constexpr int R = decltype(group)::value;
+                Vector<T> sum[R];
+                if (paired_) {
+                    sum_pairs<R>(sum, a + r * row, row);
+                } else {
+                    sum_rows<R>(sum, a + r * row, row, c);
+                }
+                // All loads before all stores: a load of part of what was just stored would wait for it.
+                T* target = out + r * columns_ + first;
+#pragma GCC unroll 8
+                for (int k = 0; add && k < R; ++k) sum[k] += load_first(target + k * columns_, count);
+#pragma GCC unroll 8
+                for (int k = 0; k < R; ++k) store_first(target + k * columns_, sum[k], count);
+            });
+        }
+    }
+
+    template <int R>
+    SDAS_INLINE void sum_rows(Vector<T>* sum, const T* a, std::int64_t row, int block) const {
+        const Vector<T>* m = vectors_.data() + block;
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) sum[r] = Vector<T>{};
+        for (int k = 0; k < steps_; ++k, m += across_) {
+#pragma GCC unroll 8
+            for (int r = 0; r < R; ++r) sum[r] += a[r * row + k] * *m;
+        }
+    }
+
+    template <int R>
+    SDAS_INLINE void sum_pairs(Vector<T>* sum, const T* a, std::int64_t row) const {
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) sum[r] = Vector<T>{};
+        for (int k = 0; k < steps_; ++k) {
+#pragma GCC unroll 8
+            for (int r = 0; r < R; ++r) sum[r] += repeat_pair<T>(a + r * row + 2 * k) * vectors_[k];
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) sum[r] = pair_sums<T>(sum[r], sum[r]);
+    }
+
+    int columns_;
+    bool paired_;
+    int steps_, across_;
+    std::vector<Vector<T>> vectors_;
+};
 
 }  // namespace sdas::SDAS_SIMD

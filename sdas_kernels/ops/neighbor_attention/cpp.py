@@ -90,4 +90,5 @@ def _constants(paths: Paths, dtype: torch.dtype) -> tuple[dict[str, int], dict[s
     extension, suffix = native.extension(), str(dtype).removeprefix("torch.")
     names = ("forward", "backward", "double_backward")
     kernels = {name: getattr(extension, f"neighbor_attention_{name}_{suffix}") for name in names}
-    return {"lmax": paths.lmax_harmonics, "rows": paths.rows} | addresses, kernels
+    sizes = {"lmax": paths.lmax_harmonics, "rows": paths.rows, "entries": len(tables["entry_row"])}
+    return sizes | addresses, kernels

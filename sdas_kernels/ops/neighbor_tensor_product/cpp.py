@@ -36,7 +36,9 @@ class _Job:
             "heads": self.heads,
         }
         names = ("receivers", "senders", "row_ptr", "sender_order", "sender_ptr")
-        self.constants = dict(zip(names, index, strict=True)) | coupling_tables(self.paths, o.value.dtype)
+        tables = coupling_tables(self.paths, o.value.dtype)
+        self.sizes["entries"] = len(tables["entry_row"])
+        self.constants = dict(zip(names, index, strict=True)) | tables
 
     @staticmethod
     def serve(paths: Paths) -> bool:
@@ -71,17 +73,18 @@ class _Job:
 
 @cache
 def coupling_tables(paths: Paths, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Non-zero coefficients sorted by row and by pair m1·M2 + m2."""
+    """Non-zero coefficients with their rows and pairs m1·M2 + m2: of every row the first, then the second of each, ..
+
+    In that order the sums that a kernel goes through are independent of the ones just before.
+    """
     matrix = coupling(paths).flatten(1)
-    tables = {}
-    for name, other, m in (("row", "pair", matrix), ("pair", "row", matrix.T.contiguous())):
-        first, second = m.nonzero(as_tuple=True)
-        counts = torch.bincount(first, minlength=len(m))
-        tables[f"{name}_start"] = torch.nn.functional.pad(counts.cumsum(0), (1, 0)).to(torch.int32)
-        tables[f"{name}_{other}"] = second.to(torch.int32)
-        tables[f"{name}_coefficient"] = m[first, second].to(dtype)
-    tables["pair_order"] = (first % (paths.lmax_harmonics + 1) ** 2).to(torch.int32)
-    return tables
+    row, pair = matrix.nonzero(as_tuple=True)
+    counts = torch.bincount(row, minlength=len(matrix))
+    turn = torch.arange(len(row)) - (counts.cumsum(0) - counts)[row]
+    order = torch.argsort(turn * len(matrix) + row)
+    row, pair = row[order], pair[order]
+    coefficient = matrix[row, pair].to(dtype)
+    return {"entry_row": row.to(torch.int32), "entry_pair": pair.to(torch.int32), "entry_coefficient": coefficient}
 
 
 forward = partial(contractions.forward, _Job)

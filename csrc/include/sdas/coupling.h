@@ -1,0 +1,17 @@
+// The coupling between a tile and the rows of z.
+#pragma once
+
+#include <cstdint>
+
+namespace sdas {
+
+// Coefficients of the rows of z and the pairs m1·M2 + m2 of a tile: z[row] = Σ coefficient · tile[pair]. Pairs and rows
+// without an entry are zero. In whatever order the entries lie, sums are taken in it.
+template <class T>
+struct Coupling {
+    int entries;
+    const std::int32_t *row, *pair;
+    const T* coefficient;
+};
+
+}  // namespace sdas
