@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from sdas_kernels.ops.segment import Segments, gather, receivers, senders
+
 MIN_DISTANCE = 1e-4  # Å; closer atoms are taken for a mistake in the input
 
 
@@ -61,7 +63,7 @@ class NeighborGraph:
 
     positions [N, 3] Å, numbers [N] atomic numbers, edges, cell_shifts [E, 3] (whole cells, in the dtype of positions),
     cells [B, 3, 3] Å (rows are the cell vectors; zeros where there is none), pbc [B, 3], system [N]: which of the B
-    systems an atom belongs to, cutoff Å, periodic: whether any system has a periodic direction.
+    systems an atom belongs to, ascending, cutoff Å, periodic: whether any system has a periodic direction.
     """
 
     positions: torch.Tensor
@@ -206,12 +208,13 @@ class NeighborGraph:
     ) -> torch.Tensor:
         """r_j - r_i + S·cell, `[E, 3]` Å, differentiable in `positions` [N, 3] and `cells` [B, 3, 3]."""
         r = self.positions if positions is None else positions
-        vectors = r.index_select(0, self.senders) - r.index_select(0, self.receivers)
+        index = self.edges.tensors()
+        vectors = gather(r, senders(index)) - gather(r, receivers(index))
         if not self.periodic:
             return vectors
         box = self.cells if cells is None else cells
         if self.num_systems > 1:  # else one cell for all edges
-            box = box.index_select(0, self.system.index_select(0, self.receivers))
+            box = gather(gather(box, Segments(self.system)), receivers(index))
         # not as matrix products: E tiny ones are slow, and a single one would round otherwise than those of a batch
         (sa, sb, sc), (a, b, c) = self.cell_shifts.split(1, 1), box.unbind(1)
         return vectors + (sa * a + sb * b + sc * c)

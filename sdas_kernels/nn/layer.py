@@ -10,6 +10,7 @@ from torch import nn
 from sdas_kernels.nn.geometry import EdgeGeometry
 from sdas_kernels.nn.linear import EquivariantLinear
 from sdas_kernels.nn.neighbor_attention import NeighborAttention
+from sdas_kernels.ops.segment import Segments, gather
 
 
 class SDASLayer(nn.Module):
@@ -79,5 +80,5 @@ class NodeUpdate(nn.Module):
         scalars, *others = x.split([2 * l + 1 for l in range(self.lmax + 1)], 1)
         invariants = torch.cat([scalars, *(block.square().sum(1, keepdim=True) for block in others)], 1)
         f = self.mlp(invariants.flatten(1)).view(invariants.shape)
-        gated = self.gated.by_component(x)[1:].transpose(0, 1) * f.index_select(1, self.gate_degree)
+        gated = self.gated.by_component(x)[1:].transpose(0, 1) * gather(f, Segments(self.gate_degree), dim=1)
         return torch.cat([f[:, :1], gated], 1)

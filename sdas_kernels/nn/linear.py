@@ -7,6 +7,8 @@ import math
 import torch
 from torch import nn
 
+from sdas_kernels.ops.segment import Segments, gather
+
 
 class EquivariantLinear(nn.Module):
     """One matrix per degree, the same for every order m, so that a rotated input gives the rotated output.
@@ -56,7 +58,7 @@ class EquivariantLinear(nn.Module):
 
     def by_component(self, x: torch.Tensor) -> torch.Tensor:
         """`[N, M, channels_in]` -> `[M, N, channels_out]`, without the bias: as the product gives it, with no copy."""
-        return torch.bmm(x.transpose(0, 1), self.weight.index_select(0, self.row_degree))
+        return torch.bmm(x.transpose(0, 1), gather(self.weight, Segments(self.row_degree)))
 
     def extra_repr(self) -> str:
         return f"lmax={self.lmax}, {self.channels_in} -> {self.channels_out}, bias={self.bias is not None}"

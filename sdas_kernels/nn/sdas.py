@@ -13,6 +13,7 @@ from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.nn.geometry import EdgeGeometry
 from sdas_kernels.nn.layer import SDASLayer
 from sdas_kernels.nn.paper import PaperEmbedding, PaperLayer
+from sdas_kernels.ops.segment import Segments, gather, segment_sum
 
 
 @contextmanager
@@ -190,7 +191,7 @@ class SDAS(nn.Module):
             return {"energy": energy, "forces": -by_positions}
         strain = positions.new_zeros(batch.num_systems, 3, 3).requires_grad_()
         stretch = torch.eye(3, dtype=batch.dtype, device=batch.device) + (strain + strain.mT) / 2
-        moved = (positions[:, None, :] @ stretch.index_select(0, batch.system)).squeeze(1)
+        moved = (positions[:, None, :] @ gather(stretch, Segments(batch.system))).squeeze(1)
         energy = self.energies(batch, batch.edge_vectors(moved, batch.cells @ stretch), kinds)
         by_positions, by_strain = torch.autograd.grad(energy.sum(), (positions, strain), create_graph=create_graph)
         return {"energy": energy, "forces": -by_positions, "stress": by_strain / volumes[:, None, None]}
@@ -199,14 +200,14 @@ class SDAS(nn.Module):
         """Energy of every system `[B]`, float64 eV, from edge vectors `[E, 3]` Å and species indices `[N]`."""
         atomic = self.energy_scale * self.features(batch, vectors, kinds)[0].double()
         atomic = atomic + self.energy_shift.index_select(0, kinds)
-        return atomic.new_zeros(batch.num_systems).index_add(0, batch.system, atomic)
+        return segment_sum(atomic, Segments(batch.system), batch.num_systems)
 
     def features(
         self, batch: NeighborGraph, vectors: torch.Tensor, kinds: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The network's atomic energies `[N]`, without scale and shift, and its last features `[N, M, C]`."""
         geometry = EdgeGeometry.from_vectors(vectors, batch, self.lmax, self.n_radial, self.cutoff)
-        h = self.embedding(kinds)
+        h = gather(self.embedding.weight, Segments(kinds, ascending=False))
         if self.first_features is not None:
             x = self.first_features(geometry)
             for layer in self.layers:
