@@ -362,7 +362,7 @@ PYBIND11_MODULE(_native, module) {
     module.def("spherical_harmonics_backward_float64", &spherical_harmonics_backward<double>, release);
     module.def("spherical_harmonics_double_backward_float32", &spherical_harmonics_double_backward<float>, release);
     module.def("spherical_harmonics_double_backward_float64", &spherical_harmonics_double_backward<double>, release);
-    module.attr("neighbor_tensor_product_max_degree") = sdas::neighbor_tensor_product_max_degree;
+    module.attr("neighbor_tensor_product_max_degree") = sdas::neighbor_max_degree;
     def_neighbor_attention<float>(module, "float32");
     def_neighbor_attention<double>(module, "float64");
     def_radial_basis<float>(module, "float32");

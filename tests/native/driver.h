@@ -103,29 +103,23 @@ struct Graph {
 // A coupling of its own: row r of z is the sum of the pairs (m1, m2) r and r + 1 (mod pairs), each with a coefficient.
 template <class T>
 struct Coupling {
-    std::vector<std::int32_t> start, row_pair, pair_row, pair_order;
+    std::vector<std::int32_t> row, pair;
     std::vector<T> coefficient;
 
-    Coupling(int m1, int m2)
-        : start(m1 * m2 + 1), row_pair(2 * m1 * m2), pair_row(2 * m1 * m2), pair_order(2 * m1 * m2),
-          coefficient(2 * m1 * m2) {
-        const int pairs = m1 * m2;
-        for (int r = 0; r <= pairs; ++r) start[r] = 2 * r;
-        for (int q = 0; q < 2 * pairs; ++q) {
-            const int r = q / 2, k = q % 2;
-            row_pair[q] = (r + k) % pairs;
-            pair_row[q] = (r + pairs - k) % pairs;
-            pair_order[q] = r % m2;
-            coefficient[q] = T(1 + k);
+    explicit Coupling(int pairs) {
+        for (int k = 0; k < 2; ++k) {
+            for (int r = 0; r < pairs; ++r) {
+                row.push_back(r);
+                pair.push_back((r + k) % pairs);
+                coefficient.push_back(T(1 + k));
+            }
         }
     }
 
     // Of a job with as many rows of z as there are pairs.
     template <class Job>
     void give(Job& job) const {
-        job.row_start = job.pair_start = start.data();
-        job.row_pair = row_pair.data(), job.pair_row = pair_row.data();
-        job.row_coefficient = job.pair_coefficient = coefficient.data();
+        job.coupling = {static_cast<int>(row.size()), row.data(), pair.data(), coefficient.data()};
     }
 };
 

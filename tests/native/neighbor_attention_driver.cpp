@@ -15,7 +15,7 @@ struct Arrays {
     Job job{};
 
     Arrays(std::int64_t nodes, std::int64_t edges, int lmax, int m1, int heads, int channels, int key, int radials)
-        : graph(nodes, edges, operands), coupling(m1, (lmax + 1) * (lmax + 1)) {
+        : graph(nodes, edges, operands), coupling(m1 * (lmax + 1) * (lmax + 1)) {
         const int m2 = (lmax + 1) * (lmax + 1);
         job.nodes = nodes, job.edges = edges, job.lmax = lmax, job.m1 = m1, job.heads = heads, job.channels = channels;
         job.key_channels = key, job.radials = radials, job.rows = m1 * m2;
@@ -69,7 +69,7 @@ bool good(Sizes... sizes) {
 template <class T>
 bool all_sizes() {
     bool result = true;
-    for (int lmax = 0; lmax <= 4; ++lmax) {
+    for (int lmax = 0; lmax <= sdas::neighbor_max_degree; ++lmax) {
         result &= good<T>(1, 0, lmax, 1, 1, 1, 1, 1);
         result &= good<T>(5, 23, lmax, 4, 3, 9, 2, 5) & good<T, false>(5, 23, lmax, 4, 3, 9, 2, 5);
         result &= good<T>(4, 40, lmax, 1, 7, 7, 0, 0);

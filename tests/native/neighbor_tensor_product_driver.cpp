@@ -16,11 +16,10 @@ struct Arrays {
     Job plain{}, stepped{};
 
     Arrays(std::int64_t nodes, std::int64_t edges, int lmax, int m1, int channels, int heads)
-        : graph(nodes, edges, operands), coupling(m1, (lmax + 1) * (lmax + 1)) {
+        : graph(nodes, edges, operands), coupling(m1 * (lmax + 1) * (lmax + 1)) {
         const int m2 = (lmax + 1) * (lmax + 1);
         graph.give(plain);
         coupling.give(plain);
-        plain.pair_order = coupling.pair_order.data();
         plain.lmax = lmax, plain.m1 = m1, plain.channels = channels, plain.heads = heads, plain.rows = m1 * m2;
         plain.z = operands.operand(nodes * plain.rows * channels);
         plain.weight = operands.operand(edges * (lmax + 1) * heads);
@@ -59,7 +58,7 @@ bool good(std::int64_t nodes, std::int64_t edges, int lmax, int m1, int channels
 template <class T>
 bool all_sizes() {
     bool result = good<T>(0, 0, 1, 1, 1, 1);
-    for (int lmax = 0; lmax <= sdas::neighbor_tensor_product_max_degree; ++lmax) {
+    for (int lmax = 0; lmax <= sdas::neighbor_max_degree; ++lmax) {
         result &= good<T>(1, 0, lmax, 1, 1, 1);
         result &= good<T>(5, 23, lmax, 4, 9, 3);
         result &= good<T>(4, 40, lmax, 1, 7, 7);

@@ -19,7 +19,8 @@ from sdas_kernels.ops.tensor_product_conv.tables import tables
 HERE = Path(__file__).resolve().parent
 CSRC = HERE.parents[1] / "csrc"
 LEVELS = {"baseline": [], "avx2": ["-mavx2", "-mfma"]}
-COMMON = ["-std=c++17", "-w", "-pthread", "-DSDAS_MAX_DEGREE=2", f"-I{CSRC / 'include'}"]
+COMMON = ["-std=c++17", "-w", "-pthread", "-DSDAS_MAX_DEGREE=2", "-DSDAS_MAX_NEIGHBOR_DEGREE=2"]
+COMMON += [f"-I{CSRC / 'include'}"]
 
 pytestmark = [
     pytest.mark.slow,

@@ -3,7 +3,15 @@
 
 #include <cstdint>
 
+// Tests under sanitizers compile fewer degrees.
+#ifndef SDAS_MAX_NEIGHBOR_DEGREE
+#define SDAS_MAX_NEIGHBOR_DEGREE 4
+#endif
+
 namespace sdas {
+
+// Highest degree of the harmonics for which kernels over neighbors are compiled; the degree of the values is free.
+constexpr int neighbor_max_degree = SDAS_MAX_NEIGHBOR_DEGREE;
 
 // Coefficients of the rows of z and the pairs m1·M2 + m2 of a tile: z[row] = Σ coefficient · tile[pair]. Pairs and rows
 // without an entry are zero. In whatever order the entries lie, sums are taken in it.

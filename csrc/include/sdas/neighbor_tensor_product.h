@@ -19,9 +19,6 @@
 
 namespace sdas {
 
-// Highest degree of the harmonics for which kernels are compiled; the degree of the values is free.
-constexpr int neighbor_tensor_product_max_degree = 4;
-
 // All arrays are row-major and contiguous; L = harmonics' lmax, M2 = (L + 1)². The pointers ending in `_step` are
 // the tangents of a double backward and null otherwise.
 template <class T>

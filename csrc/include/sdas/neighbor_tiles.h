@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "sdas/channel_block.h"
+#include "sdas/coupling.h"
 
 namespace sdas::SDAS_SIMD {
 
@@ -30,15 +31,10 @@ SDAS_INLINE void for_orders(const Body& body) {
 }
 
 // Calls body with the degree of the harmonics as a compile-time constant.
-template <class Body>
+template <int L = 0, class Body>
 SDAS_INLINE void for_lmax(int lmax, const Body& body) {
-    switch (lmax) {
-        case 0: return body(Constant<0>{});
-        case 1: return body(Constant<1>{});
-        case 2: return body(Constant<2>{});
-        case 3: return body(Constant<3>{});
-        case 4: return body(Constant<4>{});
-    }
+    if (lmax == L) return body(Constant<L>{});
+    if constexpr (L < neighbor_max_degree) for_lmax<L + 1>(lmax, body);
 }
 
 // The weight of each degree, one per head and `stride` apart, for a block of channels.
