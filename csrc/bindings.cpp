@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "members.h"
 #include "sdas/edge_softmax.h"
 #include "sdas/neighbor_attention.h"
 #include "sdas/neighbor_tensor_product.h"
@@ -17,12 +18,7 @@
 namespace {
 
 namespace py = pybind11;
-using Address = std::uintptr_t;
-
-template <class T>
-T* at(Address address) {
-    return reinterpret_cast<T*>(address);
-}
+using namespace bindings;
 
 template <class T>
 void spherical_harmonics_forward(Address vectors, Address harmonics, std::int64_t count, int lmax, bool normalize,
@@ -91,44 +87,6 @@ void radial_basis_double_backward(std::int64_t count, int functions, int exponen
     job.envelope = at<T>(by_grad_envelope);
     job.by_lengths = at<T>(by_lengths);
     sdas::radial_basis_double_backward<T>(job, threads);
-}
-
-// Members of a job by their names: sizes, and addresses, null where none is given.
-class Members {
-  public:
-    explicit Members(const py::dict& members) : members_(members) {}
-
-    template <class Integer>
-    void size(Integer& member, const char* name) const {
-        member = members_[name].cast<Integer>();
-    }
-
-    template <class T>
-    void address(T*& member, const char* name) const {
-        member = members_.contains(name) ? reinterpret_cast<T*>(members_[name].cast<Address>()) : nullptr;
-    }
-
-    template <class Job>
-    void graph(Job& job) const {
-        size(job.nodes, "nodes");
-        size(job.edges, "edges");
-        address(job.receivers, "receivers");
-        address(job.senders, "senders");
-        address(job.row_ptr, "row_ptr");
-        address(job.sender_order, "sender_order");
-        address(job.sender_ptr, "sender_ptr");
-    }
-
-  private:
-    const py::dict& members_;
-};
-
-template <class T>
-void read(sdas::Coupling<T>& coupling, const Members& members) {
-    members.size(coupling.entries, "entries");
-    members.address(coupling.row, "entry_row");
-    members.address(coupling.pair, "entry_pair");
-    members.address(coupling.coefficient, "entry_coefficient");
 }
 
 template <class T>
@@ -350,6 +308,8 @@ void def_tensor_product(py::module_& module, const std::string& dtype) {
 
 }  // namespace
 
+void bind_network(py::module_& module);
+
 PYBIND11_MODULE(_native, module) {
     const auto release = py::call_guard<py::gil_scoped_release>();
     sdas::OpenMp::forked();  // to notice every fork from here on
@@ -369,4 +329,5 @@ PYBIND11_MODULE(_native, module) {
     def_radial_basis<double>(module, "float64");
     def_tensor_product<float>(module, "float32");
     def_tensor_product<double>(module, "float64");
+    bind_network(module);
 }

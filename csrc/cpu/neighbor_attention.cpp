@@ -135,8 +135,13 @@ void neighbor_attention_keys(const NeighborAttention<T>& job, std::int64_t begin
         if (operands->keys == nullptr) continue;
         std::fill(operands->keys + begin * channels * padded, operands->keys + end * channels * padded, T(0));
         for (std::int64_t j = begin; j < end; ++j) {
-            transpose_matrix<T>(operands->keys + j * channels * padded, padded,
-                                operands->key + j * job.heads * channels, channels, job.heads, channels);
+            const T* key = operands->key + j * job.heads * channels;
+            T* keys = operands->keys + j * channels * padded;
+            if (job.heads_inner) {
+                for (int d = 0; d < channels; ++d) std::copy_n(key + d * job.heads, job.heads, keys + d * padded);
+            } else {
+                transpose_matrix<T>(keys, padded, key, channels, job.heads, channels);
+            }
         }
     }
 }

@@ -10,10 +10,12 @@ import torch
 from torch import nn
 
 from sdas_kernels.graph import NeighborGraph
+from sdas_kernels.nn.fused import layer_weights
 from sdas_kernels.nn.geometry import EdgeGeometry
 from sdas_kernels.nn.layer import SDASLayer
 from sdas_kernels.nn.paper import PaperEmbedding, PaperLayer
-from sdas_kernels.ops.segment import Segments, gather, segment_sum
+from sdas_kernels.ops.network import LayerWeights, network
+from sdas_kernels.ops.segment import Segments, gather, of_receivers, segment_sum, sum_to_receivers, sum_to_senders
 
 
 @contextmanager
@@ -166,9 +168,14 @@ class SDAS(nn.Module):
             return {"energy": self.energies(batch, batch.edge_vectors(), kinds)}
         volumes = self._volumes(batch) if stress else None
         again = self.training or batch.positions.requires_grad
-        positions = batch.positions if batch.positions.requires_grad else batch.positions.detach().requires_grad_()
-        with torch.enable_grad(), nullcontext() if again else frozen(self):
-            found = self.derivatives(batch, positions, kinds, volumes, create_graph=again)
+        layers = layer_weights(self)
+        if layers is not None:
+            with torch.set_grad_enabled(again):
+                found = self._derivatives_at_once(batch, batch.positions, kinds, volumes, layers)
+        else:
+            positions = batch.positions if batch.positions.requires_grad else batch.positions.detach().requires_grad_()
+            with torch.enable_grad(), nullcontext() if again else frozen(self):
+                found = self._derivatives_by_layers(batch, positions, kinds, volumes, create_graph=again)
         if not again:
             found["energy"] = found["energy"].detach()
         return found if forces else {name: found[name] for name in ("energy", "stress")}
@@ -185,6 +192,20 @@ class SDAS(nn.Module):
 
         `positions` `[N, 3]` requires a gradient, species indices are `kinds` `[N]`.
         """
+        layers = layer_weights(self)
+        if layers is None:
+            return self._derivatives_by_layers(batch, positions, kinds, volumes, create_graph)
+        with torch.set_grad_enabled(create_graph):
+            return self._derivatives_at_once(batch, positions, kinds, volumes, layers)
+
+    def _derivatives_by_layers(
+        self,
+        batch: NeighborGraph,
+        positions: torch.Tensor,
+        kinds: torch.Tensor,
+        volumes: torch.Tensor | None,
+        create_graph: bool,
+    ) -> dict[str, torch.Tensor]:
         if volumes is None:
             energy = self.energies(batch, batch.edge_vectors(positions), kinds)
             (by_positions,) = torch.autograd.grad(energy.sum(), positions, create_graph=create_graph)
@@ -196,9 +217,36 @@ class SDAS(nn.Module):
         by_positions, by_strain = torch.autograd.grad(energy.sum(), (positions, strain), create_graph=create_graph)
         return {"energy": energy, "forces": -by_positions, "stress": by_strain / volumes[:, None, None]}
 
+    def _derivatives_at_once(
+        self,
+        batch: NeighborGraph,
+        positions: torch.Tensor,
+        kinds: torch.Tensor,
+        volumes: torch.Tensor | None,
+        layers: list[LayerWeights],
+    ) -> dict[str, torch.Tensor]:
+        """The same by the operator that runs all layers, which gives the gradient by the edge vectors too."""
+        vectors, parity = batch.edge_vectors(positions), self.config["parity"]
+        atomic, gradient = network(vectors, kinds, self.embedding.weight, layers, batch, self.cutoff, parity)
+        gradient = gradient * self.energy_scale
+        index = batch.edges.tensors()
+        found = {
+            "energy": self._sum(batch, atomic, kinds),
+            "forces": sum_to_receivers(gradient, index) - sum_to_senders(gradient, index),
+        }
+        if volumes is not None:
+            by_stretch = of_receivers(batch.system, index)
+            by_strain = segment_sum(vectors[:, :, None] * gradient[:, None, :], Segments(by_stretch), batch.num_systems)
+            found["stress"] = (by_strain + by_strain.mT) / (2 * volumes[:, None, None])
+        return found
+
     def energies(self, batch: NeighborGraph, vectors: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
         """Energy of every system `[B]`, float64 eV, from edge vectors `[E, 3]` Å and species indices `[N]`."""
-        atomic = self.energy_scale * self.features(batch, vectors, kinds)[0].double()
+        return self._sum(batch, self.features(batch, vectors, kinds)[0], kinds)
+
+    def _sum(self, batch: NeighborGraph, atomic: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
+        """Energy of every system from the network's atomic energies."""
+        atomic = self.energy_scale * atomic.double()
         atomic = atomic + self.energy_shift.index_select(0, kinds)
         return segment_sum(atomic, Segments(batch.system), batch.num_systems)
 

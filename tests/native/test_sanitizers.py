@@ -39,10 +39,12 @@ def build(operator: str, sanitizer: str, level: str, folder: Path) -> Path:
         "-fno-sanitize-recover=all",
         "--param=asan-instrumentation-with-call-threshold=0",  # else the unrolled kernels take minutes
     ]
-    kernels, driver = folder / "kernels.o", folder / "driver"
-    source = ["-c", str(CSRC / "cpu" / f"{operator}.cpp"), "-o", str(kernels)]
-    subprocess.run(["g++", *COMMON, *watched, *LEVELS[level], f"-DSDAS_SIMD={level}", *source], check=True)
-    source = [str(HERE / f"{operator}_driver.cpp"), str(kernels), "-o", str(driver)]
+    driver, kernels = folder / "driver", []
+    for part in (operator, *PARTS.get(operator, ())):
+        kernels.append(str(folder / f"{part}.o"))
+        source = ["-c", str(CSRC / "cpu" / f"{part}.cpp"), "-o", kernels[-1]]
+        subprocess.run(["g++", *COMMON, *watched, *LEVELS[level], f"-DSDAS_SIMD={level}", *source], check=True)
+    source = [str(HERE / f"{operator}_driver.cpp"), *kernels, "-o", str(driver)]
     others = "-Wl,--unresolved-symbols=ignore-all"  # the kernels of other levels, which are not called
     subprocess.run(["g++", *COMMON, *watched, *source, others], check=True)
     return driver
@@ -111,7 +113,8 @@ def write_tables(file: Path, found) -> None:
 
 
 TABLES = {"tensor_product": tensor_product_tables, "tensor_product_conv": tensor_product_conv_tables}
-PLAIN = ("radial_basis", "edge_softmax", "neighbor_tensor_product", "neighbor_attention", *TABLES)
+PARTS = {"network": ("neighbor_attention", "radial_basis", "spherical_harmonics")}  # operators whose kernels it runs
+PLAIN = ("radial_basis", "edge_softmax", "neighbor_tensor_product", "neighbor_attention", "network", *TABLES)
 CASES = [
     ("spherical_harmonics", "thread", "without-fork"),
     ("spherical_harmonics", "address", "with-fork"),

@@ -28,7 +28,8 @@ namespace sdas {
 // Scratch copies with heads innermost have their heads padded to a multiple of this, the widest vector's.
 constexpr int head_padding = 16;
 
-// The operands, or tangents of them, row-major and contiguous.
+// The operands, or tangents of them, row-major and contiguous. Where heads are innermost, queries and keys, and their
+// gradients, have them last.
 template <class T>
 struct NeighborAttentionOperands {
     const T* query;        // [N, heads, key_channels + M2 + radials]
@@ -47,12 +48,14 @@ template <class T>
 struct NeighborAttention {
     std::int64_t nodes, edges;
     int lmax, m1, rows, channels, heads, key_channels, radials;
+    bool heads_inner, edges_add;
     const std::int64_t *senders, *row_ptr;
     Coupling<T> coupling;
     NeighborAttentionOperands<T> at, step;  // step: the tangents of a double backward
     const T* grad;                          // [N, rows, channels]: cotangent of z
     T* out;                                 // [N, rows, channels]: z; in a double backward the gradient by grad
-    // Null where not wanted: query, sink, radial gain; key and value, but only both.
+    // Null where not wanted: query, sink, radial gain; key and value, but only both; harmonics, radial and envelope, but
+    // only all three. To these three is added what they hold if `edges_add`.
     T *by_query, *by_key, *by_sink, *by_value, *by_radial_gain, *by_harmonics, *by_radial, *by_envelope;
     // Scratch that one pass leaves to the next, null where there is none.
     T *alpha, *alpha_step, *by_logit, *by_logit_step;  // [E, heads]

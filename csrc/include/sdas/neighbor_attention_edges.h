@@ -140,12 +140,29 @@ class AttentionPass {
 
     // The first `count` places of a node's query, as vectors [count, blocks].
     Vector<T>* load_query(Scratch<T>& scratch, const T* query, std::int64_t node, int count) const {
-        const std::int64_t places = job.places();
-        Vector<T>* out = job.heads == blocks * width<T> ? scratch.room(count * blocks) : scratch.zeros(count * blocks);
-        transpose_matrix<T>(reinterpret_cast<T*>(out), blocks * width<T>, query + node * job.heads * places, places,
-                            job.heads, count);
+        Vector<T>* out = scratch.room(count * blocks);
+        query += node * job.heads * job.places();
+        if (job.heads_inner) {
+            for (int p = 0; p < count; ++p) load_heads<T>(out + p * blocks, query + p * job.heads, job.heads);
+        } else {
+            if (job.heads % width<T> != 0) std::fill(out, out + count * blocks, Vector<T>{});
+            transpose_matrix<T>(reinterpret_cast<T*>(out), blocks * width<T>, query, job.places(), job.heads, count);
+        }
         return out;
     }
+
+    // From `places` rows of heads, `row` apart, to a node's gradient by its query or key.
+    void store_places(T* out, std::int64_t node, const T* rows, std::int64_t row, int places) const {
+        out += node * job.heads * places;
+        if (job.heads_inner) {
+            for (int p = 0; p < places; ++p) std::copy_n(rows + p * row, job.heads, out + p * job.heads);
+        } else {
+            transpose_matrix<T>(out, places, rows, row, places, job.heads);
+        }
+    }
+
+    // Numbers in a row of heads, padded to vectors.
+    std::int64_t row() const { return std::int64_t{blocks} * width<T>; }
 
     template <class Body>
     SDAS_INLINE void for_radials(const Body& body) const {

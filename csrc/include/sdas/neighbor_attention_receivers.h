@@ -9,33 +9,27 @@
 // one thread does it all; else α and the cotangents of the logits are kept for the pass over senders.
 #pragma once
 
+#include <algorithm>
 #include <numeric>
-#include <optional>
 #include <vector>
 
-#include "sdas/neighbor_attention_senders.h"
-#include "sdas/vector_products.h"
+#include "sdas/neighbor_attention_logits.h"
 
 namespace sdas::SDAS_SIMD {
 
 template <int L, class T, int N, bool second>
-class ReceiverPass {
+class ReceiverPass : public ReceiverLogits<L, T, N, second> {
   public:
+    using Logits = ReceiverLogits<L, T, N, second>;
     using Pass = AttentionPass<L, T, N>;
-    using Operands = NeighborAttentionOperands<T>;
     static constexpr int M2 = Pass::M2, degrees = Pass::degrees, orders_of = second ? 2 : 1;
 
     explicit ReceiverPass(const NeighborAttention<T>& job)
-        : job_(job),
-          pass_(job),
-          softmax_(pass_),
-          numbers_(pass_.blocks * width<T>),
+        : Logits(job),
           rows_(std::max(channel_blocks<T>(job.channels), pass_.blocks)),
           pairs_(job.m1 * M2),
-          by_gain_(degrees * numbers_, pass_.radials()),
-          by_gain_step_(second ? degrees * numbers_ : 0, pass_.radials()),
-          query_harmonics_(job.heads, M2),
-          query_radial_(job.heads, pass_.radials()),
+          by_gain_(degrees * static_cast<int>(pass_.row()), pass_.radials()),
+          by_gain_step_(second ? degrees * static_cast<int>(pass_.row()) : 0, pass_.radials()),
           gain_sums_(pass_.gain_vectors()),
           gain_(orders_of * chunk * pass_.columns),
           weight_(orders_of * chunk * pass_.columns),
@@ -49,12 +43,6 @@ class ReceiverPass {
             gains_step_.resize(pass_.gain_vectors());
             pass_.arrange_gains(gains_step_.data(), job.step.radial_gain);
         }
-        if (job.by_keys != nullptr && job.alpha == nullptr) senders_.emplace(pass_, 0, job.nodes);
-    }
-
-    // After all blocks.
-    void finish() const {
-        if (senders_) senders_->finish();
     }
 
     // Receivers begin .. end, and their edges' sum for the radial gain.
@@ -67,13 +55,17 @@ class ReceiverPass {
     }
 
   private:
+    using Logits::job_, Logits::pass_, Logits::to_edges_, Logits::senders_, Logits::edges_, Logits::first_, Logits::count_,
+        Logits::alpha_, Logits::alpha_step_, Logits::by_alpha_, Logits::by_alpha_step_;
+
     void arrange(NarrowMatrix<T>& by_gain, const T* radial_gain) const {
         const int n = pass_.radials();
-        std::vector<Vector<T>> rows((degrees * numbers_ * n + width<T> - 1) / width<T>, Vector<T>{});
+        const std::int64_t row = pass_.row();
+        std::vector<Vector<T>> rows((degrees * row * n + width<T> - 1) / width<T>, Vector<T>{});
         T* of_degree = reinterpret_cast<T*>(rows.data());
         for (int k = 0; k < job_.heads; ++k) {
             for (int l = 0; l < degrees; ++l, radial_gain += n) {
-                std::copy(radial_gain, radial_gain + n, of_degree + (l * numbers_ + k) * n);
+                std::copy(radial_gain, radial_gain + n, of_degree + (l * row + k) * n);
             }
         }
         by_gain.fill(of_degree, n);
@@ -86,13 +78,16 @@ class ReceiverPass {
             edges_.resize(count_);
             std::iota(edges_.begin(), edges_.end(), first_);
         }
-        attention(i);
+        this->attention(i);
         tiles(i);
         for (start_ = 0; start_ < count_; start_ += chunk) {
             size_ = static_cast<int>(std::min<std::int64_t>(chunk, count_ - start_));
             weights();
             for_channel_blocks<T>(job_.channels, [&](auto block) { products(block); });
-            store_totals<T>(job_.by_harmonics + (first_ + start_) * M2, lanes_.data(), size_ * M2);
+            if (to_edges_) {
+                T* by_harmonics = job_.by_harmonics + (first_ + start_) * M2;
+                store_totals<T>(by_harmonics, lanes_.data(), size_ * M2, job_.edges_add);
+            }
             by_weights();
         }
         if constexpr (second) {
@@ -101,53 +96,7 @@ class ReceiverPass {
                 couple<T>(z, tile(block.index, 1), coupled_.data(), job_, block);
             });
         }
-        by_logits(i);
-    }
-
-    // u and α of every edge, and their steps.
-    void attention(std::int64_t i) {
-        const int blocks = pass_.blocks, heads = job_.heads;
-        u_ = softmax_.u(i);
-        alpha_ = alpha_room_[0].room(in_quads(count_) * blocks);
-        by_alpha_ = by_alpha_room_[0].room(count_ * blocks);
-        if constexpr (second) {
-            by_alpha_step_ = by_alpha_room_[1].room(count_ * blocks);
-            step_alpha(i);
-        }
-        for (std::int64_t e = 0; e < count_; ++e) {
-            const T f = job_.at.envelope[first_ + e];
-            for (int b = 0; b < blocks; ++b) alpha_[e * blocks + b] = u_[e * blocks + b] * f;
-            if (job_.alpha == nullptr) continue;
-            store_heads(job_.alpha + (first_ + e) * heads, alpha_ + e * blocks, heads);
-            if constexpr (second) {
-                store_heads(job_.alpha_step + (first_ + e) * heads, alpha_step_ + e * blocks, heads);
-            }
-        }
-    }
-
-    // The step of the logit, ė, and of α: u (ė f + ḟ) - α drift.
-    void step_alpha(std::int64_t i) {
-        const int blocks = pass_.blocks;
-        query_step_ = pass_.load_query(query_step_room_, job_.step.query, i, static_cast<int>(job_.places()));
-        logit_step_ = logit_step_room_.zeros(in_quads(count_) * blocks);
-        softmax_.add_logits(logit_step_, query_step_, job_.at, first_, count_);
-        softmax_.add_logits(logit_step_, softmax_.query, job_.step, first_, count_);
-        alpha_step_ = alpha_room_[1].room(in_quads(count_) * blocks);
-        sink_step_.resize(blocks);
-        drift_.resize(blocks);
-        load_heads<T>(sink_step_.data(), job_.step.sink + i * job_.heads, job_.heads);
-        const T *f = job_.at.envelope + first_, *f_step = job_.step.envelope + first_;
-        for (int b = 0; b < blocks; ++b) {
-            Vector<T> drift{};
-            for (std::int64_t e = 0; e < count_; ++e) {
-                const Vector<T> step = u_[e * blocks + b] * (logit_step_[e * blocks + b] * f[e] + f_step[e]);
-                alpha_step_[e * blocks + b] = step;
-                drift += step;
-            }
-            drift += softmax_.sink(b) * sink_step_[b];
-            for (std::int64_t e = 0; e < count_; ++e) alpha_step_[e * blocks + b] -= u_[e * blocks + b] * f[e] * drift;
-            drift_[b] = drift;
-        }
+        this->by_logits(i);
     }
 
     // Of a block of channels, G, or (1) the sum over edges along the steps.
@@ -262,6 +211,7 @@ class ReceiverPass {
             });
         }
         for (int l = 0; l < degrees; ++l) out[l * rows_] = sum[l];
+        if (!to_edges_) return;
         Vector<T>* lanes = &lanes_[e * M2];
         if (block.index == 0) {
             for_orders<L>([&](int, int m) { lanes[m] = by_harmonics[m]; });
@@ -318,9 +268,10 @@ class ReceiverPass {
             }
         }
         const std::int64_t edge = first_ + start_, row = std::int64_t{columns} * width<T>;
-        by_gain_.multiply(job_.by_radial + edge * n, reinterpret_cast<const T*>(by_weight), row, size_);
-        if constexpr (second) {
-            by_gain_step_.add(job_.by_radial + edge * n, reinterpret_cast<const T*>(by_step), row, size_);
+        T* by_radial = job_.by_radial + edge * n;
+        if (to_edges_) {
+            by_gain_.multiply(by_radial, reinterpret_cast<const T*>(by_weight), row, size_, job_.edges_add);
+            if constexpr (second) by_gain_step_.multiply(by_radial, reinterpret_cast<const T*>(by_step), row, size_, true);
         }
         if (job_.gain_sums == nullptr) return;
         add_edges<T>(gain_sums_.data(), job_.at.radial + edge * n, n, by_weight, columns, size_);
@@ -339,106 +290,13 @@ class ReceiverPass {
         }
     }
 
-    // From by α: by logit and its step, and through them by query, sink, harmonics, radial and envelope.
-    void by_logits(std::int64_t i) {
-        const int blocks = pass_.blocks, heads = job_.heads, places = static_cast<int>(job_.places());
-        Vector<T>*by_query = by_query_room_.zeros(places * blocks), *by_sink = by_sink_room_.room(blocks);
-        Vector<T>* lanes_envelope = lanes_envelope_.zeros(count_);
-        const T* f = job_.at.envelope + first_;
-        for (int b = 0; b < blocks; ++b) {
-            if constexpr (second) {
-                by_sink[b] = softmax_step(lanes_envelope, b);
-            } else {
-                Vector<T> mean{};
-                for (std::int64_t h = b; h < count_ * blocks; h += blocks) mean += alpha_[h] * by_alpha_[h];
-                for (std::int64_t e = 0; e < count_; ++e) {
-                    const Vector<T> slope = u_[e * blocks + b] * (by_alpha_[e * blocks + b] - mean);
-                    by_alpha_[e * blocks + b] = slope * f[e];
-                    lanes_envelope[e] += slope;
-                }
-                by_sink[b] = -softmax_.sink(b) * mean;
-            }
-        }
-        spread_logits(i, by_query, by_alpha_, job_.at);
-        if constexpr (second) spread_logits(i, by_query, by_alpha_step_, job_.step);
-        if (senders_) {
-            senders_->add_keys(edges_.data(), count_, by_alpha_, softmax_.query, by_alpha_step_, query_step_);
-        }
-        for (std::int64_t e = 0; job_.by_logit != nullptr && e < count_; ++e) {
-            store_heads(job_.by_logit + (first_ + e) * heads, by_alpha_ + e * blocks, heads);
-            if constexpr (second) {
-                store_heads(job_.by_logit_step + (first_ + e) * heads, by_alpha_step_ + e * blocks, heads);
-            }
-        }
-        store_totals<T>(job_.by_envelope + first_, lanes_envelope, count_);
-        if (job_.by_sink != nullptr) store_heads(job_.by_sink + i * heads, by_sink, heads);
-        if (job_.by_query == nullptr) return;
-        transpose_matrix<T>(job_.by_query + i * heads * places, places, reinterpret_cast<const T*>(by_query), numbers_,
-                            places, heads);
-    }
-
-    // Of a block of heads, by_alpha_ (g') and by_alpha_step_ (g) become by logit and by its step; returns by sink.
-    SDAS_INLINE Vector<T> softmax_step(Vector<T>* lanes_envelope, int b) {
-        const int blocks = pass_.blocks;
-        Vector<T> mean{}, mean_step{}, total{};
-        for (std::int64_t h = b; h < count_ * blocks; h += blocks) {
-            mean += alpha_[h] * by_alpha_[h];
-            mean_step += alpha_[h] * by_alpha_step_[h];
-            total += by_alpha_step_[h] * alpha_step_[h];
-        }
-        for (std::int64_t e = 0; e < count_; ++e) {
-            const std::int64_t h = e * blocks + b;
-            const Vector<T> excess = by_alpha_step_[h] - mean_step, rest = by_alpha_[h] - mean - total;
-            by_alpha_step_[h] = alpha_[h] * excess;
-            by_alpha_[h] = excess * alpha_step_[h] + alpha_[h] * rest;
-            lanes_envelope[e] += u_[h] * (excess * (logit_step_[h] - drift_[b]) + rest);
-        }
-        return -softmax_.sink(b) * (mean_step * (sink_step_[b] - drift_[b]) + total + mean);
-    }
-
-    // by harmonics and radial += c · query; by_query += Σ_e c [key | harmonics | radial].
-    void spread_logits(std::int64_t i, Vector<T>* by_query, const Vector<T>* c, const Operands& target) {
-        const int blocks = pass_.blocks, channels = job_.key_channels, n = pass_.radials();
-        const std::int64_t places = job_.places();
-        const T* numbers = reinterpret_cast<const T*>(c);
-        const T* query = (&target == &job_.at ? job_.at.query : job_.step.query) + i * job_.heads * places + channels;
-        query_harmonics_.fill(query, places);
-        query_harmonics_.add(job_.by_harmonics + first_ * M2, numbers, numbers_, count_);
-        query_radial_.fill(query + M2, places);
-        query_radial_.add(job_.by_radial + first_ * n, numbers, numbers_, count_);
-        if (job_.by_query == nullptr) return;
-        for (int d = 0; d < channels; ++d) {
-            for (int b = 0; b < blocks; ++b) {
-                const T* key = target.keys + d * pass_.padded + b * width<T>;
-                Vector<T> sum{};
-                for (std::int64_t e = 0; e < count_; ++e) {
-                    sum += c[e * blocks + b] * load<T>(key + job_.senders[first_ + e] * channels * pass_.padded);
-                }
-                by_query[d * blocks + b] += sum;
-            }
-        }
-        by_query += channels * blocks;
-        add_edges<T>(by_query, target.harmonics + first_ * M2, M2, c, blocks, count_);
-        by_query += M2 * blocks;
-        add_edges<T>(by_query, target.radial + first_ * n, n, c, blocks, count_);
-    }
-
-    const NeighborAttention<T>& job_;
-    const Pass pass_;
-    ReceiverSoftmax<L, T, N> softmax_;
-    const int numbers_, rows_, pairs_;  // heads padded to vectors; vectors of a row of channels or heads; of a tile
-    NarrowMatrix<T> by_gain_, by_gain_step_, query_harmonics_, query_radial_;
-    std::vector<Vector<T>> gain_sums_, gains_step_, sink_step_, drift_;
+    const int rows_, pairs_;  // vectors of a row of channels or heads; of a tile
+    NarrowMatrix<T> by_gain_, by_gain_step_;
+    std::vector<Vector<T>> gain_sums_, gains_step_;
     std::vector<Vector<T>> gain_, weight_, by_weight_, lanes_;  // of a chunk of edges; then of its steps
     std::vector<Vector<T>> tiles_, coupled_;
-    Scratch<T> alpha_room_[2], by_alpha_room_[2], lanes_envelope_, by_query_room_, by_sink_room_, query_step_room_;
-    Scratch<T> logit_step_room_;
-    std::optional<SenderSums<L, T, N>> senders_;
-    std::vector<std::int64_t> edges_;
-    std::int64_t first_ = 0, count_ = 0, start_ = 0;  // edges of the receiver in turn, and its chunk
+    std::int64_t start_ = 0;  // the chunk's first edge among those of the receiver in turn
     int size_ = 0;
-    Vector<T> *u_ = nullptr, *alpha_ = nullptr, *alpha_step_ = nullptr, *logit_step_ = nullptr, *query_step_ = nullptr;
-    Vector<T> *by_alpha_ = nullptr, *by_alpha_step_ = nullptr;
 };
 
 }  // namespace sdas::SDAS_SIMD

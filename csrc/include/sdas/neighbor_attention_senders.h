@@ -29,10 +29,9 @@ class SenderSums {
 
     // by key, from the sums with heads innermost.
     void finish() const {
-        const int channels = job_.key_channels, heads = job_.heads;
+        const std::int64_t numbers = job_.key_channels * pass_.padded;
         for (std::int64_t j = begin_; j < end_; ++j) {
-            transpose_matrix<T>(job_.by_key + j * heads * channels, channels, job_.by_keys + j * channels * pass_.padded,
-                                pass_.padded, channels, heads);
+            pass_.store_places(job_.by_key, j, job_.by_keys + j * numbers, pass_.padded, job_.key_channels);
         }
     }
 

@@ -21,8 +21,6 @@ constexpr int rows_in_registers = std::max(1, (SDAS_VECTOR_BYTES == 64 ? 27 : 12
 template <int L>
 constexpr int orders = (L + 1) * (L + 1);
 
-constexpr int degree_of(int m) { return m < 1 ? 0 : m < 4 ? 1 : m < 9 ? 2 : m < 16 ? 3 : 4; }
-
 // Calls body(l, m) for every order m = m2 of the degrees up to L, unrolled.
 template <int L, class Body>
 SDAS_INLINE void for_orders(const Body& body) {

@@ -63,15 +63,20 @@ SDAS_INLINE Vector<T> totals(const Vector<T>* v) {
     return sum[0];
 }
 
-// out[i] = the sum of the elements of v[i].
+// out[i] = the sum of the elements of v[i], plus what is in out if `add`.
 template <class T>
-[[gnu::noinline]] void store_totals(T* out, const Vector<T>* v, std::int64_t count) {
+[[gnu::noinline]] void store_totals(T* out, const Vector<T>* v, std::int64_t count, bool add) {
     std::int64_t i = 0;
-    for (; i + width<T> <= count; i += width<T>) store<T>(out + i, totals<T>(v + i));
+    for (; i + width<T> <= count; i += width<T>) {
+        const Vector<T> sums = totals<T>(v + i);
+        store<T>(out + i, add ? load<T>(out + i) + sums : sums);
+    }
     if (i == count) return;
+    const int left = static_cast<int>(count - i);
     Vector<T> rest[width<T>];
     for (int k = 0; k < width<T>; ++k) rest[k] = v[std::min(i + k, count - 1)];
-    store_first(out + i, totals<T>(rest), static_cast<int>(count - i));
+    const Vector<T> sums = totals<T>(rest);
+    store_first(out + i, add ? load_first(out + i, left) + sums : sums, left);
 }
 
 // Sums of `group` neighboring elements of v [count], in place: the result takes up the first 1/group of them.
@@ -119,13 +124,9 @@ class NarrowMatrix {
         }
     }
 
-    // out [rows, columns] = a [rows, depth] · this, or += ; rows of out are contiguous, those of a `row` apart.
-    void multiply(T* out, const T* a, std::int64_t row, std::int64_t rows) const { run<false>(out, a, row, rows); }
-    void add(T* out, const T* a, std::int64_t row, std::int64_t rows) const { run<true>(out, a, row, rows); }
-
-  private:
-    template <bool add>
-    [[gnu::noinline]] void run(T* out, const T* a, std::int64_t row, std::int64_t rows) const {
+    // out [rows, columns] = a [rows, depth] · this, plus what is in out if `add`; rows of out are contiguous, those of a
+    // `row` apart.
+    [[gnu::noinline]] void multiply(T* out, const T* a, std::int64_t row, std::int64_t rows, bool add) const {
         for (int c = 0; c < across_; ++c) {
             const int first = c * width<T>, count = std::min(width<T>, columns_ - first);
             for_groups_of<8>(rows, [&](auto group, std::int64_t r) {
@@ -146,6 +147,7 @@ class NarrowMatrix {
         }
     }
 
+  private:
     template <int R>
     SDAS_INLINE void sum_rows(Vector<T>* sum, const T* a, std::int64_t row, int block) const {
         const Vector<T>* m = vectors_.data() + block;

@@ -23,8 +23,8 @@ ENOUGH_S = 0.3
 class Timing:
     """Median milliseconds of one operator by one backend, or the reason why it does not run here.
 
-    backward: all gradients from one output gradient. double_backward: all gradients of those gradients. chosen: whether
-    this is the backend that runs unless another is asked for.
+    backward: all gradients from one output gradient. double_backward: all gradients of those, if there are any.
+    chosen: whether this is the backend that runs unless another is asked for.
     """
 
     op: str
@@ -92,13 +92,15 @@ def _row(
     return Timing(op, backend, device, name, sizes, chosen, *times, problem)
 
 
-def _time_ladder(call: Call, repeats: int) -> tuple[float, float, float]:
+def _time_ladder(call: Call, repeats: int) -> tuple[float, float, float | None]:
     operands = [tensor.detach().requires_grad_() for tensor in call.tensors]
     with torch.no_grad():
         forward = _median_ms(lambda: call.function(*operands), repeats, operands[0].device)
     out = call.function(*operands)
     weight = torch.ones_like(out).requires_grad_()
     backward = _median_ms(lambda: torch.autograd.grad(out, operands, weight, retain_graph=True), repeats, out.device)
+    if not call.twice:
+        return forward, backward, None
     first = torch.autograd.grad(out, operands, weight, create_graph=True)
     again, second = [*operands, weight], [torch.ones_like(gradient) for gradient in first]
     double = _median_ms(

@@ -11,6 +11,8 @@ import torch
 import sdas_kernels as sk
 from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.irreps import Irrep, Irreps
+from sdas_kernels.ops.network import network
+from sdas_kernels.ops.network.weights import Sizes, layers_of, shapes
 from sdas_kernels.ops.tensor_product import TensorProductSpec, tensor_product
 
 SIDE, SPACING, CUTOFF = 4, 2.1, 4.0
@@ -21,11 +23,15 @@ ROWS = (LMAX + 1) ** 2
 
 @dataclass(frozen=True)
 class Call:
-    """An operator and its differentiable operands: `function(*tensors)` runs it. sizes: in words."""
+    """An operator and its differentiable operands: `function(*tensors)` runs it. sizes: in words.
+
+    twice: whether its gradients can be differentiated.
+    """
 
     function: Callable[..., torch.Tensor]
     tensors: list[torch.Tensor]
     sizes: str
+    twice: bool = True
 
 
 Case = Callable[[torch.device, torch.dtype], Call]
@@ -114,6 +120,24 @@ def _neighbor_attention(device: torch.device, dtype: torch.dtype) -> Call:
     )
 
 
+def _network(device: torch.device, dtype: torch.dtype) -> Call:
+    """Its value is energies and their gradient together, so its backward is a second derivative."""
+    graph, layers = _graph(device, dtype), 2
+    sizes = Sizes(LMAX, CHANNELS, HEADS, KEY_CHANNELS, RADIAL, 1, CHANNELS // 2, layers, True)
+    weights = [_random(device, dtype, *shape) / shape[-1] ** 0.5 for shape in shapes(sizes)[1]]
+    kinds = torch.zeros(graph.num_atoms, dtype=torch.int64, device=device)
+
+    gate = weights.pop(-5)  # of the last layer, which no energy depends on
+
+    def joined(vectors: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
+        weights = (*weights[:-4], gate, *weights[-4:])
+        energy, gradient = network(vectors, kinds, weights[0], layers_of(weights), graph, CUTOFF)
+        return torch.cat([energy, gradient.flatten()])
+
+    text = f"{_edges(graph)}, {CHANNELS} channels, lmax {LMAX}, {layers} layers"
+    return Call(joined, [graph.edge_vectors(), *weights], text, twice=False)
+
+
 def _convolution_spec() -> TensorProductSpec:
     """Features times harmonics, with a weight per path and channel."""
     degrees = [Irrep(l, (-1) ** l) for l in range(LMAX + 1)]
@@ -153,6 +177,7 @@ CASES: dict[str, Case] = {
     "edge_softmax": _edge_softmax,
     "neighbor_attention": _neighbor_attention,
     "neighbor_tensor_product": _neighbor_tensor_product,
+    "network": _network,
     "radial_basis": _radial_basis,
     "spherical_harmonics": _spherical_harmonics,
     "tensor_product": _tensor_product,

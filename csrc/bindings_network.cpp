@@ -1,0 +1,137 @@
+// The network's part of the Python module: an object that holds its sizes, and runs it on arrays given by address.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <string>
+#include <vector>
+
+#include "members.h"
+#include "sdas/network_passes.h"
+
+namespace {
+
+namespace py = pybind11;
+using namespace bindings;
+
+template <class T>
+void read(sdas::NetworkKind<T>& kind, const py::dict& members) {
+    const Members of_kind(members);
+    of_kind.size(kind.m1, "m1");
+    of_kind.size(kind.rows, "rows");
+    const auto paths = members["paths"].cast<std::vector<int>>();
+    for (std::size_t l = 0; l < paths.size(); ++l) kind.paths[l] = paths[l];
+    bindings::read(kind.coupling, of_kind);
+}
+
+// Weights of every layer in the order of NetworkWeights, one address after the other, after the embedding.
+template <class T>
+void read_weights(sdas::Network<T>& net, const std::vector<Address>& addresses) {
+    auto next = addresses.begin();
+    const auto take = [&](const T*& weight) { weight = at<const T>(*next++); };
+    take(net.embedding);
+    for (auto& w : net.weights) {
+        for (auto* weight : {&w.logits, &w.logits_bias, &w.direction, &w.value, &w.radial_gain}) take(*weight);
+        for (int l = 0; l <= net.lmax; ++l) take(w.mixing[l]);
+        for (auto* weight : {&w.hidden, &w.hidden_bias, &w.factors, &w.factors_bias, &w.gate, &w.readout,
+                             &w.readout_bias, &w.energy, &w.energy_bias}) {
+            take(*weight);
+        }
+    }
+}
+
+// The constants of a network; arrays are given call by call.
+template <class T>
+class BoundNetwork {
+  public:
+    explicit BoundNetwork(const py::dict& members) {
+        const Members of_network(members);
+        of_network.size(net_.lmax, "lmax");
+        of_network.size(net_.channels, "channels");
+        of_network.size(net_.heads, "heads");
+        of_network.size(net_.key_channels, "key_channels");
+        of_network.size(net_.radials, "radials");
+        of_network.size(net_.species, "species");
+        of_network.size(net_.readout, "readout");
+        of_network.size(net_.exponent, "exponent");
+        of_network.size(net_.cutoff, "cutoff");
+        of_network.size(net_.epsilon, "epsilon");
+        of_network.address(net_.scale, "scale");
+        read(net_.first, members["first"]);
+        read(net_.other, members["other"]);
+        net_.weights.resize(members["layers"].cast<int>());
+    }
+
+    // Numbers of packed weights, state and scratch.
+    std::vector<std::int64_t> numbers(std::int64_t nodes, std::int64_t edges, bool keep) const {
+        sdas::Network<T> net = net_;
+        net.nodes = nodes, net.edges = edges;
+        sdas::Memory<T> packed(nullptr), state(nullptr), scratch(nullptr);
+        sdas::network_maps(packed, net);
+        sdas::NetworkState<T>(state, net, keep);
+        if (keep) sdas::NetworkSecond<T>(scratch, net);
+        return {packed.used(), state.used(), scratch.used(), sdas::NetworkGradients<T>(nullptr, net).numbers};
+    }
+
+    void pack(const std::vector<Address>& weights, Address packed) const {
+        sdas::Network<T> net = net_;
+        read_weights(net, weights);
+        net.packed = at<T>(packed);
+        const py::gil_scoped_release release;
+        sdas::NetworkRun<T>(net, false, 1).pack();
+    }
+
+    void first_order(const py::dict& arrays, bool keep, int threads) const {
+        sdas::Network<T> net = given(arrays);
+        const py::gil_scoped_release release;
+        sdas::NetworkRun<T>(net, keep, threads).first_order();
+    }
+
+    void second_order(const py::dict& arrays, int threads) const {
+        sdas::Network<T> net = given(arrays);
+        const py::gil_scoped_release release;
+        sdas::NetworkRun<T>(net, true, threads).second_order();
+    }
+
+  private:
+    sdas::Network<T> given(const py::dict& arrays) const {
+        sdas::Network<T> net = net_;
+        const Members of_call(arrays);
+        of_call.graph(net);
+        read_weights(net, arrays["weights"].cast<std::vector<Address>>());
+        of_call.address(net.kinds, "kinds");
+        of_call.address(net.vectors, "vectors");
+        of_call.address(net.packed, "packed");
+        of_call.address(net.state, "state");
+        of_call.address(net.scratch, "scratch");
+        of_call.address(net.energy, "energy");
+        of_call.address(net.by_vectors, "by_vectors");
+        of_call.address(net.energy_cotangent, "energy_cotangent");
+        of_call.address(net.vectors_cotangent, "vectors_cotangent");
+        of_call.address(net.by_weights, "by_weights");
+        for (std::int64_t i = 0; i < net.nodes; ++i) {
+            if (net.kinds[i] >= 0 && net.kinds[i] < net.species) continue;
+            throw py::index_error("network: kinds must be 0.." + std::to_string(net.species - 1) +
+                                  ", the rows of the embedding, got " + std::to_string(net.kinds[i]));
+        }
+        return net;
+    }
+
+    sdas::Network<T> net_{};
+};
+
+template <class T>
+void bind(py::module_& module, const std::string& dtype) {
+    py::class_<BoundNetwork<T>>(module, ("Network_" + dtype).c_str())
+        .def(py::init<const py::dict&>())
+        .def("numbers", &BoundNetwork<T>::numbers)
+        .def("pack", &BoundNetwork<T>::pack)
+        .def("first_order", &BoundNetwork<T>::first_order)
+        .def("second_order", &BoundNetwork<T>::second_order);
+}
+
+}  // namespace
+
+void bind_network(py::module_& module) {
+    bind<float>(module, "float32");
+    bind<double>(module, "float64");
+}

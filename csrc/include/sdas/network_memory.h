@@ -1,0 +1,255 @@
+// Where the network's passes keep their arrays and matrices: offsets into memory that the caller gives, or their total.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "sdas/network.h"
+
+namespace sdas {
+
+// Gives out consecutive pieces, each starting at a cache line; from nullptr only their total counts.
+template <class T>
+class Memory {
+  public:
+    explicit Memory(T* base) : base_(base) {}
+
+    T* take(std::int64_t count) {
+        T* piece = base_ == nullptr ? nullptr : base_ + used_;
+        used_ += (count + line - 1) / line * line;
+        return piece;
+    }
+
+    std::int64_t used() const { return used_; }
+
+  private:
+    static constexpr std::int64_t line = 16;
+
+    T* base_;
+    std::int64_t used_ = 0;
+};
+
+// [depth, columns], its rows `row` apart, which is a multiple of every vector; what lies beyond the columns is zero.
+template <class T>
+struct Matrix {
+    T* first;
+    int depth, columns;
+    std::int64_t row;
+};
+
+template <class T>
+Matrix<T> take_matrix(Memory<T>& memory, int depth, int columns) {
+    const std::int64_t row = (columns + 15) / 16 * 16;
+    return {memory.take(depth * row), depth, columns, row};
+}
+
+// A linear map and its transpose.
+template <class T>
+struct LinearMap {
+    Matrix<T> forward, transpose;
+
+    LinearMap() = default;
+    LinearMap(Memory<T>& memory, int in, int out)
+        : forward(take_matrix(memory, in, out)), transpose(take_matrix(memory, out, in)) {}
+};
+
+// The weights of a layer as its kernels take them, heads innermost.
+template <class T>
+struct LayerMaps {
+    LinearMap<T> query, radial, key, sink, hidden, factors, readout;
+    T* logits_bias;  // of query, radial query, key, sink
+    LinearMap<T> direction[network_max_degree + 1], value[network_max_degree + 1], mixing[network_max_degree + 1],
+        gate[network_max_degree + 1];
+
+    LayerMaps(Memory<T>& memory, const Network<T>& net, int layer) {
+        const int c = net.channels, k = net.heads, d = net.key_channels, n = net.radials;
+        const NetworkKind<T>& kind = net.kind(layer);
+        query = {memory, c, d * k};
+        radial = {memory, c, n * k};
+        key = {memory, c, d * k};
+        sink = {memory, c, k};
+        logits_bias = memory.take((2 * d + n + 1) * k);
+        hidden = {memory, net.width(), 2 * c};
+        factors = {memory, 2 * c, net.width()};
+        readout = {memory, c, net.readout};
+        for (int l = 0; l <= net.lmax; ++l) {
+            direction[l] = {memory, c, k};
+            if (l * l < kind.m1) value[l] = {memory, c, c};
+            mixing[l] = {memory, kind.paths[l] * c, c};
+            if (l > 0) gate[l] = {memory, c, c};
+        }
+    }
+};
+
+template <class T>
+std::vector<LayerMaps<T>> network_maps(Memory<T>& memory, const Network<T>& net) {
+    std::vector<LayerMaps<T>> maps;
+    for (int layer = 0; layer < net.layers(); ++layer) maps.emplace_back(memory, net, layer);
+    return maps;
+}
+
+// Sizes of the arrays of a layer.
+template <class T>
+class ArraySizes {
+  public:
+    ArraySizes(const Network<T>& net, int layer) : net_(net), kind_(net.kind(layer)) {}
+
+    std::int64_t features() const { return nodes(net_.m() * net_.channels); }
+    std::int64_t z() const { return nodes(kind_.rows * net_.channels); }
+
+    void take_operands(NetworkArrays<T>& a, Memory<T>& memory) const {
+        a.query = memory.take(nodes(net_.places() * net_.heads));
+        a.key = memory.take(nodes(net_.key_channels * net_.heads));
+        a.sink = memory.take(nodes(net_.heads));
+        a.value = memory.take(nodes(kind_.m1 * net_.channels));
+    }
+
+    void take_update(NetworkArrays<T>& a, Memory<T>& memory) const {
+        a.middle = memory.take(features());
+        a.hidden = memory.take(nodes(2 * net_.channels));
+        a.factors = memory.take(nodes(net_.width()));
+        a.gated = memory.take(features());
+    }
+
+  private:
+    std::int64_t nodes(std::int64_t numbers) const { return net_.nodes * numbers; }
+
+    const Network<T>& net_;
+    const NetworkKind<T>& kind_;
+};
+
+template <class T>
+NetworkEdges<T> take_edges(Memory<T>& memory, const Network<T>& net) {
+    return {memory.take(net.edges * net.m()), memory.take(net.edges * net.radials), memory.take(net.edges)};
+}
+
+// What an evaluation makes. If the second order is to follow it keeps every array of every layer; else layers share z
+// and the cotangents.
+template <class T>
+struct NetworkState {
+    std::vector<NetworkArrays<T>> at, by;  // of each layer, and the last layer's output as the `x` of one more
+    NetworkEdges<T> edges, by_edges;
+    T *lengths, *by_lengths;  // [E]
+
+    NetworkState(Memory<T>& memory, const Network<T>& net, bool keep)
+        : at(net.layers() + 1), by(net.layers() + 1) {
+        const int layers = net.layers();
+        edges = take_edges(memory, net);
+        by_edges = take_edges(memory, net);
+        lengths = memory.take(net.edges);
+        by_lengths = memory.take(net.edges);
+        // The last layer is as large as any.
+        const ArraySizes<T> largest(net, layers - 1);
+        NetworkArrays<T> shared{};
+        if (!keep) {
+            shared.z = memory.take(largest.z());
+            shared.x = memory.take(largest.features());
+            shared.middle = memory.take(largest.features());
+            largest.take_operands(shared, memory);
+        }
+        for (int layer = 0; layer <= layers; ++layer) {
+            at[layer].x = memory.take(largest.features());
+            by[layer].x = keep ? memory.take(largest.features()) : shared.x;
+            if (layer == layers) break;
+            const ArraySizes<T> sizes(net, layer);
+            sizes.take_operands(at[layer], memory);
+            sizes.take_update(at[layer], memory);
+            if (keep) {
+                at[layer].z = memory.take(sizes.z());
+                by[layer].z = memory.take(sizes.z());
+                by[layer].middle = memory.take(sizes.features());
+                sizes.take_operands(by[layer], memory);
+            } else {
+                const NetworkArrays<T> own = shared;
+                at[layer].z = shared.z;
+                by[layer] = own;
+            }
+        }
+    }
+};
+
+// The gradient by all weights, one after the other from `base` on.
+template <class T>
+struct NetworkGradients {
+    std::int64_t numbers = 0;
+    T* embedding;
+    std::vector<NetworkWeights<T>> layers;
+
+    NetworkGradients(T* base, const Network<T>& net) {
+        const auto take = [&](std::int64_t count) {
+            T* piece = base == nullptr ? nullptr : base + numbers;
+            numbers += count;
+            return piece;
+        };
+        const std::int64_t C = net.channels, K = net.heads, degrees = net.lmax + 1, R = net.readout;
+        const std::int64_t logits = (2 * net.key_channels + net.radials + 1) * K, width = net.width();
+        embedding = take(net.species * C);
+        for (int layer = 0; layer < net.layers(); ++layer) {
+            const NetworkKind<T>& kind = net.kind(layer);
+            NetworkWeights<T> w{};
+            w.logits = take(logits * C);
+            w.logits_bias = take(logits);
+            w.direction = take(degrees * C * K);
+            w.value = take((kind.m1 == 1 ? 1 : degrees) * C * C);
+            w.radial_gain = take(net.gain_numbers());
+            for (int l = 0; l < degrees; ++l) w.mixing[l] = take(kind.paths[l] * C * C);
+            w.hidden = take(2 * C * width);
+            w.hidden_bias = take(2 * C);
+            w.factors = take(width * 2 * C);
+            w.factors_bias = take(width);
+            w.gate = take(degrees * C * C);
+            w.readout = take(R * C);
+            w.readout_bias = take(R);
+            w.energy = take(R);
+            w.energy_bias = take(1);
+            layers.push_back(w);
+        }
+    }
+};
+
+// What the second order makes besides.
+template <class T>
+struct NetworkSecond {
+    std::vector<NetworkArrays<T>> step, second;
+    NetworkEdges<T> edge_steps, second_edges;
+    NetworkArrays<T> more;              // cotangents of a layer's operands that are to be added to `second`
+    T *along, *by_lengths, *by_vectors;  // [E], [E], [E, 3]
+    T *gains, *gains_of_layers;         // [K, L+1, n], [layers, K, L+1, n]
+    std::int64_t parts, part_size;      // of the nodes, whose gradients are sums of their own
+    T* gradients;                       // [parts, weights]
+
+    NetworkSecond(Memory<T>& memory, const Network<T>& net) : step(net.layers() + 1), second(net.layers() + 1), more{} {
+        const int layers = net.layers();
+        edge_steps = take_edges(memory, net);
+        second_edges = take_edges(memory, net);
+        along = memory.take(net.edges);
+        by_lengths = memory.take(net.edges);
+        by_vectors = memory.take(3 * net.edges);
+        gains = memory.take(net.gain_numbers());
+        gains_of_layers = memory.take(layers * net.gain_numbers());
+        constexpr std::int64_t most = 16, least = 128;
+        part_size = std::max(least, (net.nodes + most - 1) / most);
+        parts = (net.nodes + part_size - 1) / part_size;
+        gradients = memory.take(parts * NetworkGradients<T>(nullptr, net).numbers);
+        const ArraySizes<T> largest(net, layers - 1);
+        largest.take_operands(more, memory);
+        T *x = memory.take(largest.features()), *middle = memory.take(largest.features()), *z = memory.take(largest.z());
+        for (int layer = 0; layer <= layers; ++layer) {
+            step[layer].x = memory.take(largest.features());
+            second[layer].x = x;
+            if (layer == layers) break;
+            const ArraySizes<T> sizes(net, layer);
+            sizes.take_operands(step[layer], memory);
+            step[layer].z = memory.take(sizes.z());
+            step[layer].middle = memory.take(sizes.features());
+            second[layer].middle = middle;
+            second[layer].z = z;
+            sizes.take_operands(second[layer], memory);
+        }
+    }
+
+    T* layer_gains(int layer, const Network<T>& net) const { return gains_of_layers + layer * net.gain_numbers(); }
+};
+
+}  // namespace sdas

@@ -1,0 +1,58 @@
+// How the bindings read what Python gives: addresses as integers, and jobs as dictionaries of sizes and addresses.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+
+#include "sdas/coupling.h"
+
+namespace bindings {
+
+namespace py = pybind11;
+using Address = std::uintptr_t;
+
+template <class T>
+T* at(Address address) {
+    return reinterpret_cast<T*>(address);
+}
+
+// Members of a job by their names: sizes, and addresses, null where none is given.
+class Members {
+  public:
+    explicit Members(const py::dict& members) : members_(members) {}
+
+    template <class Integer>
+    void size(Integer& member, const char* name) const {
+        member = members_[name].cast<Integer>();
+    }
+
+    template <class T>
+    void address(T*& member, const char* name) const {
+        member = members_.contains(name) ? reinterpret_cast<T*>(members_[name].cast<Address>()) : nullptr;
+    }
+
+    template <class Job>
+    void graph(Job& job) const {
+        size(job.nodes, "nodes");
+        size(job.edges, "edges");
+        address(job.receivers, "receivers");
+        address(job.senders, "senders");
+        address(job.row_ptr, "row_ptr");
+        address(job.sender_order, "sender_order");
+        address(job.sender_ptr, "sender_ptr");
+    }
+
+  private:
+    const py::dict& members_;
+};
+
+template <class T>
+void read(sdas::Coupling<T>& coupling, const Members& members) {
+    members.size(coupling.entries, "entries");
+    members.address(coupling.row, "entry_row");
+    members.address(coupling.pair, "entry_pair");
+    members.address(coupling.coefficient, "entry_coefficient");
+}
+
+}  // namespace bindings

@@ -1,0 +1,90 @@
+"""Which SDAS models one kernel can run whole, and how they are given to it.
+
+Those are models of the default layer with all its parts, on a CPU, whose modules are what `SDAS` made: one that was
+swapped, hooked or parametrized must run as it is, so then the model runs module by module.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from sdas_kernels.nn.layer import EquivariantRMSNorm, NodeUpdate, SDASLayer
+from sdas_kernels.nn.linear import EquivariantLinear
+from sdas_kernels.nn.neighbor_attention import NeighborAttention
+from sdas_kernels.ops.network import LayerWeights, runs_fused
+from sdas_kernels.ops.network.weights import EPSILON
+
+_PLAIN = {
+    nn.Embedding,
+    nn.Linear,
+    nn.ModuleList,
+    nn.ParameterList,
+    nn.Sequential,
+    nn.SiLU,
+    EquivariantLinear,
+    EquivariantRMSNorm,
+    NeighborAttention,
+    NodeUpdate,
+    SDASLayer,
+}
+
+
+def layer_weights(model: Any) -> list[LayerWeights] | None:
+    """The weights of an `SDAS` model's layers as the operator `network` takes them; None if it cannot run the model."""
+    weight = model.embedding.weight
+    if not runs_fused(weight.device.type, weight.dtype, model.lmax) or model.first_features is not None:
+        return None
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled(weight.device.type) or _transformed():
+        return None
+    if not all(_is_plain(child) for child in model.children()):
+        return None
+    pairs = zip(model.layers._modules.values(), model.readouts._modules.values(), strict=True)
+    found = [_of_layer(layer, readout) for layer, readout in pairs]
+    return None if None in found else found  # type: ignore[return-value]
+
+
+def _is_plain(module: nn.Module | None) -> bool:
+    """Whether it and all that it holds are as they were made."""
+    if module is None:
+        return True
+    own = module.__dict__
+    if type(module) not in _PLAIN or "forward" in own:
+        return False
+    if own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]:
+        return False
+    return all(_is_plain(child) for child in own["_modules"].values())
+
+
+def _transformed() -> bool:
+    """Whether a transform of `torch.func` is at work."""
+    return torch._C._functorch.maybe_current_level() is not None  # type: ignore[attr-defined]
+
+
+def _of_layer(layer: nn.Module, readout: nn.Module) -> LayerWeights | None:
+    # By the tables of the modules: their attributes are found in several steps, which a small molecule's time shows.
+    parts: dict[str, Any] = layer._modules
+    norm, attention, update = parts["norm"], parts["attention"], parts.get("update")
+    of, radial_gain = attention._modules, attention._parameters.get("radial_gain")
+    if update is None or radial_gain is None or not attention.has_attention or 0 in attention.logit_sizes:
+        return None
+    if of.get("direction_query") is None or type(of["mixing"]) is not nn.ParameterList or norm.epsilon != EPSILON:
+        return None
+    hidden, _, factors = update._modules["mlp"]._modules.values()
+    modules: dict[str, Any] = readout._modules
+    narrow, _, energy = modules.values()
+    weights: list[Any] = [
+        *of["logits"]._parameters.values(),
+        of["direction_query"]._parameters["weight"],
+        of["value"]._parameters["weight"],
+        radial_gain,
+        tuple(of["mixing"]._parameters.values()),
+        *hidden._parameters.values(),
+        *factors._parameters.values(),
+        update._modules["gated"]._parameters["weight"],
+        *narrow._parameters.values(),
+        *energy._parameters.values(),
+    ]
+    return LayerWeights._make(weights)

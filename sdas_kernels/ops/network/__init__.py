@@ -1,0 +1,82 @@
+"""The default SDAS network, whole: energies of atoms and their gradient by the vectors of the edges, in one call.
+
+    y = x / rms(x)                        x' = x + Σ_paths M_path z,   z = neighbor_attention(linear maps of y)
+    y' = x' / rms(x')                     x'' = x' + [f_0, f_l (G_l y'_l)],   f = MLP([y'_0, |y'_l|²])
+    energy = Σ_layers readout(x''_0)      gradient_e = ∂ Σ_i energy_i / ∂ vector_e
+
+For a molecule the time of a model is that of calling its many small parts, and for a large system much of it goes into
+moving features between them: on a CPU one kernel runs all parts, a block of atoms at a time, and derives them by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from sdas_kernels import native
+from sdas_kernels.dispatch import Backend, backend_name, register
+from sdas_kernels.flops import register_flops
+from sdas_kernels.graph import EdgeIndex, NeighborGraph
+from sdas_kernels.ops.checks import check_floating, check_graph, check_shapes
+from sdas_kernels.ops.neighbor_tensor_product.cpp import MAX_DEGREE
+from sdas_kernels.ops.network import autograd, flops, reference
+from sdas_kernels.ops.network.weights import LayerWeights, Sizes, check, flat
+
+__all__ = ["LayerWeights", "network", "runs_fused"]
+
+_PARTS = ("network", "edge_geometry", "neighbor_attention")
+register(Backend("network", "reference", f"{__name__}.reference"))
+register(Backend("network", "cpp", f"{__name__}.cpp", ("cpu",), (torch.float32, torch.float64), native.available))
+register_flops("sdas_kernels::network", flops.forward)
+register_flops("sdas_kernels::network_backward", flops.backward)
+
+
+def runs_fused(device: str, dtype: torch.dtype, lmax: int) -> bool:
+    """Whether one kernel runs the whole network on such tensors, and no other backend is asked for any of its parts."""
+    return lmax <= MAX_DEGREE and all(backend_name(op, device, dtype) == "cpp" for op in _PARTS)
+
+
+def network(
+    vectors: torch.Tensor,
+    kinds: torch.Tensor,
+    embedding: torch.Tensor,
+    layers: Sequence[LayerWeights],
+    graph: NeighborGraph | EdgeIndex,
+    cutoff: float,
+    even_only: bool = True,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Energies of atoms and the gradient of their sum by the vectors.
+
+    Args:
+        vectors: `[E, 3]` Å, of the edges; a zero vector has a zero gradient.
+        kinds: `[N]` int64, row of the embedding for each atom.
+        embedding: `[species, C]`.
+        layers: weights of each; the values of the first are scalars.
+        graph: edges sorted by receiver.
+        cutoff: Å.
+        even_only: only paths with l1 + l2 + l3 even.
+
+    Returns:
+        energy `[N]` and gradient `[E, 3]` per Å, in the unit of the readout. Both can be differentiated once, by
+        vectors and weights: that of the gradient is a second derivative of the energy.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind, shape, dtype or device.
+        IndexError: a kind is no row of the embedding.
+    """
+    edges = graph.edges if isinstance(graph, NeighborGraph) else graph
+    check_floating("network", vectors=vectors)
+    check_graph("network", edges, vectors)
+    axes = {"N": edges.num_nodes, "E": edges.num_edges, "3": 3}
+    check_shapes("network", axes, vectors=(vectors, ("E", "3")), kinds=(kinds, ("N",)))
+    if kinds.dtype != torch.int64 or kinds.device != vectors.device:
+        raise TypeError(f"network: kinds must be int64 on {vectors.device}, got {kinds.dtype} on {kinds.device}")
+    if not layers:
+        raise ValueError("network: wants at least one layer, got none")
+    weights = flat(embedding, layers)
+    sizes = Sizes.of(weights, even_only)
+    check("network", weights, sizes, vectors)
+    if not runs_fused(vectors.device.type, vectors.dtype, sizes.lmax):
+        return reference.network(vectors, kinds, weights, edges, float(cutoff), sizes)
+    return autograd.network(vectors, kinds, weights, edges.tensors(), float(cutoff), even_only)

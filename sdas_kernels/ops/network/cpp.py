@@ -1,0 +1,164 @@
+"""The network on the CPU by the kernels of `csrc/cpu/network.cpp`.
+
+They are given memory for what they make: `state`, which the derivative needs again, starts with the weights as the
+kernels take them; `scratch` is forgotten. What no later call needs comes from memory that a thread keeps.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sdas_kernels import native
+from sdas_kernels.ops.neighbor_tensor_product.cpp import coupling_tables
+from sdas_kernels.ops.network.weights import EPSILON, EXPONENT, Sizes, shapes
+from sdas_kernels.ops.spherical_harmonics.scale import factors
+
+_INDEX = ("receivers", "senders", "row_ptr", "sender_order", "sender_ptr")
+_KEPT_BYTES = 1 << 28  # of memory that a thread keeps at most
+_kept = threading.local()
+
+
+def forward(
+    vectors: Tensor,
+    kinds: Tensor,
+    weights: Sequence[Tensor],
+    index: Sequence[Tensor],
+    cutoff: float,
+    even_only: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Energy `[N]`, gradient `[E, 3]`, and the state or, unless it is to be kept, nothing."""
+    plan = _plan(Sizes.of(weights, even_only), cutoff, vectors.dtype)
+    vectors, weights = vectors.contiguous(), [w.contiguous() for w in weights]
+    sizes = len(kinds), len(vectors)
+    if keep:
+        state = vectors.new_empty(plan.room.of_state(*sizes))
+    else:
+        state = _memory(sum(plan.network.numbers(*sizes, False)[:2]), vectors)
+    energy, gradient = vectors.new_empty(len(kinds)), torch.empty_like(vectors)
+    members = plan.members(vectors, kinds, weights, index, state)
+    members["energy"], members["by_vectors"] = energy.data_ptr(), gradient.data_ptr()
+    plan.network.pack(members["weights"], members["packed"])
+    plan.network.first_order(members, keep, torch.get_num_threads())
+    return energy, gradient, state if keep else vectors.new_empty(0)
+
+
+def backward(
+    by_energy: Tensor | None,
+    by_gradient: Tensor | None,
+    state: Tensor,
+    vectors: Tensor,
+    kinds: Tensor,
+    weights: Sequence[Tensor],
+    index: Sequence[Tensor],
+    cutoff: float,
+    even_only: bool,
+    for_vectors: bool,
+    for_weights: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of <by_energy, energy> + <by_gradient, gradient>, by vectors `[E, 3]` and by all weights, flat.
+
+    One that is not wanted has no rows.
+    """
+    plan = _plan(Sizes.of(weights, even_only), cutoff, vectors.dtype)
+    vectors, weights = vectors.contiguous(), [w.contiguous() for w in weights]
+    by_energy = vectors.new_zeros(len(kinds)) if by_energy is None else by_energy.contiguous()
+    by_gradient = torch.zeros_like(vectors) if by_gradient is None else by_gradient.contiguous()
+    by_vectors = vectors.new_empty(len(vectors) if for_vectors else 0, 3)
+    by_weights = vectors.new_empty(plan.weights if for_weights else 0)
+    scratch = _memory(plan.network.numbers(len(kinds), len(vectors), True)[2], vectors)
+    members = plan.members(vectors, kinds, weights, index, state)
+    members |= {"scratch": scratch.data_ptr(), "energy_cotangent": by_energy.data_ptr()}
+    members["vectors_cotangent"] = by_gradient.data_ptr()
+    if for_vectors:
+        members["by_vectors"] = by_vectors.data_ptr()
+    if for_weights:
+        members["by_weights"] = by_weights.data_ptr()
+    plan.network.second_order(members, torch.get_num_threads())
+    return by_vectors, by_weights
+
+
+def state_numbers(vectors: Tensor, kinds: Tensor, weights: Sequence[Tensor], cutoff: float, even_only: bool) -> Any:
+    """How many numbers the state to be kept has; the sizes may be symbols."""
+    return _room(Sizes.of(weights, even_only), vectors.dtype).of_state(kinds.shape[0], vectors.shape[0])
+
+
+class _Room(NamedTuple):
+    """How many numbers packed weights and a state that is kept take: a linear function, for a compiler to know."""
+
+    packed: int
+    node: int
+    edge: int
+    lost: int
+
+    def of_state(self, nodes: int, edges: int) -> int:
+        """Both together."""
+        return self.packed + self.node * nodes + self.edge * edges + self.lost
+
+
+@cache
+def _room(sizes: Sizes, dtype: torch.dtype) -> _Room:
+    network = _native(sizes, 1.0, dtype, {"scale": 0, "first": _kind(sizes, 0), "other": _kind(sizes, 1)})
+    # Arrays begin at multiples of 16 numbers, so for sizes that are such multiples nothing is lost between them,
+    # for others less than what all take at the least.
+    nodes, edges, least = (network.numbers(*sizes, True) for sizes in ((16, 0), (0, 16), (1, 1)))
+    return _Room(nodes[0], nodes[1] // 16, edges[1] // 16, least[1])
+
+
+def _native(sizes: Sizes, cutoff: float, dtype: torch.dtype, rest: dict[str, Any]) -> Any:
+    constants = sizes._asdict() | {"cutoff": cutoff, "exponent": EXPONENT, "epsilon": EPSILON}
+    return getattr(native.extension(), f"Network_{str(dtype).removeprefix('torch.')}")(constants | rest)
+
+
+def _kind(sizes: Sizes, layer: int) -> dict[str, Any]:
+    """Sizes of a layer, without its coupling."""
+    paths = sizes.paths(layer)
+    return {"m1": 1 if layer == 0 else (sizes.lmax + 1) ** 2, "rows": paths.rows, "paths": paths.counts, "entries": 0}
+
+
+class _Plan:
+    """The constants of a network."""
+
+    def __init__(self, sizes: Sizes, cutoff: float, dtype: torch.dtype) -> None:
+        self._scale = torch.tensor(factors(sizes.lmax, "component"), dtype=torch.float64).to(dtype)
+        self._tables = [coupling_tables(sizes.paths(layer), dtype) for layer in (0, 1)]
+        rest: dict[str, Any] = {"scale": self._scale.data_ptr()}
+        for layer, name in enumerate(("first", "other")):
+            table = self._tables[layer]
+            addresses = {name: entries.data_ptr() for name, entries in table.items()}
+            rest[name] = _kind(sizes, layer) | addresses | {"entries": len(table["entry_row"])}
+        self.network = _native(sizes, cutoff, dtype, rest)
+        self.weights = sum(shape.numel() for shape in shapes(sizes)[1])
+        self.room = _room(sizes, dtype)
+
+    def members(
+        self, vectors: Tensor, kinds: Tensor, weights: Sequence[Tensor], index: Sequence[Tensor], state: Tensor
+    ) -> dict[str, Any]:
+        """The arrays of a call."""
+        members: dict[str, Any] = {name: tensor.data_ptr() for name, tensor in zip(_INDEX, index, strict=True)}
+        packed = state.data_ptr()
+        members |= {"nodes": len(kinds), "edges": len(vectors), "kinds": kinds.data_ptr()}
+        members |= {"vectors": vectors.data_ptr(), "weights": [w.data_ptr() for w in weights]}
+        return members | {"packed": packed, "state": packed + self.room.packed * state.element_size()}
+
+
+@lru_cache(maxsize=64)
+def _plan(sizes: Sizes, cutoff: float, dtype: torch.dtype) -> _Plan:
+    return _Plan(sizes, cutoff, dtype)
+
+
+def _memory(count: int, like: Tensor) -> Tensor:
+    """Numbers that are forgotten when the call ends: pages that the system has just given are slow to touch."""
+    bytes_wanted = count * like.element_size()
+    if bytes_wanted > _KEPT_BYTES:
+        return like.new_empty(count)
+    kept: Tensor | None = getattr(_kept, "memory", None)
+    if kept is None or len(kept) < bytes_wanted:
+        kept = _kept.memory = torch.empty(bytes_wanted, dtype=torch.uint8)
+    return kept[:bytes_wanted].view(like.dtype)

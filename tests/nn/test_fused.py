@@ -1,0 +1,180 @@
+"""Models that one kernel runs whole: the same numbers as layer by layer, and only where that is what the model does."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+import sdas_kernels as sk
+from sdas_kernels import dispatch, native
+from sdas_kernels.graph import NeighborGraph
+from sdas_kernels.nn import SDAS, CompiledPotential
+from sdas_kernels.nn.fused import layer_weights
+from sdas_kernels.ops.network import cpp
+
+pytestmark = pytest.mark.skipif(not native.available()[0], reason=native.available()[1])
+F64 = torch.float64
+SWITCHES = {
+    "default": {},
+    "SE(3)": {"parity": False},
+    "one layer": {"layers": 1},
+    "odd channels": {"channels": 7, "heads": 7, "lmax": 3, "layers": 3},
+}
+
+
+@pytest.fixture
+def batch(systems, to_graph):
+    return NeighborGraph.batch([to_graph(systems[name]) for name in ("slab", "small cell")])
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """How often the fused kernels ran."""
+    count = []
+    forward = cpp.forward
+    monkeypatch.setattr(cpp, "forward", lambda *arguments: count.append(1) or forward(*arguments))
+    return count
+
+
+def results(model, batch, **options):
+    """Everything the model gives, and the gradient of a loss by every weight and by the positions."""
+    model.zero_grad()
+    found = model(batch, **options)
+    sum((out.square() * torch.linspace(0.5, 1, out.numel()).view(out.shape)).sum() for out in found.values()).backward()
+    return found | {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("config", SWITCHES.values(), ids=SWITCHES)
+@pytest.mark.parametrize("stress", [False, True])
+def test_the_same_as_layer_by_layer(make_model, systems, to_graph, config, stress, runs):
+    model = make_model(**config).train()
+    names = ("slab", "small cell") if stress else ("molecule", "small cell", "one atom")
+    batch = NeighborGraph.batch([to_graph(systems[name]) for name in names])
+    batch.positions.requires_grad_()
+    found, by_positions = results(model, batch, stress=stress), batch.positions.grad.clone()
+    assert len(runs) == 1
+    batch.positions.grad = None
+    with dispatch.use_backend("reference", "network"):
+        wanted = results(model, batch, stress=stress)
+    assert len(runs) == 1
+    wanted["by positions"], found["by positions"] = batch.positions.grad, by_positions
+    for name, right in wanted.items():
+        torch.testing.assert_close(found[name], right, rtol=1e-9, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_evaluation_keeps_no_graph(make_model, batch, runs):
+    model = make_model().eval()
+    found = model(batch, stress=True)
+    assert len(runs) == 1
+    assert not any(out.requires_grad for out in found.values())
+    assert all(p.requires_grad for p in model.parameters())
+    with torch.no_grad():
+        again = model(batch, stress=True)
+    assert all(torch.equal(found[name], again[name]) for name in found)
+
+
+def hook(model):
+    model.layers[0].norm.register_forward_hook(lambda module, inputs, output: 2 * output)
+
+
+def swap(model):
+    model.layers[1].update.mlp[1] = nn.Tanh()
+
+
+def override(model):
+    norm = model.layers[1].norm
+    norm.forward = lambda x: 0 * x
+
+
+def parametrized(model):
+    class Doubled(nn.Module):
+        def forward(self, weight):
+            return 2 * weight
+
+    parametrize.register_parametrization(model.readouts[0][0], "weight", Doubled())
+
+
+def other_epsilon(model):
+    model.layers[0].norm.epsilon = 0.5
+
+
+@pytest.mark.parametrize("change", [hook, swap, override, parametrized, other_epsilon])
+def test_what_was_changed_runs_as_it_is(make_model, batch, runs, change):
+    model = make_model().eval()
+    before = model(batch)["energy"]
+    assert len(runs) == 1
+    change(model)
+    assert layer_weights(model) is None
+    after = model(batch)["energy"]
+    assert len(runs) == 1
+    assert not torch.allclose(before, after)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"layer": "paper"},
+        {"direction_query": False},
+        {"radial_query": False},
+        {"sink": False},
+        {"radial_gain": False},
+        {"attention": False},
+        {"node_update": False},
+        {"path_mixing": "channel"},
+    ],
+)
+def test_other_layers_run_layer_by_layer(make_model, config):
+    assert layer_weights(make_model(**config)) is None
+
+
+def test_where_it_runs(make_model):
+    model = make_model()
+    assert layer_weights(model) is not None
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer_weights(model) is None
+    for op in ("network", "neighbor_attention", "edge_geometry"):
+        with sk.use_backend("reference", op):
+            assert layer_weights(model) is None
+    with sk.use_backend("reference"):
+        assert layer_weights(model) is None
+    assert layer_weights(model.bfloat16()) is None
+    assert layer_weights(SDAS([1], channels=2, heads=1, lmax=5)) is None
+
+
+def test_weights_are_looked_up_at_every_call(make_model, batch, runs):
+    model = make_model().eval()
+    before = model(batch)["energy"]
+    model.load_state_dict({name: 1.1 * t if t.is_floating_point() else t for name, t in model.state_dict().items()})
+    with dispatch.use_backend("reference", "network"):
+        wanted = model(batch)["energy"]
+    assert not torch.allclose(before, wanted)
+    torch.testing.assert_close(model(batch)["energy"], wanted)
+    model.readouts[0] = copy.deepcopy(model.readouts[1])
+    with dispatch.use_backend("reference", "network"):
+        wanted = model(batch)["energy"]
+    torch.testing.assert_close(model(batch)["energy"], wanted)
+
+
+def test_compiled_graphs_hold_it_as_one_operator(make_model, batch):
+    """And use_backend still decides when it runs."""
+    model = make_model().train()
+    compiled = CompiledPotential(model, backend="aot_eager")
+    found = {name: out.detach() for name, out in compiled(batch).items()}
+    with dispatch.use_backend("reference"):
+        by_reference = {name: out.detach() for name, out in compiled(batch).items()}
+    for name, right in model(batch).items():
+        torch.testing.assert_close(found[name], right.detach(), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(by_reference[name], right.detach(), rtol=1e-10, atol=1e-10)
+
+
+def test_frozen_weights_get_no_gradient(make_model, batch):
+    model = make_model().train()
+    model.embedding.weight.requires_grad_(False)
+    results_of = model(batch)
+    (results_of["energy"].sum() + results_of["forces"].square().sum()).backward()
+    assert model.embedding.weight.grad is None
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
