@@ -7,6 +7,7 @@
 
 #include "members.h"
 #include "sdas/network_passes.h"
+#include "sdas/network_potential.h"
 
 namespace {
 
@@ -86,6 +87,33 @@ class BoundNetwork {
         sdas::NetworkRun<T>(net, keep, threads).first_order();
     }
 
+    // Energies of systems, forces and derivatives by strain.
+    void evaluate(const py::dict& arrays, int threads) const {
+        sdas::Network<T> net = given(arrays);
+        sdas::NetworkSystems<T> of{};
+        const Members of_call(arrays);
+        of_call.size(of.systems, "systems");
+        of_call.address(of.positions, "positions");
+        of_call.address(of.cells, "cells");
+        of_call.address(of.shifts, "shifts");
+        of_call.address(of.system, "system");
+        of_call.address(of.energy_shift, "energy_shift");
+        of_call.address(of.energies, "energies");
+        of_call.address(of.forces, "forces");
+        of_call.address(of.by_strain, "by_strain");
+        T* vectors = nullptr;
+        of_call.address(vectors, "vectors");
+        const double* scale = nullptr;
+        of_call.address(scale, "energy_scale");
+        of.energy_scale = *scale;
+        const py::gil_scoped_release release;
+        sdas::edge_vectors(vectors, net, of);
+        sdas::NetworkRun<T> run(net, false, threads);
+        run.pack();
+        run.first_order();
+        sdas::sum_systems(net.by_vectors, vectors, net, of);
+    }
+
     void second_order(const py::dict& arrays, int threads) const {
         sdas::Network<T> net = given(arrays);
         const py::gil_scoped_release release;
@@ -126,6 +154,7 @@ void bind(py::module_& module, const std::string& dtype) {
         .def("numbers", &BoundNetwork<T>::numbers)
         .def("pack", &BoundNetwork<T>::pack)
         .def("first_order", &BoundNetwork<T>::first_order)
+        .def("evaluate", &BoundNetwork<T>::evaluate)
         .def("second_order", &BoundNetwork<T>::second_order);
 }
 

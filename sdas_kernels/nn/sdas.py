@@ -14,7 +14,7 @@ from sdas_kernels.nn.fused import layer_weights
 from sdas_kernels.nn.geometry import EdgeGeometry
 from sdas_kernels.nn.layer import SDASLayer
 from sdas_kernels.nn.paper import PaperEmbedding, PaperLayer
-from sdas_kernels.ops.network import LayerWeights, network
+from sdas_kernels.ops.network import LayerWeights, evaluate, network
 from sdas_kernels.ops.segment import Segments, gather, of_receivers, segment_sum, sum_to_receivers, sum_to_senders
 
 
@@ -29,6 +29,10 @@ def frozen(model: nn.Module) -> Iterator[None]:
     finally:
         for weight in trained:
             weight.requires_grad_(True)
+
+
+def _symmetric(matrices: torch.Tensor) -> torch.Tensor:
+    return (matrices + matrices.mT) / 2
 
 
 class SDAS(nn.Module):
@@ -169,6 +173,9 @@ class SDAS(nn.Module):
         volumes = self._volumes(batch) if stress else None
         again = self.training or batch.positions.requires_grad
         layers = layer_weights(self)
+        found = None if again or layers is None else self._evaluate(batch, kinds, volumes, layers)
+        if found is not None:
+            return found if forces else {name: found[name] for name in ("energy", "stress")}
         if layers is not None:
             with torch.set_grad_enabled(again):
                 found = self._derivatives_at_once(batch, batch.positions, kinds, volumes, layers)
@@ -217,6 +224,20 @@ class SDAS(nn.Module):
         by_positions, by_strain = torch.autograd.grad(energy.sum(), (positions, strain), create_graph=create_graph)
         return {"energy": energy, "forces": -by_positions, "stress": by_strain / volumes[:, None, None]}
 
+    def _evaluate(
+        self, batch: NeighborGraph, kinds: torch.Tensor, volumes: torch.Tensor | None, layers: list[LayerWeights]
+    ) -> dict[str, torch.Tensor] | None:
+        """The same by one call, where nothing is to be differentiated and PyTorch need not see how it is done."""
+        reference = self.energy_shift, self.energy_scale
+        parity, stress = self.config["parity"], volumes is not None
+        found = evaluate(batch, kinds, self.embedding.weight, layers, *reference, parity, stress)
+        if found is None:
+            return None
+        energy, forces, by_strain = found
+        if by_strain is None or volumes is None:
+            return {"energy": energy, "forces": forces}
+        return {"energy": energy, "forces": forces, "stress": _symmetric(by_strain) / volumes[:, None, None]}
+
     def _derivatives_at_once(
         self,
         batch: NeighborGraph,
@@ -237,7 +258,7 @@ class SDAS(nn.Module):
         if volumes is not None:
             by_stretch = of_receivers(batch.system, index)
             by_strain = segment_sum(vectors[:, :, None] * gradient[:, None, :], Segments(by_stretch), batch.num_systems)
-            found["stress"] = (by_strain + by_strain.mT) / (2 * volumes[:, None, None])
+            found["stress"] = _symmetric(by_strain) / volumes[:, None, None]
         return found
 
     def energies(self, batch: NeighborGraph, vectors: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:

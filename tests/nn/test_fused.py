@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 
 import sdas_kernels as sk
 from sdas_kernels import dispatch, native
+from sdas_kernels.flops import FlopCounter
 from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.nn import SDAS, CompiledPotential
 from sdas_kernels.nn.fused import layer_weights
@@ -35,8 +36,9 @@ def batch(systems, to_graph):
 def runs(monkeypatch):
     """How often the fused kernels ran."""
     count = []
-    forward = cpp.forward
-    monkeypatch.setattr(cpp, "forward", lambda *arguments: count.append(1) or forward(*arguments))
+    for name in ("forward", "evaluate"):
+        run = getattr(cpp, name)
+        monkeypatch.setattr(cpp, name, lambda *arguments, run=run: count.append(run.__name__) or run(*arguments))
     return count
 
 
@@ -56,20 +58,32 @@ def test_the_same_as_layer_by_layer(make_model, systems, to_graph, config, stres
     batch = NeighborGraph.batch([to_graph(systems[name]) for name in names])
     batch.positions.requires_grad_()
     found, by_positions = results(model, batch, stress=stress), batch.positions.grad.clone()
-    assert len(runs) == 1
+    assert runs == ["forward"]
     batch.positions.grad = None
     with dispatch.use_backend("reference", "network"):
         wanted = results(model, batch, stress=stress)
-    assert len(runs) == 1
+    assert runs == ["forward"]
     wanted["by positions"], found["by positions"] = batch.positions.grad, by_positions
     for name, right in wanted.items():
         torch.testing.assert_close(found[name], right, rtol=1e-9, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}")
 
 
-def test_evaluation_keeps_no_graph(make_model, batch, runs):
+def test_evaluation_in_one_call(make_model, batch, runs):
+    """The same bits as with PyTorch between the kernels, which a counter of its operators asks for."""
     model = make_model().eval()
     found = model(batch, stress=True)
-    assert len(runs) == 1
+    assert runs == ["evaluate"]
+    with FlopCounter() as counter:
+        watched = model(batch, stress=True)
+    assert counter.by_op["sdas_kernels::network"] > 0
+    assert runs == ["evaluate", "forward"]
+    for name, right in watched.items():
+        torch.testing.assert_close(found[name], right, rtol=1e-13, atol=1e-13)
+
+
+def test_evaluation_keeps_no_graph(make_model, batch):
+    model = make_model().eval()
+    found = model(batch, stress=True)
     assert not any(out.requires_grad for out in found.values())
     assert all(p.requires_grad for p in model.parameters())
     with torch.no_grad():

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <vector>
 
+#include "sdas/huge_pages.h"
 #include "sdas/neighbor_attention.h"
 #include "sdas/network_kernels.h"
 #include "sdas/network_memory.h"
@@ -20,6 +21,7 @@ class NetworkRun {
     NetworkRun(const Network<T>& net, bool keep, int threads)
         : net_(net), threads_(threads), packed_(net.packed), memory_(net.state), maps_(network_maps(packed_, net)),
           state_(memory_, net, keep) {
+        if (keep) advise_huge_pages(net.state, memory_.used() * sizeof(T));
         pass_.net = &net_;
         pass_.maps = maps_.data();
         pass_.at = state_.at.data();
@@ -58,6 +60,7 @@ class NetworkRun {
     void second_order() {
         Memory<T> memory(net_.scratch);
         NetworkSecond<T> more(memory, net_);
+        advise_huge_pages(net_.scratch, memory.used() * sizeof(T));
         std::vector<NetworkGradients<T>> gradients;
         pass_.step = more.step.data();
         pass_.second = more.second.data();

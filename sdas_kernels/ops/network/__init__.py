@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 
 from sdas_kernels import native
-from sdas_kernels.dispatch import Backend, backend_name, register
+from sdas_kernels.dispatch import Backend, backend_name, kernels, register
 from sdas_kernels.flops import register_flops
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
 from sdas_kernels.ops.checks import check_floating, check_graph, check_shapes
@@ -23,8 +23,9 @@ from sdas_kernels.ops.neighbor_tensor_product.cpp import MAX_DEGREE
 from sdas_kernels.ops.network import autograd, flops, reference
 from sdas_kernels.ops.network.weights import LayerWeights, Sizes, check, flat
 
-__all__ = ["LayerWeights", "network", "runs_fused"]
+__all__ = ["LayerWeights", "evaluate", "network", "runs_fused"]
 
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
 _PARTS = ("network", "edge_geometry", "neighbor_attention")
 register(Backend("network", "reference", f"{__name__}.reference"))
 register(Backend("network", "cpp", f"{__name__}.cpp", ("cpu",), (torch.float32, torch.float64), native.available))
@@ -80,3 +81,32 @@ def network(
     if not runs_fused(vectors.device.type, vectors.dtype, sizes.lmax):
         return reference.network(vectors, kinds, weights, edges, float(cutoff), sizes)
     return autograd.network(vectors, kinds, weights, edges.tensors(), float(cutoff), even_only)
+
+
+def evaluate(
+    graph: NeighborGraph,
+    kinds: torch.Tensor,
+    embedding: torch.Tensor,
+    layers: Sequence[LayerWeights],
+    energy_shift: torch.Tensor,
+    energy_scale: torch.Tensor,
+    even_only: bool = True,
+    stress: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] | None:
+    """Energies of systems, forces and derivatives by strain, without derivatives and unseen by PyTorch.
+
+    None where there is no kernel for it, or something watches PyTorch's operators, as a FLOP counter does.
+    """
+    weights = flat(embedding, layers)
+    tensors = (graph.positions, graph.cells, graph.cell_shifts, graph.system, kinds, *graph.edges.tensors(), *weights)
+    if torch._C._len_torch_dispatch_stack() or not all(type(t) in _PLAIN and t.is_contiguous() for t in tensors):
+        return None
+    sizes = Sizes.of(weights, even_only)
+    check("network", weights, sizes, graph.positions)
+    if not runs_fused(graph.device.type, graph.dtype, sizes.lmax):
+        return None
+    run = kernels("network", graph.positions).evaluate
+    found: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] = run(
+        graph, kinds, weights, energy_shift, energy_scale, even_only, stress
+    )
+    return found

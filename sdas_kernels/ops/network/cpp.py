@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sdas_kernels import native
+from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.ops.neighbor_tensor_product.cpp import coupling_tables
 from sdas_kernels.ops.network.weights import EPSILON, EXPONENT, Sizes, shapes
 from sdas_kernels.ops.spherical_harmonics.scale import factors
@@ -42,7 +43,8 @@ def forward(
     else:
         state = _memory(sum(plan.network.numbers(*sizes, False)[:2]), vectors)
     energy, gradient = vectors.new_empty(len(kinds)), torch.empty_like(vectors)
-    members = plan.members(vectors, kinds, weights, index, state)
+    members = plan.members(len(vectors), kinds, weights, index, state.data_ptr())
+    members["vectors"] = vectors.data_ptr()
     members["energy"], members["by_vectors"] = energy.data_ptr(), gradient.data_ptr()
     plan.network.pack(members["weights"], members["packed"])
     plan.network.first_order(members, keep, torch.get_num_threads())
@@ -73,8 +75,8 @@ def backward(
     by_vectors = vectors.new_empty(len(vectors) if for_vectors else 0, 3)
     by_weights = vectors.new_empty(plan.weights if for_weights else 0)
     scratch = _memory(plan.network.numbers(len(kinds), len(vectors), True)[2], vectors)
-    members = plan.members(vectors, kinds, weights, index, state)
-    members |= {"scratch": scratch.data_ptr(), "energy_cotangent": by_energy.data_ptr()}
+    members = plan.members(len(vectors), kinds, weights, index, state.data_ptr())
+    members |= {"vectors": vectors.data_ptr(), "scratch": scratch.data_ptr(), "energy_cotangent": by_energy.data_ptr()}
     members["vectors_cotangent"] = by_gradient.data_ptr()
     if for_vectors:
         members["by_vectors"] = by_vectors.data_ptr()
@@ -82,6 +84,57 @@ def backward(
         members["by_weights"] = by_weights.data_ptr()
     plan.network.second_order(members, torch.get_num_threads())
     return by_vectors, by_weights
+
+
+def evaluate(
+    graph: NeighborGraph,
+    kinds: Tensor,
+    weights: Sequence[Tensor],
+    energy_shift: Tensor,
+    energy_scale: Tensor,
+    even_only: bool,
+    stress: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Energies of systems `[B]`, forces `[N, 3]` and, for a stress, derivatives by strain `[B, 3, 3]`.
+
+    What the other two functions do and what is around them, in one call that PyTorch does not see: for a molecule half
+    of the time would go into a dozen small operations. energy_shift `[species]` and energy_scale `[]` are float64.
+    """
+    positions, edges, systems = graph.positions, graph.edges.num_edges, graph.num_systems
+    plan = _plan(Sizes.of(weights, even_only), graph.cutoff, positions.dtype)
+    memory = _memory(_evaluation_numbers(plan, len(kinds), edges), positions)
+    of_vectors, of_atoms, size = _line(3 * edges), _line(len(kinds)), memory.element_size()
+    vectors = memory.data_ptr()
+    energies, forces = positions.new_empty(systems, dtype=torch.float64), torch.empty_like(positions)
+    by_strain = positions.new_empty(systems, 3, 3) if stress else None
+    members = plan.members(edges, kinds, weights, graph.edges.tensors(), vectors + (2 * of_vectors + of_atoms) * size)
+    members |= {
+        "vectors": vectors,
+        "by_vectors": vectors + of_vectors * size,
+        "energy": vectors + 2 * of_vectors * size,
+        "systems": systems,
+        "positions": positions.data_ptr(),
+        "cells": graph.cells.data_ptr(),
+        "shifts": graph.cell_shifts.data_ptr() if graph.periodic else 0,
+        "system": graph.system.data_ptr(),
+        "energy_shift": energy_shift.data_ptr(),
+        "energy_scale": energy_scale.data_ptr(),
+        "energies": energies.data_ptr(),
+        "forces": forces.data_ptr(),
+        "by_strain": 0 if by_strain is None else by_strain.data_ptr(),
+    }
+    plan.network.evaluate(members, torch.get_num_threads())
+    return energies, forces, by_strain
+
+
+def _line(count: int) -> int:
+    """Rounded up to where another array may begin."""
+    return (count + 15) // 16 * 16
+
+
+@lru_cache(maxsize=64)
+def _evaluation_numbers(plan: _Plan, nodes: int, edges: int) -> int:
+    return sum(plan.network.numbers(nodes, edges, False)[:2]) + 2 * _line(3 * edges) + _line(nodes)
 
 
 def state_numbers(vectors: Tensor, kinds: Tensor, weights: Sequence[Tensor], cutoff: float, even_only: bool) -> Any:
@@ -138,14 +191,14 @@ class _Plan:
         self.room = _room(sizes, dtype)
 
     def members(
-        self, vectors: Tensor, kinds: Tensor, weights: Sequence[Tensor], index: Sequence[Tensor], state: Tensor
+        self, edges: int, kinds: Tensor, weights: Sequence[Tensor], index: Sequence[Tensor], packed: int
     ) -> dict[str, Any]:
-        """The arrays of a call."""
+        """The arrays of a call; the state lies behind the packed weights."""
         members: dict[str, Any] = {name: tensor.data_ptr() for name, tensor in zip(_INDEX, index, strict=True)}
-        packed = state.data_ptr()
-        members |= {"nodes": len(kinds), "edges": len(vectors), "kinds": kinds.data_ptr()}
-        members |= {"vectors": vectors.data_ptr(), "weights": [w.data_ptr() for w in weights]}
-        return members | {"packed": packed, "state": packed + self.room.packed * state.element_size()}
+        members["nodes"], members["edges"], members["kinds"] = len(kinds), edges, kinds.data_ptr()
+        members["weights"] = [w.data_ptr() for w in weights]
+        members["packed"], members["state"] = packed, packed + self.room.packed * weights[0].element_size()
+        return members
 
 
 @lru_cache(maxsize=64)
