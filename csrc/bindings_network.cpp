@@ -83,16 +83,24 @@ class BoundNetwork {
 
     void first_order(const py::dict& arrays, bool keep, int threads) const {
         sdas::Network<T> net = given(arrays);
+        for (std::int64_t i = 0; i < net.nodes; ++i) {
+            if (net.kinds[i] >= 0 && net.kinds[i] < net.species) continue;
+            throw py::index_error("network: kinds must be 0.." + std::to_string(net.species - 1) +
+                                  ", the rows of the embedding, got " + std::to_string(net.kinds[i]));
+        }
         const py::gil_scoped_release release;
         sdas::NetworkRun<T>(net, keep, threads).first_order();
     }
 
-    // Energies of systems, forces and derivatives by strain.
-    void evaluate(const py::dict& arrays, int threads) const {
+    // Energies of systems, forces and derivatives by strain; false, and nothing is done, if an element is unknown.
+    bool evaluate(const py::dict& arrays, int threads) const {
         sdas::Network<T> net = given(arrays);
         sdas::NetworkSystems<T> of{};
         const Members of_call(arrays);
         of_call.size(of.systems, "systems");
+        of_call.address(of.numbers, "numbers");
+        of_call.address(of.kind_of_number, "kind_of_number");
+        of_call.address(of.kinds, "kinds");
         of_call.address(of.positions, "positions");
         of_call.address(of.cells, "cells");
         of_call.address(of.shifts, "shifts");
@@ -107,11 +115,13 @@ class BoundNetwork {
         of_call.address(scale, "energy_scale");
         of.energy_scale = *scale;
         const py::gil_scoped_release release;
+        if (!sdas::find_kinds(net, of)) return false;
         sdas::edge_vectors(vectors, net, of);
         sdas::NetworkRun<T> run(net, false, threads);
         run.pack();
         run.first_order();
         sdas::sum_systems(net.by_vectors, vectors, net, of);
+        return true;
     }
 
     void second_order(const py::dict& arrays, int threads) const {
@@ -136,11 +146,6 @@ class BoundNetwork {
         of_call.address(net.energy_cotangent, "energy_cotangent");
         of_call.address(net.vectors_cotangent, "vectors_cotangent");
         of_call.address(net.by_weights, "by_weights");
-        for (std::int64_t i = 0; i < net.nodes; ++i) {
-            if (net.kinds[i] >= 0 && net.kinds[i] < net.species) continue;
-            throw py::index_error("network: kinds must be 0.." + std::to_string(net.species - 1) +
-                                  ", the rows of the embedding, got " + std::to_string(net.kinds[i]));
-        }
         return net;
     }
 

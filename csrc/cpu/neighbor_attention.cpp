@@ -109,7 +109,7 @@ class Forward {
     const NeighborAttention<T>& job_;
     const Pass pass_;
     ReceiverSoftmax<L, T, N> softmax_;
-    std::vector<Vector<T>> tile_, rows_;
+    Vectors<T> tile_, rows_;
     Scratch<T> weight_room_;
     Vector<T>* weight_ = nullptr;
     std::int64_t first_ = 0, count_ = 0;  // edges of the receiver in turn

@@ -34,36 +34,34 @@ void for_parts(const NetworkPass<T>& pass, std::int64_t begin, std::int64_t end,
     }
 }
 
-// Rows of a matrix, from such as are `row` apart.
+// Rows of a weight as it is kept.
 template <class T>
-void fill_rows(const Matrix<T>& m, const T* from, std::int64_t row) {
+void fill_rows(const Matrix<T>& m, const T* weight) {
+    if (m.packed == nullptr) return;
     for (int d = 0; d < m.depth; ++d) {
-        std::copy_n(from + d * row, m.columns, m.first + d * m.row);
-        std::fill(m.first + d * m.row + m.columns, m.first + (d + 1) * m.row, T(0));
+        std::copy_n(weight + std::int64_t{d} * m.columns, m.columns, m.packed + d * m.row);
+        std::fill(m.packed + d * m.row + m.columns, m.packed + (d + 1) * m.row, T(0));
     }
 }
 
 template <class T>
 void transpose_into(const Matrix<T>& m, const Matrix<T>& from) {
-    if (m.columns != m.row) std::fill_n(m.first, m.depth * m.row, T(0));
-    transpose_matrix<T>(m.first, m.row, from.first, from.row, from.depth, from.columns);
+    if (m.columns != m.row) std::fill_n(m.packed, m.depth * m.row, T(0));
+    transpose_matrix<T>(m.packed, m.row, from.first, from.row, from.depth, from.columns);
 }
 
-// A weight as nn.Linear keeps it, [out, in].
+// A weight [out, in], as nn.Linear keeps it.
 template <class T>
 void pack_linear(const LinearMap<T>& map, const T* weight) {
-    fill_rows(map.transpose, weight, map.transpose.columns);
+    fill_rows(map.transpose, weight);
     transpose_into(map.forward, map.transpose);
 }
 
-// Weights [.., in, out], one for each map.
+// A weight [in, out].
 template <class T>
-void pack_degrees(const LinearMap<T>* maps, int first, int last, const T* weight) {
-    for (int l = first; l < last; ++l) {
-        const Matrix<T>& forward = maps[l].forward;
-        fill_rows(forward, weight + std::int64_t{l} * forward.depth * forward.columns, forward.columns);
-        transpose_into(maps[l].transpose, forward);
-    }
+void pack_degree(const LinearMap<T>& map, const T* weight) {
+    fill_rows(map.forward, weight);
+    transpose_into(map.transpose, map.forward);
 }
 
 // Rows k · size + d of the logits' weight, for the places d of every head k, times a factor.
@@ -74,7 +72,7 @@ void pack_logits(const LinearMap<T>& map, T* bias, const Network<T>& net, int la
     for (int d = 0; d < size; ++d) {
         for (int k = 0; k < K; ++k) {
             const int from = first + k * size + d, to = d * K + k;
-            T* row = map.transpose.first + to * map.transpose.row;
+            T* row = map.transpose.packed + to * map.transpose.row;
             for (int c = 0; c < C; ++c) row[c] = factor * weights.logits[std::int64_t{from} * C + c];
             std::fill(row + C, row + map.transpose.row, T(0));
             bias[to] = factor * weights.logits_bias[from];
@@ -86,7 +84,7 @@ void pack_logits(const LinearMap<T>& map, T* bias, const Network<T>& net, int la
 template <class T>
 void pack(const Network<T>& net, const LayerMaps<T>& maps, int layer) {
     const NetworkWeights<const T>& w = net.weights[layer];
-    const int K = net.heads, D = net.key_channels, n = net.radials, degrees = net.lmax + 1;
+    const int C = net.channels, K = net.heads, D = net.key_channels, n = net.radials, degrees = net.lmax + 1;
     T* bias = maps.logits_bias;
     pack_logits(maps.query, bias, net, layer, 0, D, T(1) / std::sqrt(T(D)));
     pack_logits(maps.radial, bias + D * K, net, layer, 2 * D * K, n, T(1));
@@ -95,12 +93,11 @@ void pack(const Network<T>& net, const LayerMaps<T>& maps, int layer) {
     pack_linear(maps.hidden, w.hidden);
     pack_linear(maps.factors, w.factors);
     pack_linear(maps.readout, w.readout);
-    pack_degrees(maps.direction, 0, degrees, w.direction);
-    pack_degrees(maps.gate, 1, degrees, w.gate);
     for (int l = 0; l < degrees; ++l) {
-        if (l * l < net.kind(layer).m1) pack_degrees(maps.value, l, l + 1, w.value);
-        fill_rows(maps.mixing[l].forward, w.mixing[l], net.channels);
-        transpose_into(maps.mixing[l].transpose, maps.mixing[l].forward);
+        pack_degree(maps.direction[l], w.direction + l * C * K);
+        if (l * l < net.kind(layer).m1) pack_degree(maps.value[l], w.value + l * C * C);
+        pack_degree(maps.mixing[l], w.mixing[l]);
+        if (l > 0) pack_degree(maps.gate[l], w.gate + l * C * C);
     }
 }
 

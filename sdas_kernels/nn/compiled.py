@@ -10,7 +10,9 @@ from torch import nn
 from torch.func import functional_call
 
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
+from sdas_kernels.nn.fused import layer_weights
 from sdas_kernels.nn.sdas import SDAS
+from sdas_kernels.ops.network import flat
 
 # Sizes of the graph that is traced: neither 0 nor 1, nor the size of anything in a model.
 _ATOMS, _EDGES, _SYSTEMS = 10007, 20011, 5003
@@ -28,7 +30,8 @@ class CompiledPotential:
 
     A graph is traced and compiled when it is first needed: one each for training and evaluation, with stress and
     without, periodic or not, per dtype and device. It serves every number of atoms, edges and systems. Energies alone,
-    and graphs without edges, are left to the model.
+    and graphs without edges, are left to the model. Where one kernel runs the whole model, as on a CPU by default,
+    nothing is traced for evaluation: that kernel is called at once, without the model's look at its own modules.
 
     Args:
         model: its parameters and buffers are read at every call, `model.train()` and `model.eval()` set the mode.
@@ -48,17 +51,26 @@ class CompiledPotential:
         self._graphs: dict[tuple[Any, ...], Callable[..., Sequence[torch.Tensor]]] = {}
         # where each tensor of the model lies: looked up at each call, as model.to() may put another there
         self._state = list(_tensor_places(model))
+        layers = layer_weights(model)
+        places = {id(table[key]): (table, key) for _, table, key in self._state}
+        whole = [] if layers is None else flat(model.embedding.weight, layers)
+        self._whole = [places[id(weight)] for weight in whole]
 
     def __call__(self, batch: NeighborGraph, forces: bool = True, stress: bool = False) -> dict[str, torch.Tensor]:
         """As `SDAS.forward`. Raises what that raises, and `RuntimeError` where compilation fails."""
         model = self.model
         if not (forces or stress) or not (isinstance(batch, NeighborGraph) and batch.num_edges):
             return model(batch, forces, stress)
+        again = model.training or batch.positions.requires_grad
+        if self._whole and not again:
+            model._check_graph(batch)
+            evaluated = model._evaluate(batch, [table[key] for table, key in self._whole], stress)
+            if evaluated is not None:
+                return evaluated if forces else {name: evaluated[name] for name in ("energy", "stress")}
         kinds = model._check(batch)
         tensors = [*batch.edges.tensors(), batch.positions, batch.numbers, batch.cell_shifts, batch.cells]
         tensors += [batch.pbc, batch.system, kinds, *([model._volumes(batch)] if stress else [])]
         inputs = [*(table[key] for _, table, key in self._state), *(tensor.contiguous() for tensor in tensors)]
-        again = model.training or batch.positions.requires_grad
         differentiable = tuple(tensor.requires_grad for tensor in inputs) if again else ()
         kind = (again, stress, batch.periodic, batch.dtype, batch.device, differentiable)
         with torch.set_grad_enabled(again):

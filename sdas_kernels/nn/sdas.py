@@ -14,7 +14,7 @@ from sdas_kernels.nn.fused import layer_weights
 from sdas_kernels.nn.geometry import EdgeGeometry
 from sdas_kernels.nn.layer import SDASLayer
 from sdas_kernels.nn.paper import PaperEmbedding, PaperLayer
-from sdas_kernels.ops.network import LayerWeights, evaluate, network
+from sdas_kernels.ops.network import LayerWeights, evaluate, flat, network
 from sdas_kernels.ops.segment import Segments, gather, of_receivers, segment_sum, sum_to_receivers, sum_to_senders
 
 
@@ -167,22 +167,24 @@ class SDAS(nn.Module):
         Raises:
             ValueError: an atom of unknown species, another cutoff, or stress of a system without a cell.
         """
-        kinds = self._check(batch)
-        if not (forces or stress):
-            return {"energy": self.energies(batch, batch.edge_vectors(), kinds)}
-        volumes = self._volumes(batch) if stress else None
+        self._check_graph(batch)
         again = self.training or batch.positions.requires_grad
-        layers = layer_weights(self)
-        found = None if again or layers is None else self._evaluate(batch, kinds, volumes, layers)
-        if found is not None:
-            return found if forces else {name: found[name] for name in ("energy", "stress")}
-        if layers is not None:
-            with torch.set_grad_enabled(again):
-                found = self._derivatives_at_once(batch, batch.positions, kinds, volumes, layers)
-        else:
-            positions = batch.positions if batch.positions.requires_grad else batch.positions.detach().requires_grad_()
-            with torch.enable_grad(), nullcontext() if again else frozen(self):
-                found = self._derivatives_by_layers(batch, positions, kinds, volumes, create_graph=again)
+        layers = layer_weights(self) if forces or stress else None
+        found = None
+        if layers is not None and not again:
+            found = self._evaluate(batch, flat(self.embedding.weight, layers), stress)
+        if found is None:
+            kinds = self._kinds(batch)
+            if not (forces or stress):
+                return {"energy": self.energies(batch, batch.edge_vectors(), kinds)}
+            volumes = self._volumes(batch) if stress else None
+            if layers is not None:
+                with torch.set_grad_enabled(again):
+                    found = self._derivatives_at_once(batch, batch.positions, kinds, volumes, layers)
+            else:
+                r = batch.positions if batch.positions.requires_grad else batch.positions.detach().requires_grad_()
+                with torch.enable_grad(), nullcontext() if again else frozen(self):
+                    found = self._derivatives_by_layers(batch, r, kinds, volumes, create_graph=again)
         if not again:
             found["energy"] = found["energy"].detach()
         return found if forces else {name: found[name] for name in ("energy", "stress")}
@@ -225,12 +227,12 @@ class SDAS(nn.Module):
         return {"energy": energy, "forces": -by_positions, "stress": by_strain / volumes[:, None, None]}
 
     def _evaluate(
-        self, batch: NeighborGraph, kinds: torch.Tensor, volumes: torch.Tensor | None, layers: list[LayerWeights]
+        self, batch: NeighborGraph, weights: list[torch.Tensor], stress: bool
     ) -> dict[str, torch.Tensor] | None:
-        """The same by one call, where nothing is to be differentiated and PyTorch need not see how it is done."""
-        reference = self.energy_shift, self.energy_scale
-        parity, stress = self.config["parity"], volumes is not None
-        found = evaluate(batch, kinds, self.embedding.weight, layers, *reference, parity, stress)
+        """What `forward` returns, by one call that PyTorch does not see; None without one, or with unknown species."""
+        volumes = self._volumes(batch) if stress else None
+        constants = self._species_of_number, self.energy_shift, self.energy_scale
+        found = evaluate(batch, weights, *constants, self.cutoff, self.config["parity"], stress)
         if found is None:
             return None
         energy, forces, by_strain = found
@@ -290,7 +292,11 @@ class SDAS(nn.Module):
         return torch.cat(parts, 1).sum(1), x
 
     def _check(self, batch: NeighborGraph) -> torch.Tensor:
-        """Index of each atom's species `[N]`."""
+        """Index of each atom's species `[N]`, of a graph that fits."""
+        self._check_graph(batch)
+        return self._kinds(batch)
+
+    def _check_graph(self, batch: NeighborGraph) -> None:
         if not isinstance(batch, NeighborGraph):
             raise TypeError(f"SDAS: wants a NeighborGraph, got {type(batch).__name__}")
         if abs(batch.cutoff - self.cutoff) > 1e-6:
@@ -301,6 +307,9 @@ class SDAS(nn.Module):
                 f"SDAS: the graph is {batch.dtype} on {batch.device}, the model {dtype} on {device}: "
                 "use graph.to(...) or model.to(...)"
             )
+
+    def _kinds(self, batch: NeighborGraph) -> torch.Tensor:
+        """Index of each atom's species `[N]`."""
         kinds = self._species_of_number.index_select(0, batch.numbers)
         if bool((kinds < 0).any()):
             unknown = sorted(set(batch.numbers[kinds < 0].tolist()))

@@ -24,6 +24,13 @@ LAYERS = {
 SMALL = {"channels": 4, "lmax": 1, "layers": 1, "n_radial": 3}
 
 
+@pytest.fixture(autouse=True)
+def layer_by_layer():
+    """Else one kernel would run the whole model, and leave nothing to compile."""
+    with dispatch.use_backend("reference", "network"):
+        yield
+
+
 class Recording:
     """A backend that runs the graph as it is, and keeps what it was asked to compile."""
 

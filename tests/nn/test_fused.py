@@ -173,16 +173,50 @@ def test_weights_are_looked_up_at_every_call(make_model, batch, runs):
     torch.testing.assert_close(model(batch)["energy"], wanted)
 
 
-def test_compiled_graphs_hold_it_as_one_operator(make_model, batch):
+@pytest.mark.parametrize("backend", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stress", [False, True])
+def test_compiled_training_holds_it_as_one_operator(make_model, batch, runs, backend, stress):
     """And use_backend still decides when it runs."""
     model = make_model().train()
-    compiled = CompiledPotential(model, backend="aot_eager")
-    found = {name: out.detach() for name, out in compiled(batch).items()}
+    compiled = CompiledPotential(model, backend)
+
+    def learn(potential):
+        model.zero_grad()
+        found = potential(batch, stress=stress)
+        sum(out.square().sum() for out in found.values()).backward()
+        return [*(out.detach() for out in found.values()), *(p.grad.clone() for p in model.parameters())]
+
+    wanted = learn(model)
+    runs.clear()
+    found = learn(compiled)
+    assert runs == ["forward"]
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
     with dispatch.use_backend("reference"):
-        by_reference = {name: out.detach() for name, out in compiled(batch).items()}
-    for name, right in model(batch).items():
-        torch.testing.assert_close(found[name], right.detach(), rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(by_reference[name], right.detach(), rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(learn(compiled), wanted, rtol=1e-9, atol=1e-9)
+    assert runs == ["forward"]
+
+
+def test_compiled_evaluation_compiles_nothing(make_model, batch, runs):
+    model = make_model().eval()
+    compiled = CompiledPotential(model, backend="no such backend, which is never looked for")
+    for stress in (False, True):
+        wanted, found = model(batch, stress=stress), compiled(batch, stress=stress)
+        assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert set(compiled(batch, forces=False, stress=True)) == {"energy", "stress"}
+    assert runs == ["evaluate"] * 5
+    model.load_state_dict({name: 1.1 * t if t.is_floating_point() else t for name, t in model.state_dict().items()})
+    assert torch.equal(compiled(batch)["energy"], model(batch)["energy"])
+    model.float()
+    narrow = batch.to(dtype=torch.float32)
+    assert torch.equal(compiled(narrow)["forces"], model(narrow)["forces"])
+
+
+def test_unknown_species_are_named(make_model, systems, to_graph):
+    model = make_model(species=[1])
+    graph = to_graph(systems["molecule"])
+    for potential in (model, CompiledPotential(model)):
+        with pytest.raises(ValueError, match=r"atomic numbers \[.*\] are unknown"):
+            potential(graph)
 
 
 def test_frozen_weights_get_no_gradient(make_model, batch):

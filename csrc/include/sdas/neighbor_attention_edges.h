@@ -8,9 +8,9 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <vector>
 
 #include "sdas/channel_block.h"
+#include "sdas/kept_vectors.h"
 #include "sdas/neighbor_attention.h"
 #include "sdas/neighbor_tiles.h"
 #include "sdas/softmax.h"
@@ -40,7 +40,7 @@ class Scratch {
     T* numbers(std::int64_t size) { return reinterpret_cast<T*>(room((size + width<T> - 1) / width<T>)); }
 
   private:
-    std::vector<Vector<T>> vectors_;
+    Vectors<T> vectors_;
 };
 
 template <class T>
@@ -177,7 +177,7 @@ class AttentionPass {
     const NeighborAttention<T>& job;
     const int blocks, columns;  // vectors of a number per head, and of one per head and degree
     const std::int64_t padded;
-    std::vector<Vector<T>> gains;
+    Vectors<T> gains;
 
   private:
     template <class Body>
@@ -257,7 +257,7 @@ class ReceiverSoftmax {
   private:
     const Pass& pass_;
     const NeighborAttention<T>& job_;
-    std::vector<Vector<T>> sink_;
+    Vectors<T> sink_;
     Scratch<T> query_, u_;
 };
 

@@ -183,7 +183,7 @@ class ReceiverLogits {
     }
 
     NarrowMatrix<T> query_harmonics_, query_radial_;
-    std::vector<Vector<T>> sink_step_, drift_;
+    Vectors<T> sink_step_, drift_;
     Scratch<T> alpha_room_[2], by_alpha_room_[2], lanes_envelope_, by_query_room_, by_sink_room_, query_step_room_;
     Scratch<T> logit_step_room_, heads_outer_;
     Vector<T> *logit_step_ = nullptr, *query_step_ = nullptr;

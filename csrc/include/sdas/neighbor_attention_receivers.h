@@ -61,7 +61,7 @@ class ReceiverPass : public ReceiverLogits<L, T, N, second> {
     void arrange(NarrowMatrix<T>& by_gain, const T* radial_gain) const {
         const int n = pass_.radials();
         const std::int64_t row = pass_.row();
-        std::vector<Vector<T>> rows((degrees * row * n + width<T> - 1) / width<T>, Vector<T>{});
+        Vectors<T> rows((degrees * row * n + width<T> - 1) / width<T>, Vector<T>{});
         T* of_degree = reinterpret_cast<T*>(rows.data());
         for (int k = 0; k < job_.heads; ++k) {
             for (int l = 0; l < degrees; ++l, radial_gain += n) {
@@ -292,9 +292,9 @@ class ReceiverPass : public ReceiverLogits<L, T, N, second> {
 
     const int rows_, pairs_;  // vectors of a row of channels or heads; of a tile
     NarrowMatrix<T> by_gain_, by_gain_step_;
-    std::vector<Vector<T>> gain_sums_, gains_step_;
-    std::vector<Vector<T>> gain_, weight_, by_weight_, lanes_;  // of a chunk of edges; then of its steps
-    std::vector<Vector<T>> tiles_, coupled_;
+    Vectors<T> gain_sums_, gains_step_;
+    Vectors<T> gain_, weight_, by_weight_, lanes_;  // of a chunk of edges; then of its steps
+    Vectors<T> tiles_, coupled_;
     std::int64_t start_ = 0;  // the chunk's first edge among those of the receiver in turn
     int size_ = 0;
 };

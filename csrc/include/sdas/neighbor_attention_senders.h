@@ -219,7 +219,7 @@ class SenderPass {
     const bool second_;
     const std::int64_t begin_, end_;
     const int pairs_;
-    std::vector<Vector<T>> tiles_, weight_, weight_step_, gains_step_;
+    Vectors<T> tiles_, weight_, weight_step_, gains_step_;
     Scratch<T> query_, query_step_, rows_, steps_;
     std::int64_t edges_[batch];
     int count_ = 0;

@@ -30,19 +30,29 @@ class Memory {
     std::int64_t used_ = 0;
 };
 
-// [depth, columns], its rows `row` apart, which is a multiple of every vector; what lies beyond the columns is zero.
+// [depth, columns], its rows `row` apart, which is a multiple of every vector; what lies beyond the columns is zero. It is
+// `packed`, or a weight as it is.
 template <class T>
 struct Matrix {
-    T* first;
+    const T* first;
     int depth, columns;
     std::int64_t row;
+    T* packed;
+
+    Matrix() = default;
+
+    // Of a weight [depth, columns], or null if it is arranged otherwise.
+    Matrix(Memory<T>& memory, int depth, int columns, const T* weight, bool as_it_is)
+        : depth(depth), columns(columns), row((columns + 15) / 16 * 16), packed(nullptr) {
+        if (as_it_is && row == columns) {
+            first = weight;
+        } else {
+            first = packed = memory.take(depth * row);
+        }
+    }
 };
 
-template <class T>
-Matrix<T> take_matrix(Memory<T>& memory, int depth, int columns) {
-    const std::int64_t row = (columns + 15) / 16 * 16;
-    return {memory.take(depth * row), depth, columns, row};
-}
+enum class Kept { in_out, out_in, otherwise };  // how a weight is kept
 
 // A linear map and its transpose.
 template <class T>
@@ -50,8 +60,9 @@ struct LinearMap {
     Matrix<T> forward, transpose;
 
     LinearMap() = default;
-    LinearMap(Memory<T>& memory, int in, int out)
-        : forward(take_matrix(memory, in, out)), transpose(take_matrix(memory, out, in)) {}
+    LinearMap(Memory<T>& memory, int in, int out, Kept kept, const T* weight = nullptr)
+        : forward(memory, in, out, weight, kept == Kept::in_out),
+          transpose(memory, out, in, weight, kept == Kept::out_in) {}
 };
 
 // The weights of a layer as its kernels take them, heads innermost.
@@ -65,19 +76,23 @@ struct LayerMaps {
     LayerMaps(Memory<T>& memory, const Network<T>& net, int layer) {
         const int c = net.channels, k = net.heads, d = net.key_channels, n = net.radials;
         const NetworkKind<T>& kind = net.kind(layer);
-        query = {memory, c, d * k};
-        radial = {memory, c, n * k};
-        key = {memory, c, d * k};
-        sink = {memory, c, k};
+        const NetworkWeights<const T>& w = net.weights[layer];
+        const auto of_degree = [&](const T* weight, int l, int out) {
+            return weight == nullptr ? nullptr : weight + std::int64_t{l} * c * out;
+        };
+        query = {memory, c, d * k, Kept::otherwise};
+        radial = {memory, c, n * k, Kept::otherwise};
+        key = {memory, c, d * k, Kept::otherwise};
+        sink = {memory, c, k, Kept::otherwise};
         logits_bias = memory.take((2 * d + n + 1) * k);
-        hidden = {memory, net.width(), 2 * c};
-        factors = {memory, 2 * c, net.width()};
-        readout = {memory, c, net.readout};
+        hidden = {memory, net.width(), 2 * c, Kept::out_in, w.hidden};
+        factors = {memory, 2 * c, net.width(), Kept::out_in, w.factors};
+        readout = {memory, c, net.readout, Kept::out_in, w.readout};
         for (int l = 0; l <= net.lmax; ++l) {
-            direction[l] = {memory, c, k};
-            if (l * l < kind.m1) value[l] = {memory, c, c};
-            mixing[l] = {memory, kind.paths[l] * c, c};
-            if (l > 0) gate[l] = {memory, c, c};
+            direction[l] = {memory, c, k, Kept::in_out, of_degree(w.direction, l, k)};
+            if (l * l < kind.m1) value[l] = {memory, c, c, Kept::in_out, of_degree(w.value, l, c)};
+            mixing[l] = {memory, kind.paths[l] * c, c, Kept::in_out, w.mixing[l]};
+            if (l > 0) gate[l] = {memory, c, c, Kept::in_out, of_degree(w.gate, l, c)};
         }
     }
 };

@@ -12,6 +12,8 @@ namespace sdas {
 template <class T>
 struct NetworkSystems {
     std::int64_t systems;
+    const std::int64_t *numbers, *kind_of_number;  // [N]; [119], negative for unknown elements
+    std::int64_t* kinds;  // [N] scratch
     const T *positions, *cells;  // [N, 3], [B, 3, 3]
     const T* shifts;             // [E, 3], whole cells; null where nothing is periodic
     const std::int64_t* system;  // [N], ascending
@@ -20,6 +22,18 @@ struct NetworkSystems {
     double* energies;  // [B]
     T *forces, *by_strain;  // [N, 3]; [B, 3, 3] or null: Σ vector ⊗ gradient over a system's edges
 };
+
+// The network's kinds; whether all are known.
+template <class T>
+bool find_kinds(const Network<T>& net, const NetworkSystems<T>& of) {
+    bool known = true;
+    for (std::int64_t i = 0; i < net.nodes; ++i) {
+        const std::int64_t z = of.numbers[i], kind = z >= 0 && z <= 118 ? of.kind_of_number[z] : -1;
+        of.kinds[i] = kind;
+        known &= kind >= 0 && kind < net.species;
+    }
+    return known;
+}
 
 // r_j - r_i + S · cell.
 template <class T>

@@ -5,9 +5,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <vector>
 
-#include "sdas/vector.h"
+#include "sdas/kept_vectors.h"
 
 namespace sdas::SDAS_SIMD {
 
@@ -174,7 +173,7 @@ class NarrowMatrix {
     int columns_;
     bool paired_;
     int steps_, across_;
-    std::vector<Vector<T>> vectors_;
+    Vectors<T> vectors_;
 };
 
 }  // namespace sdas::SDAS_SIMD

@@ -23,7 +23,7 @@ from sdas_kernels.ops.neighbor_tensor_product.cpp import MAX_DEGREE
 from sdas_kernels.ops.network import autograd, flops, reference
 from sdas_kernels.ops.network.weights import LayerWeights, Sizes, check, flat
 
-__all__ = ["LayerWeights", "evaluate", "network", "runs_fused"]
+__all__ = ["LayerWeights", "evaluate", "flat", "network", "runs_fused"]
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 _PARTS = ("network", "edge_geometry", "neighbor_attention")
@@ -85,28 +85,38 @@ def network(
 
 def evaluate(
     graph: NeighborGraph,
-    kinds: torch.Tensor,
-    embedding: torch.Tensor,
-    layers: Sequence[LayerWeights],
+    weights: Sequence[torch.Tensor],
+    kind_of_number: torch.Tensor,
     energy_shift: torch.Tensor,
     energy_scale: torch.Tensor,
+    cutoff: float,
     even_only: bool = True,
     stress: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] | None:
-    """Energies of systems, forces and derivatives by strain, without derivatives and unseen by PyTorch.
+    """Energies of systems, forces and derivatives by strain, not differentiable and unseen by PyTorch.
 
-    None where there is no kernel for it, or something watches PyTorch's operators, as a FLOP counter does.
+    Args:
+        graph: of whole systems.
+        weights: `flat` ones.
+        kind_of_number: `[119]` int64, row of the embedding for each atomic number, -1 if there is none.
+        energy_shift, energy_scale: `[species]` and `[]` float64; a system's energy is Σ (scale · atom's + shift).
+        cutoff, even_only: as of `network`.
+        stress: whether derivatives by strain are wanted.
+
+    Returns:
+        energies `[B]` float64, forces `[N, 3]`, derivatives by strain `[B, 3, 3]`, not symmetrized, or None. Or None
+        where there is no kernel, where a species is unknown, or where something watches PyTorch's operators, as a
+        counter of FLOPs does.
     """
-    weights = flat(embedding, layers)
-    tensors = (graph.positions, graph.cells, graph.cell_shifts, graph.system, kinds, *graph.edges.tensors(), *weights)
+    tensors = (graph.positions, graph.cells, graph.cell_shifts, graph.system, graph.numbers, *graph.edges.tensors())
     if torch._C._len_torch_dispatch_stack() or not all(type(t) in _PLAIN and t.is_contiguous() for t in tensors):
         return None
     sizes = Sizes.of(weights, even_only)
-    check("network", weights, sizes, graph.positions)
     if not runs_fused(graph.device.type, graph.dtype, sizes.lmax):
         return None
+    check("network", weights, sizes, graph.positions)
     run = kernels("network", graph.positions).evaluate
-    found: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] = run(
-        graph, kinds, weights, energy_shift, energy_scale, even_only, stress
+    found: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] | None = run(
+        graph, kind_of_number, weights, energy_shift, energy_scale, cutoff, even_only, stress
     )
     return found

@@ -43,7 +43,7 @@ def forward(
     else:
         state = _memory(sum(plan.network.numbers(*sizes, False)[:2]), vectors)
     energy, gradient = vectors.new_empty(len(kinds)), torch.empty_like(vectors)
-    members = plan.members(len(vectors), kinds, weights, index, state.data_ptr())
+    members = plan.members(len(kinds), len(vectors), kinds.data_ptr(), weights, index, state.data_ptr())
     members["vectors"] = vectors.data_ptr()
     members["energy"], members["by_vectors"] = energy.data_ptr(), gradient.data_ptr()
     plan.network.pack(members["weights"], members["packed"])
@@ -75,7 +75,7 @@ def backward(
     by_vectors = vectors.new_empty(len(vectors) if for_vectors else 0, 3)
     by_weights = vectors.new_empty(plan.weights if for_weights else 0)
     scratch = _memory(plan.network.numbers(len(kinds), len(vectors), True)[2], vectors)
-    members = plan.members(len(vectors), kinds, weights, index, state.data_ptr())
+    members = plan.members(len(kinds), len(vectors), kinds.data_ptr(), weights, index, state.data_ptr())
     members |= {"vectors": vectors.data_ptr(), "scratch": scratch.data_ptr(), "energy_cotangent": by_energy.data_ptr()}
     members["vectors_cotangent"] = by_gradient.data_ptr()
     if for_vectors:
@@ -88,31 +88,37 @@ def backward(
 
 def evaluate(
     graph: NeighborGraph,
-    kinds: Tensor,
+    kind_of_number: Tensor,
     weights: Sequence[Tensor],
     energy_shift: Tensor,
     energy_scale: Tensor,
+    cutoff: float,
     even_only: bool,
     stress: bool,
-) -> tuple[Tensor, Tensor, Tensor | None]:
+) -> tuple[Tensor, Tensor, Tensor | None] | None:
     """Energies of systems `[B]`, forces `[N, 3]` and, for a stress, derivatives by strain `[B, 3, 3]`.
 
-    What the other two functions do and what is around them, in one call that PyTorch does not see: for a molecule half
-    of the time would go into a dozen small operations. energy_shift `[species]` and energy_scale `[]` are float64.
+    What `forward` does and what is around it, in one call that PyTorch does not see: for a molecule half of the time
+    would go into a dozen small operations. kind_of_number `[119]` gives the row of the embedding for an atomic number,
+    -1 if there is none: then None is returned. energy_shift `[species]` and energy_scale `[]` are float64.
     """
-    positions, edges, systems = graph.positions, graph.edges.num_edges, graph.num_systems
-    plan = _plan(Sizes.of(weights, even_only), graph.cutoff, positions.dtype)
-    memory = _memory(_evaluation_numbers(plan, len(kinds), edges), positions)
-    of_vectors, of_atoms, size = _line(3 * edges), _line(len(kinds)), memory.element_size()
+    positions, atoms, edges, systems = graph.positions, graph.num_atoms, graph.num_edges, graph.num_systems
+    plan, weights = _plan(Sizes.of(weights, even_only), cutoff, positions.dtype), [w.contiguous() for w in weights]
+    memory = _memory(_evaluation_numbers(plan, atoms, edges), positions)
+    of_vectors, of_atoms, size = _line(3 * edges), _line(2 * atoms), memory.element_size()
     vectors = memory.data_ptr()
+    kinds = vectors + 2 * of_vectors * size  # twice as long as a number at most
     energies, forces = positions.new_empty(systems, dtype=torch.float64), torch.empty_like(positions)
     by_strain = positions.new_empty(systems, 3, 3) if stress else None
-    members = plan.members(edges, kinds, weights, graph.edges.tensors(), vectors + (2 * of_vectors + of_atoms) * size)
+    packed = kinds + 2 * of_atoms * size
+    members = plan.members(atoms, edges, kinds, weights, graph.edges.tensors(), packed)
     members |= {
         "vectors": vectors,
         "by_vectors": vectors + of_vectors * size,
-        "energy": vectors + 2 * of_vectors * size,
+        "energy": kinds + of_atoms * size,
         "systems": systems,
+        "numbers": graph.numbers.data_ptr(),
+        "kind_of_number": kind_of_number.data_ptr(),
         "positions": positions.data_ptr(),
         "cells": graph.cells.data_ptr(),
         "shifts": graph.cell_shifts.data_ptr() if graph.periodic else 0,
@@ -123,7 +129,8 @@ def evaluate(
         "forces": forces.data_ptr(),
         "by_strain": 0 if by_strain is None else by_strain.data_ptr(),
     }
-    plan.network.evaluate(members, torch.get_num_threads())
+    if not plan.network.evaluate(members, torch.get_num_threads()):
+        return None
     return energies, forces, by_strain
 
 
@@ -134,7 +141,7 @@ def _line(count: int) -> int:
 
 @lru_cache(maxsize=64)
 def _evaluation_numbers(plan: _Plan, nodes: int, edges: int) -> int:
-    return sum(plan.network.numbers(nodes, edges, False)[:2]) + 2 * _line(3 * edges) + _line(nodes)
+    return sum(plan.network.numbers(nodes, edges, False)[:2]) + 2 * _line(3 * edges) + 2 * _line(2 * nodes)
 
 
 def state_numbers(vectors: Tensor, kinds: Tensor, weights: Sequence[Tensor], cutoff: float, even_only: bool) -> Any:
@@ -191,11 +198,11 @@ class _Plan:
         self.room = _room(sizes, dtype)
 
     def members(
-        self, edges: int, kinds: Tensor, weights: Sequence[Tensor], index: Sequence[Tensor], packed: int
+        self, nodes: int, edges: int, kinds: int, weights: Sequence[Tensor], index: Sequence[Tensor], packed: int
     ) -> dict[str, Any]:
         """The arrays of a call; the state lies behind the packed weights."""
         members: dict[str, Any] = {name: tensor.data_ptr() for name, tensor in zip(_INDEX, index, strict=True)}
-        members["nodes"], members["edges"], members["kinds"] = len(kinds), edges, kinds.data_ptr()
+        members["nodes"], members["edges"], members["kinds"] = nodes, edges, kinds
         members["weights"] = [w.data_ptr() for w in weights]
         members["packed"], members["state"] = packed, packed + self.room.packed * weights[0].element_size()
         return members
