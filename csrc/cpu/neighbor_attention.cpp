@@ -74,6 +74,11 @@ class Forward {
         return job_.at.value + job_.senders[first_ + e] * job_.m1 * job_.channels + block.first;
     }
 
+    void fetch_next(std::int64_t edge) const {
+        pass_.fetch_senders(job_.at.value, job_.m1 * job_.channels, edge, chunk);
+        pass_.fetch_senders(job_.at.keys, job_.key_channels * pass_.padded, edge + chunk, chunk);
+    }
+
     // tile = Σ_e v_j ⊗ w Y.
     template <class Block>
     SDAS_INLINE void outer_products(Block block) {
@@ -81,6 +86,7 @@ class Forward {
         const T* v[chunk];
         for (std::int64_t start = 0; start < count_; start += chunk) {
             const int size = static_cast<int>(std::min<std::int64_t>(chunk, count_ - start));
+            if (block.index == 0) fetch_next(first_ + start + size);
             for (int k = 0; k < size; ++k) {
                 Vector<T> w[degrees];
                 pass_.spread(w, weight_ + (start + k) * pass_.columns, block);

@@ -106,6 +106,16 @@ class AttentionPass {
         return q;
     }
 
+    // Asks for the rows of `array` that belong to the senders of `count` edges, before they are wanted: nobody can guess
+    // them, and in a large system they are far away.
+    SDAS_INLINE void fetch_senders(const T* array, std::int64_t row, std::int64_t edge, std::int64_t count) const {
+        const std::int64_t end = std::min(edge + count, job.edges), bytes = row * static_cast<std::int64_t>(sizeof(T));
+        for (; edge < end; ++edge) {
+            const char* sent = reinterpret_cast<const char*>(array + job.senders[edge] * row);
+            for (std::int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(sent + b, 0, 2);
+        }
+    }
+
     // x [4, blocks] += query · [key | harmonics | radial].
     SDAS_INLINE void add_logits(Vector<T>* x, const Vector<T>* query, const Quad<T>& q) const {
         int b = 0;

@@ -82,6 +82,7 @@ class ReceiverPass : public ReceiverLogits<L, T, N, second> {
         tiles(i);
         for (start_ = 0; start_ < count_; start_ += chunk) {
             size_ = static_cast<int>(std::min<std::int64_t>(chunk, count_ - start_));
+            fetch_next(first_ + start_ + size_);
             weights();
             for_channel_blocks<T>(job_.channels, [&](auto block) { products(block); });
             if (to_edges_) {
@@ -97,6 +98,14 @@ class ReceiverPass : public ReceiverLogits<L, T, N, second> {
             });
         }
         this->by_logits(i);
+    }
+
+    void fetch_next(std::int64_t edge) const {
+        const std::int64_t values = job_.m1 * job_.channels, keys = job_.key_channels * pass_.padded;
+        pass_.fetch_senders(job_.at.value, values, edge, chunk);
+        if (senders_) pass_.fetch_senders(job_.by_value, values, edge, chunk);
+        if constexpr (second) pass_.fetch_senders(job_.step.value, values, edge, chunk);
+        pass_.fetch_senders(job_.at.keys, keys, edge + chunk, chunk);
     }
 
     // Of a block of channels, G, or (1) the sum over edges along the steps.

@@ -21,7 +21,7 @@ class NetworkRun {
     NetworkRun(const Network<T>& net, bool keep, int threads)
         : net_(net), threads_(threads), packed_(net.packed), memory_(net.state), maps_(network_maps(packed_, net)),
           state_(memory_, net, keep) {
-        if (keep) advise_huge_pages(net.state, memory_.used() * sizeof(T));
+        advise_huge_pages(net.state, memory_.used() * sizeof(T));
         pass_.net = &net_;
         pass_.maps = maps_.data();
         pass_.at = state_.at.data();
