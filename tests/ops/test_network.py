@@ -224,6 +224,21 @@ def test_many_atoms_on_several_threads(make, graph_ops):
     assert_close(results[0], wanted, tolerance=2e-4)
 
 
+def test_states_that_are_needed_are_kept_apart(make, graph_ops):
+    """Memory of earlier calls is used again, but not while their derivatives are still to come."""
+    edges = graph_ops.edge_list("usual")
+    operands = [make(edges, seed=seed) for seed in (0, 1, 2)]
+    wanted = [derivatives(call, *of, edges)["gradient by vectors"] for of in operands]
+    leaves = [of[0].clone().requires_grad_() for of in operands]
+    gradients = [call(leaf, *of[1:], edges)[1] for leaf, of in zip(leaves, operands, strict=True)]
+    random = torch.Generator().manual_seed(5)
+    torch.randn(edges.num_nodes, generator=random, dtype=F64)  # as `derivatives` draws
+    cotangent = torch.randn(edges.num_edges, 3, generator=random, dtype=F64)
+    for k in (1, 0, 2):
+        (found,) = torch.autograd.grad(gradients[k], leaves[k], cotangent)
+        assert torch.equal(found, wanted[k])
+
+
 def test_in_place_changes_of_weights_are_seen(make, graph_ops):
     """Also such as PyTorch does not count."""
     edges = graph_ops.edge_list("usual")

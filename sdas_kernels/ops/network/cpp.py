@@ -1,12 +1,11 @@
 """The network on the CPU by the kernels of `csrc/cpu/network.cpp`.
 
 They are given memory for what they make: `state`, which the derivative needs again, starts with the weights as the
-kernels take them; `scratch` is forgotten. What no later call needs comes from memory that a thread keeps.
+kernels take them; `scratch` is forgotten.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
@@ -17,12 +16,11 @@ from torch import Tensor
 from sdas_kernels import native
 from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.ops.neighbor_tensor_product.cpp import coupling_tables
+from sdas_kernels.ops.network import memory
 from sdas_kernels.ops.network.weights import EPSILON, EXPONENT, Sizes, shapes
 from sdas_kernels.ops.spherical_harmonics.scale import factors
 
 _INDEX = ("receivers", "senders", "row_ptr", "sender_order", "sender_ptr")
-_KEPT_BYTES = 1 << 28  # of memory that a thread keeps at most
-_kept = threading.local()
 
 
 def forward(
@@ -39,9 +37,9 @@ def forward(
     vectors, weights = vectors.contiguous(), [w.contiguous() for w in weights]
     sizes = len(kinds), len(vectors)
     if keep:
-        state = vectors.new_empty(plan.room.of_state(*sizes))
+        state = memory.state(plan.room.of_state(*sizes), vectors)
     else:
-        state = _memory(sum(plan.network.numbers(*sizes, False)[:2]), vectors)
+        state = memory.scratch(sum(plan.network.numbers(*sizes, False)[:2]), vectors)
     energy, gradient = vectors.new_empty(len(kinds)), torch.empty_like(vectors)
     members = plan.members(len(kinds), len(vectors), kinds.data_ptr(), weights, index, state.data_ptr())
     members["vectors"] = vectors.data_ptr()
@@ -74,7 +72,7 @@ def backward(
     by_gradient = torch.zeros_like(vectors) if by_gradient is None else by_gradient.contiguous()
     by_vectors = vectors.new_empty(len(vectors) if for_vectors else 0, 3)
     by_weights = vectors.new_empty(plan.weights if for_weights else 0)
-    scratch = _memory(plan.network.numbers(len(kinds), len(vectors), True)[2], vectors)
+    scratch = memory.scratch(plan.network.numbers(len(kinds), len(vectors), True)[2], vectors)
     members = plan.members(len(kinds), len(vectors), kinds.data_ptr(), weights, index, state.data_ptr())
     members |= {"vectors": vectors.data_ptr(), "scratch": scratch.data_ptr(), "energy_cotangent": by_energy.data_ptr()}
     members["vectors_cotangent"] = by_gradient.data_ptr()
@@ -104,9 +102,9 @@ def evaluate(
     """
     positions, atoms, edges, systems = graph.positions, graph.num_atoms, graph.num_edges, graph.num_systems
     plan, weights = _plan(Sizes.of(weights, even_only), cutoff, positions.dtype), [w.contiguous() for w in weights]
-    memory = _memory(_evaluation_numbers(plan, atoms, edges), positions)
-    of_vectors, of_atoms, size = _line(3 * edges), _line(2 * atoms), memory.element_size()
-    vectors = memory.data_ptr()
+    room = memory.scratch(_evaluation_numbers(plan, atoms, edges), positions)
+    of_vectors, of_atoms, size = _line(3 * edges), _line(2 * atoms), room.element_size()
+    vectors = room.data_ptr()
     kinds = vectors + 2 * of_vectors * size  # twice as long as a number at most
     energies, forces = positions.new_empty(systems, dtype=torch.float64), torch.empty_like(positions)
     by_strain = positions.new_empty(systems, 3, 3) if stress else None
@@ -211,14 +209,3 @@ class _Plan:
 @lru_cache(maxsize=64)
 def _plan(sizes: Sizes, cutoff: float, dtype: torch.dtype) -> _Plan:
     return _Plan(sizes, cutoff, dtype)
-
-
-def _memory(count: int, like: Tensor) -> Tensor:
-    """Numbers that are forgotten when the call ends: pages that the system has just given are slow to touch."""
-    bytes_wanted = count * like.element_size()
-    if bytes_wanted > _KEPT_BYTES:
-        return like.new_empty(count)
-    kept: Tensor | None = getattr(_kept, "memory", None)
-    if kept is None or len(kept) < bytes_wanted:
-        kept = _kept.memory = torch.empty(bytes_wanted, dtype=torch.uint8)
-    return kept[:bytes_wanted].view(like.dtype)
