@@ -13,6 +13,7 @@
 #include "sdas/spherical_harmonics.h"
 #include "sdas/tensor_product.h"
 #include "sdas/tensor_product_conv.h"
+#include "sdas/tensor_product_dense.h"
 
 namespace {
 
@@ -117,6 +118,11 @@ class Members {
         address(job.row_ptr, "row_ptr");
         address(job.sender_order, "sender_order");
         address(job.sender_ptr, "sender_ptr");
+    }
+
+    template <class Job>
+    void job(Job& member, const char* name) const {
+        read(member, Members(members_[name].cast<py::dict>()));
     }
 
   private:
@@ -267,6 +273,24 @@ void read(sdas::TensorProduct<T>& job, const Members& members) {
 }
 
 template <class T>
+void read(sdas::TensorProductDense<T>& job, const Members& members) {
+    members.job(job.inner, "inner");
+    members.job(job.outer, "outer");
+    members.size(job.matrices, "matrices");
+    members.size(job.block, "block");
+    members.size(job.span, "span");
+    members.size(job.by_matrices, "by_matrices");
+    members.address(job.matrix, "matrix");
+    members.address(job.weight, "weight");
+    members.address(job.weight_step, "weight_step");
+    members.address(job.out, "out");
+    members.address(job.by_x, "by_x");
+    members.address(job.by_y, "by_y");
+    members.address(job.by_weight, "by_weight");
+    members.address(job.partial, "partial");
+}
+
+template <class T>
 void read(sdas::TensorProductConv<T>& job, const Members& members) {
     members.size(job.nodes, "nodes");
     members.size(job.edges, "edges");
@@ -343,6 +367,9 @@ void def_tensor_product(py::module_& module, const std::string& dtype) {
     def_job(module, "tensor_product_forward_" + dtype, &sdas::tensor_product_forward<T>);
     def_job(module, "tensor_product_backward_" + dtype, &sdas::tensor_product_backward<T>);
     def_job(module, "tensor_product_double_backward_" + dtype, &sdas::tensor_product_double_backward<T>);
+    def_job(module, "tensor_product_dense_forward_" + dtype, &sdas::tensor_product_dense_forward<T>);
+    def_job(module, "tensor_product_dense_backward_" + dtype, &sdas::tensor_product_dense_backward<T>);
+    def_job(module, "tensor_product_dense_double_backward_" + dtype, &sdas::tensor_product_dense_double_backward<T>);
     def_job(module, "tensor_product_conv_pack_" + dtype, &sdas::tensor_product_conv_pack<T>);
     def_job(module, "tensor_product_conv_reduce_" + dtype, &sdas::tensor_product_conv_reduce<T>);
     def_job(module, "tensor_product_conv_edge_" + dtype, &sdas::tensor_product_conv_edge<T>);

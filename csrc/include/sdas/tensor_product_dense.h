@@ -1,0 +1,94 @@
+// Tensor product along paths whose weight mixes channels and is the same for all samples: z = Q(P(x, y) W, y).
+//
+// P and Q are tensor products without a weight (tensor_product.h). A path is contracted with its coupling either by P,
+// so that W multiplies 2 l3 + 1 rows per sample, or by Q, so that it multiplies 2 l1 + 1; tables_dense.py chooses. What
+// the other one does is to copy: it multiplies with the last component of y, which is 1.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "sdas/tensor_product.h"
+
+namespace sdas {
+
+// One matrix of W, [depth, columns]. It takes `rows` rows of each sample from the products, the results of P, to the
+// mixed features, the first operand of Q: arrays [batch, rows, depth] and [batch, rows, columns], which begin at batch
+// times `products` and `mixed`. The matrix lies at `weight`, its transpose at `transposed`. All rows in memory are
+// filled up to multiples of `matrix_padding`. `coupled`: whether Q multiplies the result with y.
+struct TensorProductMatrix {
+    std::int64_t rows, depth, columns, products, mixed, weight, transposed, coupled;
+};
+
+// `inner` is P and `outer` Q, with the operands x, y, grad and the results of the whole. `weight` and its tangent hold
+// all matrices, then all transposes; `by_weight` and each row of `partial` the `by_matrices` numbers of the former. The
+// gradient by W is summed over spans of samples, each span into a row of `partial`.
+template <class T>
+struct TensorProductDense {
+    TensorProduct<T> inner, outer;
+    std::int64_t matrices, block, span, by_matrices;
+    const TensorProductMatrix* matrix;
+    const T *weight, *weight_step;
+    T *out, *by_x, *by_y, *by_weight, *partial;
+};
+
+#define SDAS_DECLARE_TENSOR_PRODUCT_DENSE(level)                                                        \
+    namespace level {                                                                                   \
+    template <class T>                                                                                  \
+    void tensor_product_dense_forward(const TensorProductDense<T>&, std::int64_t, std::int64_t);        \
+    template <class T>                                                                                  \
+    void tensor_product_dense_backward(const TensorProductDense<T>&, std::int64_t, std::int64_t);       \
+    template <class T>                                                                                  \
+    void tensor_product_dense_double_backward(const TensorProductDense<T>&, std::int64_t, std::int64_t); \
+    }
+
+SDAS_DECLARE_TENSOR_PRODUCT_DENSE(baseline)
+#if defined(__x86_64__)
+SDAS_DECLARE_TENSOR_PRODUCT_DENSE(avx2)
+SDAS_DECLARE_TENSOR_PRODUCT_DENSE(avx512)
+#endif
+#undef SDAS_DECLARE_TENSOR_PRODUCT_DENSE
+
+template <class T>
+void run(void (*kernel)(const TensorProductDense<T>&, std::int64_t, std::int64_t), const TensorProductDense<T>& job,
+         int threads) {
+    const std::int64_t batch = job.inner.batch;
+    const auto fresh = [&](T* array, std::int64_t size) {
+        if (array != nullptr) advise_huge_pages(array, sizeof(T) * batch * size);
+    };
+    fresh(job.out, job.outer.dim_out);
+    fresh(job.by_x, job.inner.dim1);
+    fresh(job.by_y, job.inner.dim2);
+    std::int64_t work = job.inner.work + job.outer.work;
+    for (std::int64_t n = 0; n < job.matrices; ++n) {
+        work += job.matrix[n].rows * job.matrix[n].depth * job.matrix[n].columns;
+    }
+    parallel_for(batch, job.span, useful_threads(threads, batch * work),
+                 [&](std::int64_t begin, std::int64_t end) { kernel(job, begin, end); });
+    if (job.by_weight == nullptr) return;
+    std::fill(job.by_weight, job.by_weight + job.by_matrices, T(0));
+    for (std::int64_t first = 0; first < batch; first += job.span) {
+        const T* row = job.partial + first / job.span * job.by_matrices;
+        for (std::int64_t i = 0; i < job.by_matrices; ++i) job.by_weight[i] += row[i];
+    }
+}
+
+// out.
+template <class T>
+void tensor_product_dense_forward(const TensorProductDense<T>& job, int threads) {
+    run(SDAS_SELECT(tensor_product_dense_forward, T), job, threads);
+}
+
+// by_x, by_y, by_weight, those that are wanted.
+template <class T>
+void tensor_product_dense_backward(const TensorProductDense<T>& job, int threads) {
+    run(SDAS_SELECT(tensor_product_dense_backward, T), job, threads);
+}
+
+// The gradients of <steps, backward>: by grad (`out`), by_x, by_y, by_weight, those that are wanted.
+template <class T>
+void tensor_product_dense_double_backward(const TensorProductDense<T>& job, int threads) {
+    run(SDAS_SELECT(tensor_product_dense_double_backward, T), job, threads);
+}
+
+}  // namespace sdas
