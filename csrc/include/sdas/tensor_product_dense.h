@@ -53,18 +53,20 @@ template <class T>
 void run(void (*kernel)(const TensorProductDense<T>&, std::int64_t, std::int64_t), const TensorProductDense<T>& job,
          int threads) {
     const std::int64_t batch = job.inner.batch;
-    const auto fresh = [&](T* array, std::int64_t size) {
-        if (array != nullptr) advise_huge_pages(array, sizeof(T) * batch * size);
-    };
-    fresh(job.out, job.outer.dim_out);
-    fresh(job.by_x, job.inner.dim1);
-    fresh(job.by_y, job.inner.dim2);
+    const FreshResults<T> results{{{job.out, job.outer.dim_out},
+                                   {job.by_x, job.inner.dim1},
+                                   {job.by_y, job.inner.dim2},
+                                   {nullptr, 0}}};
+    results.advise(batch);
     std::int64_t work = job.inner.work + job.outer.work;
     for (std::int64_t n = 0; n < job.matrices; ++n) {
         work += job.matrix[n].rows * job.matrix[n].depth * job.matrix[n].columns;
     }
     parallel_for(batch, job.span, useful_threads(threads, batch * work),
-                 [&](std::int64_t begin, std::int64_t end) { kernel(job, begin, end); });
+                 [&](std::int64_t begin, std::int64_t end) {
+                     results.populate(begin, end);
+                     kernel(job, begin, end);
+                 });
     if (job.by_weight == nullptr) return;
     std::fill(job.by_weight, job.by_weight + job.by_matrices, T(0));
     for (std::int64_t first = 0; first < batch; first += job.span) {
