@@ -274,13 +274,14 @@ void read(sdas::TensorProduct<T>& job, const Members& members) {
 
 template <class T>
 void read(sdas::TensorProductDense<T>& job, const Members& members) {
-    members.job(job.inner, "inner");
-    members.job(job.outer, "outer");
+    members.job(job.inner, "inner"), members.job(job.outer, "outer");
     members.size(job.matrices, "matrices");
+    members.size(job.parts, "parts");
     members.size(job.block, "block");
     members.size(job.span, "span");
     members.size(job.by_matrices, "by_matrices");
-    members.address(job.matrix, "matrix");
+    members.size(job.numbers, "numbers");
+    members.address(job.matrix, "matrix"), members.address(job.part, "part");
     members.address(job.weight, "weight");
     members.address(job.weight_step, "weight_step");
     members.address(job.out, "out");

@@ -97,21 +97,25 @@ struct DenseArrays {
     using Job = sdas::TensorProductDense<T>;
     driver::Operands<T> operands;
     JobTables<T> inner, outer;
-    std::vector<std::int64_t> matrix;
+    std::vector<std::int64_t> matrix, part;
+    std::int64_t weight_numel;
     Job job{};
 
     DenseArrays(const driver::Table* table, std::int64_t batch)
-        : inner(table[0]), outer(table[1]), matrix(table[2].array<std::int64_t>("matrix")) {
+        : inner(table[0]), outer(table[1]), matrix(table[2].array<std::int64_t>("matrix")),
+          part(table[2].array<std::int64_t>("part")), weight_numel(table[2].size("weight_numel")) {
         job.inner = inner.job, job.outer = outer.job;
         job.inner.batch = job.outer.batch = batch;
-        const std::int64_t dim1 = job.inner.dim1, dim2 = job.inner.dim2, numbers = table[2].size("numbers");
+        const std::int64_t dim1 = job.inner.dim1, dim2 = job.inner.dim2;
         job.inner.x = operands.operand(batch * dim1), job.inner.x_step = operands.operand(batch * dim1);
         job.inner.y = job.outer.y = operands.operand(batch * dim2);
         job.inner.y_step = job.outer.y_step = operands.operand(batch * dim2);
         job.outer.grad = operands.operand(batch * job.outer.dim_out);
-        job.weight = operands.operand(numbers), job.weight_step = operands.operand(numbers);
+        job.weight = operands.operand(weight_numel), job.weight_step = operands.operand(weight_numel);
         job.matrix = reinterpret_cast<const sdas::TensorProductMatrix*>(matrix.data());
-        job.matrices = table[2].size("matrices"), job.by_matrices = table[2].size("by_matrices");
+        job.part = reinterpret_cast<const sdas::TensorProductPart*>(part.data());
+        job.matrices = table[2].size("matrices"), job.parts = table[2].size("parts");
+        job.by_matrices = table[2].size("by_matrices"), job.numbers = table[2].size("numbers");
         job.block = 6, job.span = 12;
     }
 
@@ -123,7 +127,7 @@ struct DenseArrays {
             if (wanted.x) one.by_x = results.result(batch * job.inner.dim1);
             if (wanted.y) one.by_y = results.result(batch * job.inner.dim2);
             if (!wanted.weight) return;
-            one.by_weight = results.result(job.by_matrices);
+            one.by_weight = results.result(weight_numel);
             one.partial = results.scratch((batch + job.span - 1) / job.span * job.by_matrices);
         };
         Job first = job, second = job, third = job;

@@ -77,8 +77,7 @@ def tensor_product_tables():
     products = parts(mixing.text, torch.float64, COMPILED).dense
     weightless = replace(products, sizes=products.sizes | {"weight_numel": 0})  # the matrix product has the weights
     dense = dense_tables(mixing.text, torch.float64)
-    sizes = {"matrices": len(dense.matrices), "by_matrices": dense.by_matrices, "numbers": dense.numbers}
-    matrices = Tables(sizes, {"matrix": dense.matrix}, {})
+    matrices = Tables(dense.sizes | {"weight_numel": mixing.weight_numel}, dense.arrays, {})
     channel = [parts(s.text, torch.float64, COMPILED).channel for s in channelwise]
     return [*channel, weightless, dense.inner, dense.outer, matrices]
 

@@ -50,7 +50,7 @@ template <int R, int N, class T>
 template <class T>
 void multiply(T* c, std::int64_t c_row, std::int64_t rows, std::int64_t columns, Factor<T> a, const T* b,
               std::int64_t b_row, std::int64_t depth, bool add) {
-    constexpr std::int64_t most = (24 << 10) / (tile_vectors * SDAS_VECTOR_BYTES);
+    constexpr std::int64_t most = (16 << 10) / (tile_vectors * SDAS_VECTOR_BYTES);
     do {
         const std::int64_t size = std::min(depth, most);
         for_groups_of<tile_vectors>(columns / width<T>, [&](auto vectors, std::int64_t n) {

@@ -9,7 +9,9 @@
 //                     ∂x, ∂y of P' at γ Wᵀ, and of P at γ W'ᵀ + γ' Wᵀ, and ∂y of Q' at g
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "sdas/matrix_product.h"
@@ -21,22 +23,23 @@ namespace sdas::SDAS_SIMD {
 template <class T>
 class DenseBlocks {
   public:
-    explicit DenseBlocks(const TensorProductDense<T>& job)
+    // For up to so many samples at a time.
+    DenseBlocks(const TensorProductDense<T>& job, std::int64_t samples)
         : job_(job),
-          products_(job, job.inner.dim_out),
-          products_step_(job, job.inner.dim_out),
-          by_products_(job, job.inner.dim_out),
-          mixed_(job, job.outer.dim1),
-          mixed_step_(job, job.outer.dim1),
-          by_mixed_(job, job.outer.dim1),
-          by_mixed_step_(job, job.outer.dim1),
-          more_x_(job, job.inner.dim1),
-          more_y_(job, job.inner.dim2) {}
+          products_(samples * job.inner.dim_out),
+          products_step_(samples * job.inner.dim_out),
+          by_products_(samples * job.inner.dim_out),
+          mixed_(samples * job.outer.dim1),
+          mixed_step_(samples * job.outer.dim1),
+          by_mixed_(samples * job.outer.dim1),
+          by_mixed_step_(samples * job.outer.dim1),
+          more_x_(samples * job.inner.dim1),
+          more_y_(samples * job.inner.dim2) {}
 
     void forward(std::int64_t begin, std::int64_t end) {
         for_blocks(begin, end, [&] {
             make_products();
-            mix(mixed_, products_, job_.weight, false, false);
+            mix(mixed_, products_, job_.packed, false, false);
             TensorProduct<T> q = outer();
             q.out = result(job_.out, q.dim_out);
             tensor_product_forward(q, 0, size_);
@@ -46,14 +49,14 @@ class DenseBlocks {
     void backward(std::int64_t begin, std::int64_t end) {
         for_blocks(begin, end, [&] {
             if (job_.by_y != nullptr || job_.by_weight != nullptr) make_products();
-            if (job_.by_y != nullptr) mix(mixed_, products_, job_.weight, true, false);
+            if (job_.by_y != nullptr) mix(mixed_, products_, job_.packed, true, false);
             TensorProduct<T> q = outer();
             q.by_x = by_mixed_.get();
             if (job_.by_y != nullptr) q.by_y = more_y_.get();
             tensor_product_backward(q, 0, size_);
             if (job_.by_weight != nullptr) add_by_weight(products_, by_mixed_, false);
             if (job_.by_x == nullptr && job_.by_y == nullptr) return;
-            unmix(by_products_, by_mixed_, job_.weight, false, false);
+            unmix(by_products_, by_mixed_, job_.packed, false, false);
             TensorProduct<T> p = inner();
             p.grad = by_products_.get();
             p.by_x = result(job_.by_x, p.dim1), p.by_y = result(job_.by_y, p.dim2);
@@ -69,16 +72,16 @@ class DenseBlocks {
             TensorProduct<T> q = outer();
             q.by_x = by_mixed_.get();
             tensor_product_backward(q, 0, size_);
-            if (inputs) unmix(by_products_, by_mixed_, job_.weight, false, false);
+            if (inputs) unmix(by_products_, by_mixed_, job_.packed, false, false);
             TensorProduct<T> p = inner();
             p.grad = by_products_.get(), p.out = products_step_.get();
             p.by_x = result(job_.by_x, p.dim1), p.by_y = result(job_.by_y, p.dim2);
             tensor_product_double_backward(p, 0, size_);
 
-            if (job_.out != nullptr) mix(mixed_, products_, job_.weight, true, false);
+            if (job_.out != nullptr) mix(mixed_, products_, job_.packed, true, false);
             if (job_.out != nullptr || job_.by_y != nullptr) {
-                mix(mixed_step_, products_step_, job_.weight, false, false);
-                mix(mixed_step_, products_, job_.weight_step, false, true);
+                mix(mixed_step_, products_step_, job_.packed, false, false);
+                mix(mixed_step_, products_, job_.packed_step, false, true);
             }
             q = outer();
             q.by_x = by_mixed_step_.get();
@@ -91,8 +94,8 @@ class DenseBlocks {
                 add_by_weight(products_, by_mixed_step_, true);
             }
             if (!inputs) return;
-            unmix(by_products_, by_mixed_, job_.weight_step, false, false);
-            unmix(by_products_, by_mixed_step_, job_.weight, true, true);
+            unmix(by_products_, by_mixed_, job_.packed_step, false, false);
+            unmix(by_products_, by_mixed_step_, job_.packed, true, true);
             TensorProduct<T> more = inner();
             more.grad = by_products_.get();
             if (p.by_x != nullptr) more.by_x = more_x_.get();
@@ -108,8 +111,7 @@ class DenseBlocks {
     // not of T: std::vector<T> would be one symbol for all SIMD levels, of whichever the linker picks.
     class Scratch {
       public:
-        Scratch(const TensorProductDense<T>& job, std::int64_t numbers)
-            : vectors_(job.block * numbers / width<T> + 1) {}
+        explicit Scratch(std::int64_t numbers) : vectors_(numbers / width<T> + 1) {}
 
         T* get() {
             if (data_.empty()) data_.resize(vectors_);
@@ -131,7 +133,7 @@ class DenseBlocks {
         for (std::int64_t span = begin; span < end; span += job_.span) {
             if (job_.by_weight != nullptr) {
                 partial_ = job_.partial + span / job_.span * job_.by_matrices;
-                std::fill(partial_, partial_ + job_.by_matrices, T(0));
+                std::memset(partial_, 0, sizeof(T) * job_.by_matrices);
             }
             const std::int64_t stop = std::min(end, span + job_.span);
             for (first_ = span; first_ < stop; first_ += job_.block) {
@@ -212,17 +214,17 @@ class DenseBlocks {
 
 template <class T>
 void tensor_product_dense_forward(const TensorProductDense<T>& job, std::int64_t begin, std::int64_t end) {
-    DenseBlocks<T>(job).forward(begin, end);
+    DenseBlocks<T>(job, std::min(job.block, end - begin)).forward(begin, end);
 }
 
 template <class T>
 void tensor_product_dense_backward(const TensorProductDense<T>& job, std::int64_t begin, std::int64_t end) {
-    DenseBlocks<T>(job).backward(begin, end);
+    DenseBlocks<T>(job, std::min(job.block, end - begin)).backward(begin, end);
 }
 
 template <class T>
 void tensor_product_dense_double_backward(const TensorProductDense<T>& job, std::int64_t begin, std::int64_t end) {
-    DenseBlocks<T>(job).double_backward(begin, end);
+    DenseBlocks<T>(job, std::min(job.block, end - begin)).double_backward(begin, end);
 }
 
 }  // namespace sdas::SDAS_SIMD

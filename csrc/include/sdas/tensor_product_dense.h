@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "sdas/tensor_product.h"
 
@@ -20,17 +21,57 @@ struct TensorProductMatrix {
     std::int64_t rows, depth, columns, products, mixed, weight, transposed, coupled;
 };
 
-// `inner` is P and `outer` Q, with the operands x, y, grad and the results of the whole. `weight` and its tangent hold
-// all matrices, then all transposes; `by_weight` and each row of `partial` the `by_matrices` numbers of the former. The
-// gradient by W is summed over spans of samples, each span into a row of `partial`.
+// The weight of one path, [rows, columns] from `source` on in the flat weight, as a part of a matrix and its transpose.
+struct TensorProductPart {
+    std::int64_t source, rows, columns, place, place_row, transposed, transposed_row;
+};
+
+// `inner` is P and `outer` Q, with the operands x, y and grad of the whole. `packed` and its tangent, which `run` makes
+// of the flat `weight`, hold all matrices, `by_matrices` numbers, then all transposes, `numbers` in all. The gradient by
+// W is summed over spans of samples, each span into a row of `partial`.
 template <class T>
 struct TensorProductDense {
     TensorProduct<T> inner, outer;
-    std::int64_t matrices, block, span, by_matrices;
+    std::int64_t matrices, parts, block, span, by_matrices, numbers;
     const TensorProductMatrix* matrix;
-    const T *weight, *weight_step;
+    const TensorProductPart* part;
+    const T *weight, *weight_step, *packed, *packed_step;
     T *out, *by_x, *by_y, *by_weight, *partial;
 };
+
+// All matrices and their transposes; zeros fill up their rows.
+template <class T>
+std::vector<T> pack(const T* weight, const TensorProductDense<T>& job) {
+    if (weight == nullptr) return {};
+    std::vector<T> packed(job.numbers);
+    for (std::int64_t n = 0; n < job.parts; ++n) {
+        const TensorProductPart& part = job.part[n];
+        for (std::int64_t r = 0; r < part.rows; ++r) {
+            const T* row = weight + part.source + r * part.columns;
+            std::copy(row, row + part.columns, packed.data() + part.place + r * part.place_row);
+            T* column = packed.data() + part.transposed + r;
+            for (std::int64_t c = 0; c < part.columns; ++c) column[c * part.transposed_row] = row[c];
+        }
+    }
+    return packed;
+}
+
+// The gradient by the flat weight, from those of all spans.
+template <class T>
+void add_spans(const TensorProductDense<T>& job) {
+    const std::int64_t spans = (job.inner.batch + job.span - 1) / job.span;
+    for (std::int64_t n = 0; n < job.parts; ++n) {
+        const TensorProductPart& part = job.part[n];
+        for (std::int64_t r = 0; r < part.rows; ++r) {
+            T* row = job.by_weight + part.source + r * part.columns;
+            std::fill(row, row + part.columns, T(0));
+            for (std::int64_t s = 0; s < spans; ++s) {
+                const T* more = job.partial + s * job.by_matrices + part.place + r * part.place_row;
+                for (std::int64_t c = 0; c < part.columns; ++c) row[c] += more[c];
+            }
+        }
+    }
+}
 
 #define SDAS_DECLARE_TENSOR_PRODUCT_DENSE(level)                                                        \
     namespace level {                                                                                   \
@@ -50,9 +91,11 @@ SDAS_DECLARE_TENSOR_PRODUCT_DENSE(avx512)
 #undef SDAS_DECLARE_TENSOR_PRODUCT_DENSE
 
 template <class T>
-void run(void (*kernel)(const TensorProductDense<T>&, std::int64_t, std::int64_t), const TensorProductDense<T>& job,
+void run(void (*kernel)(const TensorProductDense<T>&, std::int64_t, std::int64_t), TensorProductDense<T> job,
          int threads) {
     const std::int64_t batch = job.inner.batch;
+    const std::vector<T> packed = pack(job.weight, job), packed_step = pack(job.weight_step, job);
+    job.packed = packed.data(), job.packed_step = packed_step.data();
     const FreshResults<T> results{{{job.out, job.outer.dim_out},
                                    {job.by_x, job.inner.dim1},
                                    {job.by_y, job.inner.dim2},
@@ -67,12 +110,7 @@ void run(void (*kernel)(const TensorProductDense<T>&, std::int64_t, std::int64_t
                      results.populate(begin, end);
                      kernel(job, begin, end);
                  });
-    if (job.by_weight == nullptr) return;
-    std::fill(job.by_weight, job.by_weight + job.by_matrices, T(0));
-    for (std::int64_t first = 0; first < batch; first += job.span) {
-        const T* row = job.partial + first / job.span * job.by_matrices;
-        for (std::int64_t i = 0; i < job.by_matrices; ++i) job.by_weight[i] += row[i];
-    }
+    if (job.by_weight != nullptr) add_spans(job);
 }
 
 // out.

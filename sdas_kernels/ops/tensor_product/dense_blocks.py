@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sdas_kernels import native
 from sdas_kernels.ops.tensor_product.tables import Parts, Tables
-from sdas_kernels.ops.tensor_product.tables_dense import DenseTables, dense_tables
+from sdas_kernels.ops.tensor_product.tables_dense import dense_tables
 
 _SPANS = 16  # into which the batch is cut at most to sum the gradient by the weight
 _SPAN = 128  # samples at least in a span
@@ -76,49 +76,37 @@ def _run(
     out: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
     t, batch = dense_tables(p.text, p.dtype), len(x)
-    span = t.block
+    span = block = t.sizes["block"]
     if by_weight is not None:
-        span *= -(-max(_SPAN, -(-batch // _SPANS)) // t.block)
+        span *= -(-max(_SPAN, -(-batch // _SPANS)) // block)
     y = _with_last(y, 1)
     by_x = torch.empty_like(x) if needs[0] else None
     by_y = torch.empty_like(y) if needs[1] else None
-    by_matrices = x.new_empty(t.by_matrices) if by_weight is not None else None
     inner: dict[str, Tensor | None] = {"x": x, "y": y}
     outer: dict[str, Tensor | None] = {"y": y, "grad": grad}
     whole: dict[str, Tensor | None] = {
-        "matrix": t.matrix,
-        "weight": _matrices(weight, t),
+        **t.arrays,
+        "weight": weight,
         "out": out,
         "by_x": by_x,
         "by_y": by_y,
-        "by_weight": by_matrices,
-        "partial": None if by_weight is None else x.new_empty(-(-batch // span), t.by_matrices),
+        "by_weight": by_weight,
+        "partial": None if by_weight is None else x.new_empty(-(-batch // span), t.sizes["by_matrices"]),
     }
     if steps is not None:
         outer["y_step"] = inner["y_step"] = _with_last(steps[1], 0)
         inner["x_step"] = steps[0]
-        whole["weight_step"] = _matrices(steps[2], t)
-    sizes = {"matrices": len(t.matrices), "block": t.block, "span": span, "by_matrices": t.by_matrices}
+        whole["weight_step"] = steps[2]
     sides = {"inner": _members(t.inner, batch, inner), "outer": _members(t.outer, batch, outer)}
     dtype = str(x.dtype).removeprefix("torch.")
     run = getattr(native.extension(), f"tensor_product_dense_{kernel}_{dtype}")
-    run(sizes | sides | _addresses(whole), torch.get_num_threads())
-    if by_weight is not None and by_matrices is not None:
-        by_weight[t.source] = by_matrices[t.place]
+    run(t.sizes | {"span": span} | sides | _addresses(whole), torch.get_num_threads())
     return by_x, None if by_y is None else by_y[:, :-1].contiguous()
 
 
 def _with_last(y: Tensor, value: float) -> Tensor:
     """y and one more component, by which kernels copy."""
     return torch.nn.functional.pad(y, (0, 1), value=value)
-
-
-def _matrices(weight: Tensor, t: DenseTables) -> Tensor:
-    """All matrices, then all transposes."""
-    found, numbers = weight.new_zeros(t.numbers), weight[t.source]
-    found[t.place] = numbers
-    found[t.transposed] = numbers
-    return found
 
 
 def _members(tables: Tables, batch: int, given: dict[str, Tensor | None]) -> dict[str, int]:

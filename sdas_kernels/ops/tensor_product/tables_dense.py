@@ -57,18 +57,13 @@ class Matrix(NamedTuple):
 
 @dataclass(frozen=True)
 class DenseTables:
-    """P, Q, the matrices between them, and where the numbers of the weight stand in these."""
+    """P, Q, the matrices between them, and what else the kernels take: sizes, and arrays by name."""
 
     inner: Tables
     outer: Tables
     matrices: tuple[Matrix, ...]
-    matrix: Tensor
-    block: int  # samples worked on at a time
-    by_matrices: int  # numbers of all matrices
-    numbers: int  # of these and their transposes
-    source: Tensor  # of each number of a matrix: its place in the flat weight,
-    place: Tensor  # in the matrices,
-    transposed: Tensor  # and in the transposes
+    sizes: dict[str, int]
+    arrays: dict[str, Tensor]
 
 
 class _Part(NamedTuple):
@@ -92,26 +87,22 @@ def dense_tables(text: str, dtype: torch.dtype) -> DenseTables:
     mixed = sum(m.rows * _padded(m.columns) for m in matrices)
     by_matrices = sum(m.depth * _padded(m.columns) for m in matrices)
     pairs = list(zip(groups, matrices, strict=True))
-    inner = [family for parts, m in pairs for family in _inner(parts, m, s)]
-    outer = [family for parts, m in pairs for family in _outer(parts, m, s)]
-    places = [_places(part, m) for parts, m in pairs for part in parts]
-    source, place, transposed = torch.cat([torch.empty(3, 0, dtype=torch.int64), *places], 1)
+    inner = [family for members, m in pairs for family in _inner(members, m, s)]
+    outer = [family for members, m in pairs for family in _outer(members, m, s)]
+    parts = [_place(part, m) for members, m in pairs for part in members]
     p = build(inner, entry_gaps(inner, s), s, products, dtype)
     out_gaps = [(OUT, *gap) for gap in unreached(outer, s.slices_out, OUT)]
     q = build(outer, [(Y, 0, s.dims[1]), *out_gaps], s, s.dims[2], dtype)
     groups_of_rows = BLOCK_BYTES // (dtype.itemsize * max(1, products + mixed)) // ROWS
-    return DenseTables(
-        inner=p,
-        outer=replace(q, sizes=q.sizes | {"dim1": mixed}),
-        matrices=matrices,
-        matrix=torch.tensor(matrices, dtype=torch.int64),
-        block=ROWS * min(max(groups_of_rows, 1), 16),
-        by_matrices=by_matrices,
-        numbers=by_matrices + sum(m.columns * _padded(m.depth) for m in matrices),
-        source=source,
-        place=place,
-        transposed=transposed,
-    )
+    sizes = {
+        "matrices": len(matrices),
+        "parts": len(parts),
+        "block": ROWS * min(max(groups_of_rows, 1), 16),  # samples worked on at a time
+        "by_matrices": by_matrices,
+        "numbers": by_matrices + sum(m.columns * _padded(m.depth) for m in matrices),
+    }
+    arrays = {"matrix": torch.tensor(matrices, dtype=torch.int64), "part": torch.tensor(parts, dtype=torch.int64)}
+    return DenseTables(p, replace(q, sizes=q.sizes | {"dim1": mixed}), matrices, sizes, arrays)
 
 
 def _with_one(s: TensorProductSpec) -> TensorProductSpec:
@@ -202,11 +193,9 @@ def _copy(source: View, target: View, l: int, s: TensorProductSpec) -> Path:
     return Path(source, (Y, s.dims[1] - 1, 1), target, -1, 1, (l, 0, l, sqrt(2 * l + 1), False))
 
 
-def _places(part: _Part, m: Matrix) -> Tensor:
-    """Of each number of a path's weight: its place there, in the matrices, in the transposes."""
-    row = part.row + torch.arange(part.shape[0])[:, None]
-    column = part.column + torch.arange(part.shape[1])
-    place = m.weight + row * _padded(m.columns) + column
-    transposed = m.transposed + column * _padded(m.depth) + row
-    source = torch.arange(part.where.start, part.where.stop)
-    return torch.stack([source, place.flatten(), transposed.flatten()])
+def _place(part: _Part, m: Matrix) -> tuple[int, ...]:
+    """Fields of `TensorProductPart`."""
+    width, transposed_width = _padded(m.columns), _padded(m.depth)
+    place = m.weight + part.row * width + part.column
+    transposed = m.transposed + part.column * transposed_width + part.row
+    return part.where.start, *part.shape, place, width, transposed, transposed_width
