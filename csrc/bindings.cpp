@@ -14,6 +14,7 @@
 #include "sdas/spherical_harmonics.h"
 #include "sdas/tensor_product.h"
 #include "sdas/tensor_product_conv.h"
+#include "sdas/tensor_product_dense.h"
 
 namespace {
 
@@ -225,6 +226,25 @@ void read(sdas::TensorProduct<T>& job, const Members& members) {
 }
 
 template <class T>
+void read(sdas::TensorProductDense<T>& job, const Members& members) {
+    read(job.inner, members.of("inner")), read(job.outer, members.of("outer"));
+    members.size(job.matrices, "matrices");
+    members.size(job.parts, "parts");
+    members.size(job.block, "block");
+    members.size(job.span, "span");
+    members.size(job.by_matrices, "by_matrices");
+    members.size(job.numbers, "numbers");
+    members.address(job.matrix, "matrix"), members.address(job.part, "part");
+    members.address(job.weight, "weight");
+    members.address(job.weight_step, "weight_step");
+    members.address(job.out, "out");
+    members.address(job.by_x, "by_x");
+    members.address(job.by_y, "by_y");
+    members.address(job.by_weight, "by_weight");
+    members.address(job.partial, "partial");
+}
+
+template <class T>
 void read(sdas::TensorProductConv<T>& job, const Members& members) {
     members.size(job.nodes, "nodes");
     members.size(job.edges, "edges");
@@ -301,6 +321,9 @@ void def_tensor_product(py::module_& module, const std::string& dtype) {
     def_job(module, "tensor_product_forward_" + dtype, &sdas::tensor_product_forward<T>);
     def_job(module, "tensor_product_backward_" + dtype, &sdas::tensor_product_backward<T>);
     def_job(module, "tensor_product_double_backward_" + dtype, &sdas::tensor_product_double_backward<T>);
+    def_job(module, "tensor_product_dense_forward_" + dtype, &sdas::tensor_product_dense_forward<T>);
+    def_job(module, "tensor_product_dense_backward_" + dtype, &sdas::tensor_product_dense_backward<T>);
+    def_job(module, "tensor_product_dense_double_backward_" + dtype, &sdas::tensor_product_dense_double_backward<T>);
     def_job(module, "tensor_product_conv_pack_" + dtype, &sdas::tensor_product_conv_pack<T>);
     def_job(module, "tensor_product_conv_reduce_" + dtype, &sdas::tensor_product_conv_reduce<T>);
     def_job(module, "tensor_product_conv_edge_" + dtype, &sdas::tensor_product_conv_edge<T>);

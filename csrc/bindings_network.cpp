@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -15,13 +16,13 @@ namespace py = pybind11;
 using namespace bindings;
 
 template <class T>
-void read(sdas::NetworkKind<T>& kind, const py::dict& members) {
-    const Members of_kind(members);
-    of_kind.size(kind.m1, "m1");
-    of_kind.size(kind.rows, "rows");
-    const auto paths = members["paths"].cast<std::vector<int>>();
-    for (std::size_t l = 0; l < paths.size(); ++l) kind.paths[l] = paths[l];
-    bindings::read(kind.coupling, of_kind);
+void read(sdas::NetworkKind<T>& kind, const Members& members) {
+    members.size(kind.m1, "m1");
+    members.size(kind.rows, "rows");
+    std::vector<int> paths;
+    members.size(paths, "paths");
+    std::copy(paths.begin(), paths.end(), kind.paths);
+    bindings::read(kind.coupling, members);
 }
 
 // Weights of every layer in the order of NetworkWeights, one address after the other, after the embedding.
@@ -57,8 +58,8 @@ class BoundNetwork {
         of_network.size(net_.cutoff, "cutoff");
         of_network.size(net_.epsilon, "epsilon");
         of_network.address(net_.scale, "scale");
-        read(net_.first, members["first"]);
-        read(net_.other, members["other"]);
+        read(net_.first, of_network.of("first"));
+        read(net_.other, of_network.of("other"));
         net_.weights.resize(members["layers"].cast<int>());
     }
 

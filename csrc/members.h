@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
+#include <utility>
 
 #include "sdas/coupling.h"
 
@@ -20,11 +21,14 @@ T* at(Address address) {
 // Members of a job by their names: sizes, and addresses, null where none is given.
 class Members {
   public:
-    explicit Members(const py::dict& members) : members_(members) {}
+    explicit Members(py::dict members) : members_(std::move(members)) {}
 
-    template <class Integer>
-    void size(Integer& member, const char* name) const {
-        member = members_[name].cast<Integer>();
+    // Those of a member that is a job itself.
+    Members of(const char* name) const { return Members(members_[name].cast<py::dict>()); }
+
+    template <class Value>
+    void size(Value& member, const char* name) const {
+        member = members_[name].cast<Value>();
     }
 
     template <class T>
@@ -44,7 +48,7 @@ class Members {
     }
 
   private:
-    const py::dict& members_;
+    const py::dict members_;
 };
 
 template <class T>

@@ -15,6 +15,7 @@
 
 #include "sdas/channel_block.h"
 #include "sdas/channel_rows.h"
+#include "sdas/tensor_product_blocks.h"
 
 namespace sdas::SDAS_SIMD {
 namespace {
@@ -346,10 +347,13 @@ void tensor_product_double_backward(const TensorProduct<T>& job, std::int64_t be
     run_groups<double_backward>(job, begin, end);
 }
 
-#define SDAS_INSTANTIATE(T)                                                                             \
-    template void tensor_product_forward(const TensorProduct<T>&, std::int64_t, std::int64_t);          \
-    template void tensor_product_backward(const TensorProduct<T>&, std::int64_t, std::int64_t);         \
-    template void tensor_product_double_backward(const TensorProduct<T>&, std::int64_t, std::int64_t);
+#define SDAS_INSTANTIATE(T)                                                                                \
+    template void tensor_product_forward(const TensorProduct<T>&, std::int64_t, std::int64_t);             \
+    template void tensor_product_backward(const TensorProduct<T>&, std::int64_t, std::int64_t);            \
+    template void tensor_product_double_backward(const TensorProduct<T>&, std::int64_t, std::int64_t);     \
+    template void tensor_product_dense_forward(const TensorProductDense<T>&, std::int64_t, std::int64_t);  \
+    template void tensor_product_dense_backward(const TensorProductDense<T>&, std::int64_t, std::int64_t); \
+    template void tensor_product_dense_double_backward(const TensorProductDense<T>&, std::int64_t, std::int64_t);
 SDAS_INSTANTIATE(float)
 SDAS_INSTANTIATE(double)
 #undef SDAS_INSTANTIATE

@@ -207,10 +207,10 @@ def test_flops_of_a_scalar_path_by_hand():
 
 
 def test_flops_of_dense_paths_are_affine_in_the_batch_and_near_those_of_the_matrix_products():
-    irreps = Irreps("16x0e+16x1o"), Irreps("1x0e"), Irreps("32x0e+32x1o")
+    irreps = Irreps("64x0e+64x1o"), Irreps("1x0e"), Irreps("64x0e+64x1o")
     spec = TensorProductSpec.of(*irreps, [(0, 0, 0, "uvw", True, 1.0), (1, 0, 1, "uvw", True, 1.0)])
     one, two, three = (counted("cpp", spec, operands(spec, batch, True)) for batch in (10, 20, 30))
-    product = 10 * 2 * 16 * 32 * 4
+    product = 10 * 2 * 64 * 64 * 4
     for count, calls, more, most in zip(one, (1, 2, 5), two, three, strict=True):
         assert product * calls <= count < 1.2 * product * calls
         assert most - more == more - count

@@ -13,7 +13,8 @@ from sdas_kernels.irreps import Irreps
 from sdas_kernels.nn import uvu_paths, uvu_paths_apart
 from sdas_kernels.ops.tensor_product import TensorProductSpec
 from sdas_kernels.ops.tensor_product.kernel import COMPILED
-from sdas_kernels.ops.tensor_product.tables import parts
+from sdas_kernels.ops.tensor_product.tables import Tables, parts
+from sdas_kernels.ops.tensor_product.tables_dense import dense_tables
 from sdas_kernels.ops.tensor_product_conv.tables import tables
 
 HERE = Path(__file__).resolve().parent
@@ -73,10 +74,14 @@ def tensor_product_tables():
             ],
         ),
     ]
-    mixing = spec("3x1o+2x0e", "3x1o+1x0e", "2x2e+5x1o", [(0, 0, 0, "uuw", True), (0, 1, 1, "uvw", True)])
+    paths = [(0, 0, 0, "uuw", True), (0, 1, 1, "uvw", True), (1, 0, 1, "uvw", True)]
+    mixing = spec("3x1o+20x0e", "3x1o+1x0e", "2x2e+5x1o", paths)
     products = parts(mixing.text, torch.float64, COMPILED).dense
     weightless = replace(products, sizes=products.sizes | {"weight_numel": 0})  # the matrix product has the weights
-    return [*(parts(s.text, torch.float64, COMPILED).channel for s in channelwise), weightless]
+    dense = dense_tables(mixing.text, torch.float64)
+    matrices = Tables(dense.sizes | {"weight_numel": mixing.weight_numel}, dense.arrays, {})
+    channel = [parts(s.text, torch.float64, COMPILED).channel for s in channelwise]
+    return [*channel, weightless, dense.inner, dense.outer, matrices]
 
 
 def tensor_product_conv_tables():

@@ -26,4 +26,21 @@ inline void advise_huge_pages(void* array, std::size_t bytes) {
 #endif
 }
 
+// Has the system clear the pages of a part of a freshly allocated array now, where it would do so between the stores of
+// a kernel: those past the caches are then several times slower, since what has just been cleared is in the caches.
+// Each thread does this for the part that it will write. Pages that are there already stay as they are.
+inline void populate_pages(void* array, std::size_t bytes) {
+#if defined(__linux__)
+    constexpr int populate_write = 23;  // MADV_POPULATE_WRITE, of Linux 5.14; others refuse
+    constexpr std::uintptr_t page = 1 << 12, smallest = 1 << 20;
+    if (bytes < smallest) return;
+    const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(array);
+    const std::uintptr_t first = (address + page - 1) / page * page, last = (address + bytes) / page * page;
+    (void)madvise(reinterpret_cast<void*>(first), last - first, populate_write);
+#else
+    (void)array;
+    (void)bytes;
+#endif
+}
+
 }  // namespace sdas

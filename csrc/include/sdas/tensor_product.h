@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "sdas/huge_pages.h"
 #include "sdas/simd.h"
@@ -95,21 +96,43 @@ SDAS_DECLARE_TENSOR_PRODUCT(avx512)
 #endif
 #undef SDAS_DECLARE_TENSOR_PRODUCT
 
+// Of so many threads, those that so many multiply-adds are worth: fewer take about as long as waking a thread.
+inline int useful_threads(int threads, std::int64_t work) {
+    constexpr std::int64_t work_per_thread = 1 << 19;
+    return static_cast<int>(std::min<std::int64_t>(threads, std::max<std::int64_t>(1, work / work_per_thread)));
+}
+
+// Results of a kernel, or null, and their numbers per sample: about their pages.
+template <class T>
+struct FreshResults {
+    std::pair<T*, std::int64_t> results[4];
+
+    void advise(std::int64_t batch) const {
+        for (auto [array, size] : results) {
+            if (array != nullptr) advise_huge_pages(array, sizeof(T) * batch * size);
+        }
+    }
+
+    void populate(std::int64_t begin, std::int64_t end) const {
+        for (auto [array, size] : results) {
+            if (array != nullptr) populate_pages(array + begin * size, sizeof(T) * (end - begin) * size);
+        }
+    }
+};
+
 template <class T>
 void run(void (*kernel)(const TensorProduct<T>&, std::int64_t, std::int64_t), const TensorProduct<T>& job,
          int threads) {
-    // Below this many multiply-adds the work takes about as long as waking a thread.
-    constexpr std::int64_t work_per_thread = 1 << 19;
-    const auto fresh = [&](T* array, std::int64_t size) {
-        if (array != nullptr) advise_huge_pages(array, sizeof(T) * job.batch * size);
-    };
-    fresh(job.out, job.dim_out);
-    fresh(job.by_x, job.dim1);
-    fresh(job.by_y, job.dim2);
-    if (!job.shared) fresh(job.by_weight, job.weight_numel);
-    const std::int64_t useful = std::max<std::int64_t>(1, job.batch * job.work / work_per_thread);
-    parallel_for(job.batch, job.block, static_cast<int>(std::min<std::int64_t>(threads, useful)),
-                 [&](std::int64_t begin, std::int64_t end) { kernel(job, begin, end); });
+    const FreshResults<T> results{{{job.out, job.dim_out},
+                                   {job.by_x, job.dim1},
+                                   {job.by_y, job.dim2},
+                                   {job.shared ? nullptr : job.by_weight, job.weight_numel}}};
+    results.advise(job.batch);
+    parallel_for(job.batch, job.block, useful_threads(threads, job.batch * job.work),
+                 [&](std::int64_t begin, std::int64_t end) {
+                     results.populate(begin, end);
+                     kernel(job, begin, end);
+                 });
     if (!job.shared || job.by_weight == nullptr) return;
     std::fill(job.by_weight, job.by_weight + job.weight_numel, T(0));
     for (std::int64_t first = 0; first < job.batch; first += job.block) {

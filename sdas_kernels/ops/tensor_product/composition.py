@@ -3,15 +3,17 @@
 A specification is divided by `tables.py`, and what its parts give is added up:
 
     channel   uvu, uvv, uuu, uvuv: the kernels alone
-    dense     uvw, uuw: the kernels make the products p of x and y, matrix products of PyTorch bring in the weight
+    dense     uvw, uuw: the kernels make the products p of x and y, matrix products of PyTorch bring in the weight, or
+              the backend's own where all samples share it
     rest      uvu<v, u<vw, and rare forms of the others: the reference
 
-Results of `channel` are the same bits in every run; those of a matrix product are what PyTorch makes them.
+Results of `channel` are the same bits in every run; those of a matrix product of PyTorch are what it makes them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,7 +33,7 @@ def forward(kernels: Kernels, x: Tensor, y: Tensor, weight: Tensor, spec: str) -
         z = _plus(z, reference.forward(x, y, _columns(weight, p), p.rest.text))
     assert z is not None
     if p.dense:
-        dense.forward(z, x, y, weight, p)
+        _dense(kernels, weight).forward(z, x, y, weight, p)
     return z
 
 
@@ -47,7 +49,7 @@ def backward(
         operands = {"x": x, "y": y, "weight": weight, "grad": grad}
         kernels.run("backward", p.channel, **operands, by_x=by_x, by_y=by_y, by_weight=by_weight)
     if p.dense:
-        dense_x, dense_y = dense.backward(grad, x, y, weight, p, needs[:2], by_weight)
+        dense_x, dense_y = _dense(kernels, weight).backward(grad, x, y, weight, p, needs[:2], by_weight)
         by_x, by_y = _plus(by_x, dense_x), _plus(by_y, dense_y)
     if p.rest:
         rest_x, rest_y, by_columns = reference.backward(grad, x, y, _columns(weight, p), p.rest.text, needs)
@@ -97,12 +99,17 @@ def double_backward(
         by_grad, by_x, by_y = (_plus(a, b) for a, b in zip((by_grad, by_x, by_y), second, strict=True))
         _put_columns(by_weight, by_columns, p)
     if p.dense:
-        target = by_grad if needs[0] else None
-        first_x, first_y = dense.double_backward(steps, grad, x, y, weight, p, needs, target, by_weight)
+        targets = by_grad if needs[0] else None, by_weight
+        first_x, first_y = _dense(kernels, weight).double_backward(steps, grad, x, y, weight, p, needs, *targets)
         by_x, by_y = _plus(by_x, first_x), _plus(by_y, first_y)
     found = zip((by_grad, by_x, by_y, by_weight), (grad, x, y, weight), needs, strict=True)
     by_grad, by_x, by_y, by_weight = (_given(t, like, need) for t, like, need in found)
     return by_grad, by_x, by_y, by_weight
+
+
+def _dense(kernels: Kernels, weight: Tensor) -> Any:
+    """What does the dense paths."""
+    return kernels.shared if kernels.shared is not None and weight.ndim == 1 else dense
 
 
 def _like(operands: Sequence[Tensor], needs: Sequence[bool]) -> list[Tensor | None]:

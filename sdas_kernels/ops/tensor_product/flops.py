@@ -20,25 +20,28 @@ from sdas_kernels.ops.tensor_product import reference
 from sdas_kernels.ops.tensor_product.kernel import COMPILED
 from sdas_kernels.ops.tensor_product.spec import TensorProductSpec
 from sdas_kernels.ops.tensor_product.tables import Parts, parts
+from sdas_kernels.ops.tensor_product.tables_dense import DenseTables, dense_tables
 
 
 def forward(x: Tensor, y: Tensor, weight: Tensor, spec: str) -> int:
     """Kernel paths, and a matrix product for each entry of the output that has any."""
     p = parts(spec, x.dtype, COMPILED)
-    channel, products = _kernels(p, "forward")
-    each = channel + products + _matrix(p) + _added(p)
+    if weight.ndim == 1:
+        each = _channel(p, "forward") + _blocks_forward(p)
+    else:
+        each = _channel(p, "forward") + _products(p, "forward") + _matrix(p) + _added(p)
     return len(x) * each + _rest(p, _forward_of, len(x), weight.ndim)
 
 
 def backward(grad: Tensor, x: Tensor, y: Tensor, weight: Tensor, spec: str, needs: Sequence[bool]) -> int:
-    """Kernel paths; q = g Wᵀ, and P again with Pᵀ g."""
+    """Kernel paths; for dense ones q = g Wᵀ, and P again with Pᵀ g."""
     p, batch = parts(spec, x.dtype, COMPILED), len(x)
-    channel, products = _kernels(p, "backward")
-    each = channel
-    if p.dense and any(needs[:2]):
-        each += products + _matrix(p)
-    if p.dense and needs[2]:
-        each += _kernels(p, "forward")[1] + _matrix(p)
+    each = _channel(p, "backward")
+    if weight.ndim == 1:
+        each += _blocks_backward(p, needs)
+    else:
+        each += _products(p, "backward") + _matrix(p) if any(needs[:2]) else 0
+        each += _products(p, "forward") + _matrix(p) if needs[2] else 0
     return batch * each + _rest(p, _backward_of, batch, weight.ndim, tuple(needs)) + _sums(p, x, y, needs)
 
 
@@ -53,22 +56,68 @@ def double_backward(
     spec: str,
     needs: Sequence[bool],
 ) -> int:
-    """Kernel paths; for dense paths a double backward, a forward and a backward of P, and five matrix products."""
+    """Kernel paths; for dense paths with a weight per sample the three rungs of P and five matrix products."""
     p, batch = parts(spec, x.dtype, COMPILED), len(x)
-    channel, products = _kernels(p, "double_backward")
-    each = channel
-    if p.dense:
-        by_grad = 2 * _matrix(p) + _kernels(p, "forward")[1] + 2 * _added(p) if needs[0] else 0
-        by_inputs = _matrix(p) + _kernels(p, "backward")[1] if any(needs[1:3]) else 0
-        each += products + _matrix(p) + by_grad + by_inputs + (_matrix(p) if needs[3] else 0)
+    each = _channel(p, "double_backward")
+    if weight.ndim == 1:
+        each += _blocks_double_backward(p, needs)
+    else:
+        each += _products(p, "double_backward") + _matrix(p)
+        each += 2 * _matrix(p) + _products(p, "forward") + 2 * _added(p) if needs[0] else 0
+        each += _matrix(p) + _products(p, "backward") if any(needs[1:3]) else 0
+        each += _matrix(p) if needs[3] else 0
     given = tuple(t is not None for t in (grad_x, grad_y, grad_weight))
     rest = _rest(p, _double_backward_of, batch, weight.ndim, given, tuple(needs))
     return batch * each + rest + 2 * _sums(p, x, y, needs[1:3])
 
 
-def _kernels(p: Parts, order: str) -> tuple[int, int]:
-    """Per sample, of the channelwise paths and of the products."""
-    return p.channel.flops[order] if p.channel else 0, p.dense.flops[order] if p.dense else 0
+def _channel(p: Parts, order: str) -> int:
+    """Per sample, of the channelwise paths."""
+    return p.channel.flops[order] if p.channel else 0
+
+
+def _products(p: Parts, order: str) -> int:
+    """Per sample, of the products that matrix products of PyTorch take."""
+    return p.dense.flops[order] if p.dense else 0
+
+
+def _blocks_forward(p: Parts) -> int:
+    """Per sample: P, the matrices, Q (`tables_dense.py`)."""
+    if not p.dense:
+        return 0
+    t = dense_tables(p.text, p.dtype)
+    return t.inner.flops["forward"] + _mixed(t) + t.outer.flops["forward"] + (0 if p.dense_alone else _added(p))
+
+
+def _blocks_backward(p: Parts, needs: Sequence[bool]) -> int:
+    if not p.dense:
+        return 0
+    t, (by_x, by_y, by_weight) = dense_tables(p.text, p.dtype), needs
+    each = t.outer.flops["backward"]
+    each += t.inner.flops["forward"] if by_y or by_weight else 0
+    each += _mixed(t, coupled=True) + t.inner.sizes["dim2"] if by_y else 0
+    each += t.inner.flops["backward"] + _mixed(t) if by_x or by_y else 0
+    return each + (_mixed(t) if by_weight else 0)
+
+
+def _blocks_double_backward(p: Parts, needs: Sequence[bool]) -> int:
+    if not p.dense:
+        return 0
+    t, (by_grad, by_x, by_y, by_weight) = dense_tables(p.text, p.dtype), needs
+    each = sum(t.inner.flops[order] for order in ("forward", "double_backward"))
+    each += sum(t.outer.flops[order] for order in ("backward", "double_backward"))
+    each += _mixed(t, coupled=True) if by_grad else 0
+    each += 2 * _mixed(t) if by_grad or by_y else 0
+    each += _added(p) if by_grad and not p.dense_alone else 0
+    if by_x or by_y:
+        each += t.inner.flops["backward"] + 2 * _mixed(t) + _mixed(t, coupled=True)
+        each += t.inner.sizes["dim1"] * by_x + 2 * t.inner.sizes["dim2"] * by_y
+    return each + (_mixed(t) + _mixed(t, coupled=True) if by_weight else 0)
+
+
+def _mixed(t: DenseTables, coupled: bool = False) -> int:
+    """Per sample, of one product with every matrix, or with those whose results Q multiplies with y."""
+    return sum(2 * m.rows * m.depth * m.columns for m in t.matrices if m.coupled or not coupled)
 
 
 def _matrix(p: Parts) -> int:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sdas_kernels import native
+from sdas_kernels.ops.tensor_product import dense_blocks
 from sdas_kernels.ops.tensor_product.tables import Kernels, Tables, build
 
 _BLOCKS = 64  # into which the batch is cut to sum the gradient by a shared weight
@@ -28,4 +29,4 @@ def run(kernel: str, tables: Tables, **tensors: Tensor | None) -> None:
     getattr(native.extension(), f"tensor_product_{kernel}_{dtype}")(sizes | addresses, torch.get_num_threads())
 
 
-COMPILED = Kernels(build, run, chunk_bytes=1 << 22)
+COMPILED = Kernels(build, run, chunk_bytes=1 << 22, shared=dense_blocks)

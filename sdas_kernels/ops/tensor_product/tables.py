@@ -218,9 +218,9 @@ def kernel_paths(path: Instruction, mode: str, weight: int, s: TensorProductSpec
     and v fast where the mode has both, in place of the entry of the output.
     """
     (m1, ir1), (m2, ir2), (m3, ir3) = s.entries(path)
-    x = _entry(X, s.dims[0], s.slices_in1[path.i_in1].start, m1, ir1.dim)
-    y = _entry(Y, s.dims[1], s.slices_in2[path.i_in2].start, m2, ir2.dim)
-    out = out or _entry(OUT, s.dims[2], s.slices_out[path.i_out].start, m3, ir3.dim)
+    x = entry_view(X, s.dims[0], s.slices_in1[path.i_in1].start, m1, ir1.dim)
+    y = entry_view(Y, s.dims[1], s.slices_in2[path.i_in2].start, m2, ir2.dim)
+    out = out or entry_view(OUT, s.dims[2], s.slices_out[path.i_out].start, m3, ir3.dim)
     degrees = (ir1.l, ir2.l, ir3.l, path.path_weight)
     if mode == "uuu":
         return [Path(x, y, out, weight, 1, (*degrees, False))] if m1 else []
@@ -239,7 +239,7 @@ def kernel_paths(path: Instruction, mode: str, weight: int, s: TensorProductSpec
     return found
 
 
-def _entry(array: int, sample: int, offset: int, mul: int, dim: int) -> View:
+def entry_view(array: int, sample: int, offset: int, mul: int, dim: int) -> View:
     return View(array, offset, 0, sample, dim, 1, mul, dim)
 
 
@@ -249,6 +249,7 @@ class Kernels(NamedTuple):
     build: Callable[..., Any]
     run: Callable[..., None]
     chunk_bytes: int  # of products at a time, before a matrix product
+    shared: Any = None  # in place of `dense.py` where a weight is shared: a module like it, or None
 
 
 class DenseEntry(NamedTuple):
@@ -266,6 +267,8 @@ class DenseEntry(NamedTuple):
 class Parts:
     """How a specification is divided: channelwise kernels, kernels with a matrix product after them, reference."""
 
+    text: str
+    dtype: torch.dtype
     kernels: Kernels
     channel: Any  # tables, or None
     dense: Any
@@ -277,6 +280,11 @@ class Parts:
     dim_out: int
     out_slices: tuple[slice, ...]
     untouched: frozenset[int]  # entries of the output that only `entries` reach and nobody else has written
+
+    @property
+    def dense_alone(self) -> bool:
+        """Whether nothing else writes the output."""
+        return not self.channelwise and self.rest is None
 
     def touched(self) -> Parts:
         """The same parts once every entry has been written."""
@@ -305,13 +313,15 @@ def parts(text: str, dtype: torch.dtype, kernels: Kernels) -> Parts:
     reached = {p.i_out for p in s.instructions if p.connection_mode not in DENSE or not p.has_weight}
     untouched = frozenset(e.i_out for e in entries if e.i_out not in reached)
     skip = {s.slices_out[i].start for i in untouched if s.irreps_out[i].dim}
-    gaps = _gaps(channel, s) + [
-        (OUT, start, size) for start, size in _unreached(channel, s.slices_out, OUT) if start not in skip
+    gaps = entry_gaps(channel, s) + [
+        (OUT, start, size) for start, size in unreached(channel, s.slices_out, OUT) if start not in skip
     ]
     return Parts(
+        text,
+        dtype,
         kernels,
         kernels.build(channel, gaps, s, s.dims[2], dtype) if channel or not rest else None,
-        kernels.build(products, _gaps(products, s), s, total, dtype) if entries else None,
+        kernels.build(products, entry_gaps(products, s), s, total, dtype) if entries else None,
         any(channel),
         entries,
         total,
@@ -342,16 +352,16 @@ def _dense(
     return products, tuple(entries), total
 
 
-def _gaps(families: list[list[Path]], s: TensorProductSpec) -> list[tuple[int, int, int]]:
+def entry_gaps(families: list[list[Path]], s: TensorProductSpec) -> list[tuple[int, int, int]]:
     """Entries of x and y that are no channels of any path; they are zero before uniform operands add to them."""
     return [
         (array, *gap)
         for array, slices in ((X, s.slices_in1), (Y, s.slices_in2))
-        for gap in _unreached(families, slices, array)
+        for gap in unreached(families, slices, array)
     ]
 
 
-def _unreached(families: list[list[Path]], slices: list[slice], array: int) -> list[tuple[int, int]]:
+def unreached(families: list[list[Path]], slices: list[slice], array: int) -> list[tuple[int, int]]:
     paths = [path for family in families for path in family]
     views = [view for path in paths for view in (path.first, path.second, path.out) if isinstance(view, View)]
     covered = {view.offset for view in views if view.array == array and view.mul}
