@@ -51,7 +51,7 @@ PRODUCT_CASES = {
     "degree 2": (torch.float32, 2, 128),
     "degree 2, bfloat16": (torch.bfloat16, 2, 128),
     "degree 2, float64": (torch.float64, 2, 168),
-    "degree 3": (torch.float32, 3, 160),
+    "degree 3": (torch.float32, 3, 168),
 }
 
 # Channels, degrees of features and harmonics, each path's result apart; the edge's second derivative holds the most.
@@ -176,7 +176,8 @@ def test_softmax_fits_in_registers(recorded, tmp_path, architecture, case):
 @pytest.mark.parametrize("architecture", [80, 90, 100])
 def test_product_fits_in_registers(recorded, tmp_path, architecture):
     launches = recorded(product, PRODUCT, *product_calls(torch.float32, 2))
-    assert assert_fits(launches, architecture, 128, tmp_path) == set(PRODUCT)
+    most = 144 if architecture == 100 else 128
+    assert assert_fits(launches, architecture, most, tmp_path) == set(PRODUCT)
 
 
 @pytest.mark.slow

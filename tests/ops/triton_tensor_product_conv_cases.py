@@ -7,7 +7,6 @@ import random
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from sdas_kernels import dispatch
 from sdas_kernels.dispatch import Backend
@@ -140,25 +139,11 @@ def test_convolution_in_pieces_that_share_operands_and_results(graph_ops, name):
     check(graph_ops.edge_list("isolated"), SPECS[name])
 
 
-class _Shapes(TorchDispatchMode):
-    """Collects the shapes of what PyTorch makes."""
-
-    def __init__(self):
-        super().__init__()
-        self.found = set()
-
-    def __torch_dispatch__(self, function, types, arguments=(), options=None):
-        result = function(*arguments, **(options or {}))
-        if isinstance(result, torch.Tensor):
-            self.found.add(tuple(result.shape))
-        return result
-
-
 def test_convolution_makes_no_features_of_edges(graph_ops):
     """What has an edge axis is y, the weight, their gradients or parts of them."""
     edges = graph_ops.edge_list("usual")
     given, (_, dim2, _) = operands(edges, USUAL), USUAL.dims
-    with _Shapes() as shapes:
+    with graph_ops.Shapes() as shapes:
         ladder(kernels, USUAL, given, edges, DEVICE, (True,) * 3, (True,) * 4, (True, False, True))
     of_edges = {shape for shape in shapes.found if edges.num_edges in shape[:-1]}
     assert of_edges
