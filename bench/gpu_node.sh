@@ -74,8 +74,8 @@ fi
 tests=("$python" -m pytest -q -p no:cacheprovider --junitxml)
 cases=() # all, unless dry
 if [[ $SDAS_DEVICE == cpu ]]; then
-    export TRITON_INTERPRET=1
-    cases=(-k attention)
+    tests=(env TRITON_INTERPRET=1 "${tests[@]}")
+    cases=(-k "attention or less_precision")
 elif "$python" -c "import xdist" 2>/dev/null; then
     tests=("$python" -m pytest -n "${JOBS:-12}" -q -p no:cacheprovider --junitxml)
 fi
@@ -83,16 +83,18 @@ step explain 60 "$python" -c "import sdas_kernels; print(sdas_kernels.__file__, 
 step kernels 150 "${tests[@]}" "$out/results/kernels.xml" tests/ops/triton_cases.py "${cases[@]}"
 step tests 150 "${tests[@]}" "$out/results/tests.xml" -m gpu tests/ops tests/nn \
     --deselect tests/ops/test_triton.py::test_kernels_on_a_gpu
-unset TRITON_INTERPRET
 step attention 90 "$python" -m gpu.attention attention
 step model 90 "$python" -m gpu.potential model
 step graph 60 "$python" -m gpu.potential graph
 step cuequivariance 90 "$python" -m gpu.attention cuequivariance
 step harmonics 60 "$python" -m gpu.operators harmonics
 step product 120 "$python" -m gpu.operators product
+step convolution 120 "$python" -m gpu.operators convolution
 step tune 150 env SDAS_KERNELS_TUNING="$out/results/tuning.json" "$python" -m sdas_kernels.tuning
 step tuned 90 env SDAS_KERNELS_TUNING="$out/results/tuning.json" SDAS_RESULTS="$out/results/tuned" \
     "$python" -m gpu.attention attention
+step products 120 "${tests[@]}" "$out/results/products.xml" \
+    tests/ops/triton_tensor_product_cases.py tests/ops/triton_tensor_product_conv_cases.py "${cases[@]}"
 step training 60 "$python" -m gpu.potential training
 step reference 60 "$python" -m gpu.attention reference
 if [[ $SDAS_DEVICE != cpu ]]; then

@@ -1,9 +1,11 @@
-"""Spherical harmonics and tensor products on a GPU, beside e3nn, cuequivariance and OpenEquivariance where they are.
+"""Spherical harmonics, tensor products and their convolution on a GPU, beside e3nn, cuequivariance and OpenEquivariance
+where they are.
 
-Claims: the harmonics run at 80 % of the copy rate; a convolution's products at 60 %.
+Claims: the harmonics run at 80 % of the copy rate; products and convolutions at 60 %.
 
-    harmonics    lmax 1 to 8, up to a million vectors
-    product      convolutions of NequIP's and MACE's sizes, one weight per edge, path and channel
+    harmonics      lmax 1 to 8, up to a million vectors
+    product        of NequIP's and MACE's sizes, one weight per edge, path and channel
+    convolution    the same between a gather and a sum over 40 neighbors; also edge by edge, by our product
 
 Run: `python -m gpu.operators [PART ...]` with this folder's parent on the path, or `bench/gpu_node.sh`.
 """
@@ -19,6 +21,8 @@ from gpu import peers, traffic
 from gpu.measure import DEVICE, DRY, Report, chosen, copy_rate, end, ladder, memory_peak, milliseconds, require
 
 import sdas_kernels as sk
+from sdas_kernels.graph import EdgeIndex
+from sdas_kernels.ops import segment
 
 VECTORS = (100,) if DRY else (10_000, 1_000_000)
 DEGREES = (1, 3) if DRY else range(1, 9)
@@ -31,14 +35,22 @@ CONVOLUTIONS: dict[str, tuple[Any, ...]] = {
 if DRY:
     CONVOLUTIONS = {"2 channels, lmax 1": (2, 1)}
 EDGES = 20 if DRY else 50_000
+NEIGHBORS = 4 if DRY else 40
 PRECISIONS = (torch.float32, torch.float64)
 Rivals = dict[str, Callable[[], Any]]
 
 
 def compare(
-    report: Report, make: Rivals, operands: list[torch.Tensor], roof: float, check: Callable[..., Any], **row: Any
+    report: Report,
+    make: Rivals,
+    operands: list[torch.Tensor],
+    roof: float,
+    check: Callable[..., Any],
+    graph: EdgeIndex | None = None,
+    **row: Any,
 ) -> None:
-    """Each rival's ladder; ours comes first and counts, the others may be absent."""
+    """Each rival's ladder; ours comes first and counts, the others may be absent. With a graph, the first operand and
+    the result are of its nodes."""
     for name, factory in make.items():
         steps: dict[str, Any] = {}
         for step in traffic.STEPS:
@@ -55,8 +67,12 @@ def compare(
                 found |= milliseconds(steps[step])
                 if name == "ours":
                     result = steps["forward"]()
-                    moved = traffic.ladder(operands, result, [])[step]
+                    moved = traffic.ladder(operands, result, graph.tensors() if graph else [])[step]
                     found |= traffic.shares(moved, found["ms"], roof)
+                    if graph:
+                        moved += traffic.gathered(operands[:1], [], result, graph.num_edges)[step]
+                        gathered = traffic.shares(moved, found["ms"], roof)
+                        found["share_of_roof_gathered"] = gathered["share_of_roof"]
                 return found | memory_peak(steps[step])
 
             report.case(measured, optional=name != "ours", rival=name, step=step, **row)
@@ -114,11 +130,67 @@ def product(report: Report, roof: float) -> None:
             compare(report, make, operands, roof, check, **row)
 
 
+def neighbors() -> EdgeIndex:
+    """Atoms that see others near them in memory."""
+    atoms, random = EDGES // NEIGHBORS, torch.Generator().manual_seed(0)
+    receivers = torch.arange(atoms).repeat_interleave(NEIGHBORS)
+    near = torch.randint(-atoms // 4, atoms // 4 + 1, receivers.shape, generator=random)
+    edges = EdgeIndex.from_pairs(receivers, (receivers + near) % atoms, atoms)
+    return EdgeIndex(*(t.to(DEVICE) for t in edges.tensors()))
+
+
+def gather_and_sum(
+    module: Callable[..., torch.Tensor], edges: EdgeIndex, in_order: bool
+) -> Callable[..., torch.Tensor]:
+    """A convolution by a product of every edge; its sum in the order of edges or by atomic additions."""
+    index = edges.tensors()
+
+    def convolve(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        if in_order:
+            messages = module(segment.gather(x, segment.senders(index)), y, weight)
+            return segment.segment_sum(messages, segment.receivers(index), len(x))
+        messages = module(x[edges.senders], y, weight)
+        return messages.new_zeros(len(x), messages.shape[1]).index_add(0, edges.receivers, messages)
+
+    return convolve
+
+
+def convolutions(report: Report, roof: float) -> None:
+    from e3nn import o3
+
+    edges, first = neighbors(), next(iter(CONVOLUTIONS.values()))
+    options = {"shared_weights": False, "internal_weights": False}
+    for case, arguments in CONVOLUTIONS.items():
+        for dtype in PRECISIONS if arguments == first else PRECISIONS[:1]:
+            torch.set_default_dtype(dtype)
+            x, y, out, paths = convolution(*arguments)
+            ours, product = sk.nn.TensorProductConv(x, y, out, paths), sk.nn.TensorProduct(x, y, out, paths, **options)
+            theirs = o3.TensorProduct(x, y, out, paths, **options).to(DEVICE)
+            torch.set_default_dtype(torch.float32)
+            rows = edges.num_nodes, edges.num_edges, edges.num_edges
+            sizes = ours.irreps_in1.dim, ours.irreps_in2.dim, ours.weight_numel
+            operands = [torch.randn(shape, dtype=dtype, device=DEVICE) for shape in zip(rows, sizes, strict=True)]
+            with sk.use_backend("reference"):
+                exact = gather_and_sum(product.to(DEVICE), edges, True)(*(t.double() for t in operands))
+
+            def check(name: str, function: Any, given: Any = operands, exact: Any = exact, d: Any = dtype) -> Any:
+                return require(function(*given), exact, 1e-5 if d == torch.float32 else 1e-12)
+
+            make: Rivals = {
+                "ours": lambda m=ours: lambda *o: m(*o, edges),
+                "edge by edge": lambda m=product: gather_and_sum(m, edges, True),
+                "e3nn": lambda m=theirs: gather_and_sum(m, edges, False),
+                "openequivariance": lambda m=ours, d=dtype: peers.openequivariance_convolution(m, d, edges),
+            }
+            row = {"what": "convolution", "case": case, "edges": EDGES, "dtype": str(dtype)[6:]}
+            compare(report, make, operands, roof, check, graph=edges, **row)
+
+
 def main() -> None:
-    parts = chosen("harmonics", "product")
+    parts = chosen("harmonics", "product", "convolution")
     packages = ("e3nn", "cuequivariance-ops-torch-cu13", "openequivariance")
     roof = copy_rate()
-    for name, run in {"harmonics": harmonics, "product": product}.items():
+    for name, run in {"harmonics": harmonics, "product": product, "convolution": convolutions}.items():
         if name in parts:
             report = Report(name, "milliseconds; shares of the copy rate", packages)
             report.case(lambda: {"copy_gb_per_s": round(roof / 1e9, 1)}, what="roof")

@@ -107,12 +107,28 @@ def cuequivariance_product(module: sk.nn.TensorProduct, device: Any) -> Callable
 
 def openequivariance_product(module: sk.nn.TensorProduct, dtype: torch.dtype) -> Callable[..., torch.Tensor]:
     """The same product with the same weights."""
+    import openequivariance as oeq
+
+    return oeq.TensorProduct(_openequivariance_problem(module, dtype), torch_op=True)
+
+
+def openequivariance_convolution(
+    module: sk.nn.TensorProductConv, dtype: torch.dtype, edges: EdgeIndex
+) -> Callable[..., torch.Tensor]:
+    """The same convolution with the same weights, summed by atomic additions."""
+    import openequivariance as oeq
+
+    run = oeq.TensorProductConv(_openequivariance_problem(module, dtype), torch_op=True, deterministic=False)
+    return lambda x, y, weight: run(x, y, weight, edges.receivers, edges.senders)
+
+
+def _openequivariance_problem(module: sk.nn.TensorProduct, dtype: torch.dtype) -> Any:
     import numpy as np
     import openequivariance as oeq
 
     number = {torch.float32: np.float32, torch.float64: np.float64}[dtype]
     instructions = [(p.i_in1, p.i_in2, p.i_out, p.connection_mode, p.has_weight) for p in module.instructions]
-    problem = oeq.TPProblem(
+    return oeq.TPProblem(
         *(oeq.Irreps(str(i)) for i in (module.irreps_in1, module.irreps_in2, module.irreps_out)),
         instructions,
         shared_weights=False,
@@ -120,4 +136,3 @@ def openequivariance_product(module: sk.nn.TensorProduct, dtype: torch.dtype) ->
         irrep_dtype=number,
         weight_dtype=number,
     )
-    return oeq.TensorProduct(problem, torch_op=True)

@@ -84,7 +84,7 @@ for name in sys.argv[1:]:
 PARTS = {
     "attention": {"attention", "reference", "cuequivariance"},
     "potential": {"model", "graph", "training"},
-    "operators": {"harmonics", "product"},
+    "operators": {"harmonics", "product", "convolution"},
 }
 
 
@@ -99,7 +99,7 @@ def test_benchmarks_run_dry(tmp_path):
     done = subprocess.run(command, env=os.environ | place, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-4000:]
     found = {path.name.split("_dry_run")[0]: json.loads(path.read_text())["cases"] for path in tmp_path.glob("*.json")}
-    assert set(found) == {"gpu_attention", "gpu_potential", "gpu_harmonics", "gpu_product"}
+    assert set(found) == {"gpu_attention", "gpu_potential", "gpu_harmonics", "gpu_product", "gpu_convolution"}
     assert {row["what"] for rows in found.values() for row in rows} == {"roof"}.union(*PARTS.values())
     for row in (row for rows in found.values() for row in rows if "problem" in row):
         assert row.get("rival", row["what"]) in ("openequivariance", "cuequivariance")

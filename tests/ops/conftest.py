@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sdas_kernels import dispatch
 from sdas_kernels.graph import EdgeIndex
@@ -177,10 +178,25 @@ def check_gradients(call: Call, operands: dict[str, torch.Tensor], name: str) ->
     assert gradgradcheck(alone, (point,), eps=1e-6, atol=1e-6, rtol=1e-5)
 
 
+class Shapes(TorchDispatchMode):
+    """Collects the shapes of the tensors that PyTorch makes or changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[tuple[int, ...]] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        result = function(*arguments, **(options or {}))
+        if isinstance(result, torch.Tensor):
+            self.found.add(tuple(result.shape))
+        return result
+
+
 @pytest.fixture
 def graph_ops() -> SimpleNamespace:
     """The functions above, for the test modules."""
     return SimpleNamespace(
+        Shapes=Shapes,
         assert_ladders_agree=assert_ladders_agree,
         check_gradients=check_gradients,
         edge_list=edge_list,

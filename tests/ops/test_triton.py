@@ -13,7 +13,7 @@ import torch
 
 from sdas_kernels import dispatch, triton_support
 
-CASES = ["triton_cases.py", "triton_tensor_product_cases.py"]
+CASES = ["triton_cases.py", "triton_tensor_product_cases.py", "triton_tensor_product_conv_cases.py"]
 HERE = Path(__file__).parent
 HALF = ("tensor_product", "tensor_product_conv")  # those that take float16
 OPS = (

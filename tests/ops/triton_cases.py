@@ -183,6 +183,17 @@ def test_product_of_any_graph(graph_ops, kind):
     check_product(graph_ops, graph_ops.edge_list(kind))
 
 
+def test_product_makes_no_weights(graph_ops):
+    """Of attention times radial gain `[E, L2+1, K]`: what has an edge axis has the shape of an operand."""
+    edges = graph_ops.edge_list("usual")
+    o = product_operands(graph_ops, edges, {**PRODUCT, "lmax": 2}, 0)
+    given, end = [t.to(DEVICE) for t in o.values()], ([i.to(DEVICE) for i in edges.tensors()], 1, True)
+    with graph_ops.Shapes() as shapes:
+        product.forward(*given, *end)
+    of_edges = {shape for shape in shapes.found if edges.num_edges in shape and len(shape) > 1}
+    assert of_edges <= {tuple(t.shape) for t in o.values()}
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_product_of_less_precision(graph_ops, dtype):
     check_product(graph_ops, graph_ops.edge_list("isolated"), dtype=dtype)

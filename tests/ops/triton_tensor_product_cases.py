@@ -12,8 +12,6 @@ import torch
 from sdas_kernels.irreps import Irreps
 from sdas_kernels.ops.tensor_product import MODES, TensorProductSpec, pieces, reference
 from sdas_kernels.ops.tensor_product import triton as kernels
-from sdas_kernels.ops.tensor_product_conv import reference as conv_reference
-from sdas_kernels.ops.tensor_product_conv import triton as conv
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -142,24 +140,3 @@ def test_pieces_that_share_operands_and_results(monkeypatch):
 @pytest.mark.parametrize("mode", ["uvu", "uvw"])
 def test_less_precision(mode, dtype):
     check(one_path(mode, (3, 2), (1, 1, 1)), shared=True, dtype=dtype)
-
-
-@pytest.mark.parametrize("kind", ["isolated", "no edges"])
-def test_convolution(graph_ops, kind):
-    """Edge by edge, by the same kernels."""
-    edges, spec = graph_ops.edge_list(kind), one_path("uvu", (3, 1), (1, 1, 1))
-    nodes, count = edges.num_nodes, edges.num_edges
-    shapes = (nodes, spec.dims[0]), (count, spec.dims[1]), (count, spec.weight_numel)
-    random = torch.Generator().manual_seed(2)
-    given = [
-        torch.randn(shape, generator=random, dtype=torch.float64)
-        for shape in (*shapes, (nodes, spec.dims[2]), *shapes)
-    ]
-    results = []
-    for module, device in ((conv_reference, "cpu"), (conv, DEVICE)):
-        index, (*steps, grad, x, y, weight) = [i.to(device) for i in edges.tensors()], (t.to(device) for t in given)
-        o = x, y, weight, index, spec.text
-        second = module.double_backward(*steps, grad, *o, (True,) * 4)
-        results.append([module.forward(*o), *module.backward(grad, *o, (True,) * 3), *second])
-    for wanted, found in zip(*results, strict=True):
-        torch.testing.assert_close(found.cpu(), wanted, rtol=1e-12, atol=1e-12)

@@ -1,12 +1,12 @@
 """The derivative ladder from three contractions, by whichever backend computes them.
 
-What a backend's kernels leave to PyTorch is linear algebra on arrays of `[E, L2+1, K]`, one number per edge, degree and
-head: the weight α · (R W) and its derivatives. Where values are stored in 16 bits it is done in float32.
+What a backend's kernels leave to PyTorch is the linear algebra between the radial gain Σ_n R_n W_n, `[E, L2+1, K]`, and
+its factors. Where values are stored in 16 bits, what belongs to edges and heads is taken to float32.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
@@ -16,32 +16,25 @@ from sdas_kernels.paths import Paths
 
 
 class Contractions(Protocol):
-    """One call's kernels. Operands are weight `[E, L2+1, K]`, harmonics `[E, M2]`, value `[N, M1, C]` and z.
+    """One call's kernels. With steps, in a double backward, each result is the derivative along them."""
 
-    Each takes `<operand>_step` too, in a double backward: the result is then the derivative along the steps.
-    """
-
-    def __init__(self, o: Operands, index: list[Tensor], paths: Paths) -> None: ...
+    def __init__(self, o: Operands, step: Operands | None, index: list[Tensor], paths: Paths) -> None: ...
 
     @staticmethod
     def serve(paths: Paths) -> bool:
         """Whether there are kernels for these degrees; where not, the plain PyTorch functions run."""
 
-    def tiles(self, **operands: Tensor) -> Tensor:
-        """From weight, harmonics, value: z `[N, rows, C]`."""
+    def tiles(self) -> Tensor:
+        """z `[N, rows, C]`."""
 
-    def to_senders(self, **operands: Tensor) -> Tensor:
-        """From z, weight, harmonics: by value `[N, M1, C]`."""
+    def to_senders(self, z: Tensor) -> Tensor:
+        """From the gradient by z: by value `[N, M1, C]`."""
 
-    def edge_dot(self, **operands: Tensor) -> tuple[Tensor, ...]:
-        """From all four: by weight, by harmonics, and with steps by weight_step."""
+    def edge_dot(self, z: Tensor) -> tuple[Tensor, ...]:
+        """From the gradient by z: by attention `[E, K]`, by gain `[E, L2+1, K]`, by harmonics `[E, M2]`.
 
-
-class Weight(NamedTuple):
-    """The weight of each edge, degree and head, and the radial gain that is one factor of it."""
-
-    weight: Tensor  # [E, L2+1, K]
-    gain: Tensor  # [E, L2+1, K]
+        With steps a fourth: by the gain's step, which is the gradient by the gain without steps.
+        """
 
 
 def forward(
@@ -60,8 +53,7 @@ def forward(
     paths = given.paths(lmax_out, even_only)
     if not kernels.serve(paths):
         return reference.forward(*given, index, lmax_out, even_only)
-    o = _wide(given)
-    return kernels(o, index, paths).tiles(weight=_weight(o).weight, harmonics=o.harmonics, value=value)
+    return kernels(_wide(given), None, index, paths).tiles()
 
 
 def backward(
@@ -82,11 +74,10 @@ def backward(
     if not kernels.serve(paths):
         return reference.backward(grad, *given, index, lmax_out, even_only)
     o = _wide(given)
-    job, w = kernels(o, index, paths), _weight(o)
-    by_value = job.to_senders(z=grad, weight=w.weight, harmonics=o.harmonics)
-    by_weight, by_harmonics = job.edge_dot(z=grad, weight=w.weight, harmonics=o.harmonics, value=value)
-    by_radial, by_radial_gain = _gain_backward(by_weight * o.attention[:, None, :], o.radial, o.radial_gain)
-    by_attention = (by_weight * w.gain).sum(1)
+    job = kernels(o, None, index, paths)
+    by_value = job.to_senders(grad)
+    by_attention, by_gain, by_harmonics = job.edge_dot(grad)
+    by_radial, by_radial_gain = _gain_backward(by_gain, o.radial, o.radial_gain)
     return _as(grad, by_attention, by_radial, by_radial_gain, by_value, by_harmonics)
 
 
@@ -114,23 +105,11 @@ def double_backward(
     if not kernels.serve(paths):
         return reference.double_backward(*steps, grad, *given, index, lmax_out, even_only)
     o, step = _wide(given), _wide(steps)
-    job, w = kernels(o, index, paths), _weight(o)
-    gain_step = _gain(step.radial, o.radial_gain) + _gain(o.radial, step.radial_gain)
-    weight_step = step.attention[:, None, :] * w.gain + o.attention[:, None, :] * gain_step
-    along = {
-        "weight": w.weight,
-        "weight_step": weight_step,
-        "harmonics": o.harmonics,
-        "harmonics_step": step.harmonics,
-    }
-    by_grad = job.tiles(value=value, value_step=grad_value, **along)
-    by_value = job.to_senders(z=grad, **along)
-    by_weight, by_harmonics, by_weight_step = job.edge_dot(z=grad, value=value, value_step=grad_value, **along)
-
-    by_attention = (by_weight_step * gain_step + by_weight * w.gain).sum(1)
-    by_gain = by_weight_step * step.attention[:, None, :] + by_weight * o.attention[:, None, :]
+    job = kernels(o, step, index, paths)
+    by_grad, by_value = job.tiles(), job.to_senders(grad)
+    by_attention, by_gain, by_harmonics, by_gain_step = job.edge_dot(grad)
     direct = _gain_backward(by_gain, o.radial, o.radial_gain)
-    crossed = _gain_backward(by_weight_step * o.attention[:, None, :], step.radial, step.radial_gain)
+    crossed = _gain_backward(by_gain_step, step.radial, step.radial_gain)
     by_radial, by_radial_gain = (a + b for a, b in zip(direct, crossed, strict=True))
     return _as(grad, by_grad, by_attention, by_radial, by_radial_gain, by_value, by_harmonics)
 
@@ -144,17 +123,6 @@ def _wide(o: Operands) -> Operands:
 def _as(like: Tensor, *results: Tensor) -> tuple[Tensor, ...]:
     """In the dtype of `like`."""
     return tuple(t.to(like.dtype) for t in results)
-
-
-def _weight(o: Operands) -> Weight:
-    gain = _gain(o.radial, o.radial_gain)
-    return Weight(o.attention[:, None, :] * gain, gain)
-
-
-def _gain(radial: Tensor, radial_gain: Tensor) -> Tensor:
-    """Σ_n R_n W_kln: `[E, L2+1, K]`."""
-    heads, degrees, _ = radial_gain.shape
-    return (radial @ radial_gain.transpose(0, 1).flatten(0, 1).T).unflatten(1, (degrees, heads))
 
 
 def _gain_backward(by_gain: Tensor, radial: Tensor, radial_gain: Tensor) -> tuple[Tensor, Tensor]:

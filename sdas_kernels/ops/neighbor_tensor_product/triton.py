@@ -10,6 +10,8 @@ edges in their order and keeps in registers, one number per channel and thread, 
     to senders   rows m1 of one sender; couplingᵀ z_i is applied again for every edge, since z has fewer rows than the
                  tile has numbers
 
+The weights α Σ_n R_n W_n of an edge are formed in registers, for each kernel anew, and written nowhere.
+
 The coefficients are unrolled as constants, since registers cannot be indexed at run time and most coefficients are
 zero. Channels are a block [heads, channels of a head], so that a sum over the channels of a head is one over an axis.
 Nothing is added atomically: where blocks of channels or pieces share a result each writes its own part, and PyTorch
@@ -29,6 +31,20 @@ from sdas_kernels import tuning
 from sdas_kernels.ops.neighbor_tensor_product import contractions
 from sdas_kernels.ops.neighbor_tensor_product.pieces import sender_pieces, tile_pieces
 from sdas_kernels.ops.neighbor_tensor_product.reference import Operands
+from sdas_kernels.ops.neighbor_tensor_product.triton_tiles import (
+    add_outer,
+    add_uncoupled,
+    block_of,
+    dot,
+    factors,
+    load_harmonics,
+    load_value,
+    plus_scaled,
+    scaled,
+    uncouple,
+    weighted,
+    weighted_step,
+)
 from sdas_kernels.paths import Paths
 from sdas_kernels.triton_support import LAUNCH
 from sdas_kernels.triton_tables import entry, size
@@ -39,129 +55,10 @@ TILE_BUDGET_F64 = 45  # a float64 takes two registers
 SENDER_BUDGET = 256  # coefficients unrolled in the loop over edges
 
 
-@triton.constexpr_function
-def place_of(piece, r, q, axis):
-    """Place in m1 or m2 of what a coefficient of a row of z multiplies."""
-    return piece.pairs[piece.of_row[r][q][0]][axis]
-
-
-@triton.jit
-def _block(HEADS: tl.constexpr, PER_HEAD: tl.constexpr, BLOCK_HEADS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr):
-    """This program's heads `[heads]` and channels `[heads, channels of a head]`, with their masks."""
-    splits: tl.constexpr = (PER_HEAD + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
-    heads = tl.program_id(1) // splits * BLOCK_HEADS + tl.arange(0, BLOCK_HEADS)
-    within = tl.program_id(1) % splits * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
-    mask = (heads < HEADS)[:, None] & (within < PER_HEAD)[None, :]
-    return heads, heads < HEADS, heads[:, None] * PER_HEAD + within[None, :], mask
-
-
-@triton.jit
-def _value(value, channel, mask, PIECE: tl.constexpr, CHANNELS: tl.constexpr, DTYPE: tl.constexpr):
-    """Rows m1 of a node."""
-    rows = ()
-    for a in tl.static_range(size(PIECE, "m1")):
-        row = tl.load(value + entry(PIECE, "m1", a) * CHANNELS + channel, mask=mask, other=0.0)
-        rows += (row.to(DTYPE),)
-    return rows
-
-
-@triton.jit
-def _weights(weight, heads, head_mask, DEGREES: tl.constexpr, HEADS: tl.constexpr):
-    """Of each degree, `[heads, 1]`."""
-    weights = ()
-    for l in tl.static_range(DEGREES):
-        weights += (tl.load(weight + l * HEADS + heads, mask=head_mask, other=0.0)[:, None],)
-    return weights
-
-
-@triton.jit
-def _harmonics(harmonics, PIECE: tl.constexpr):
-    """Of each order m2 of the piece."""
-    orders = ()
-    for b in tl.static_range(size(PIECE, "m2")):
-        orders += (tl.load(harmonics + entry(PIECE, "m2", b)),)
-    return orders
-
-
-@triton.jit
-def _weighted(w, y, PIECE: tl.constexpr):
-    """B[m2] = w[l2] Y[m2]."""
-    weighted = ()
-    for b in tl.static_range(size(PIECE, "m2")):
-        weighted += (w[entry(PIECE, "l2", b)] * y[b],)
-    return weighted
-
-
-@triton.jit
-def _weighted_step(w, w_step, y, y_step, PIECE: tl.constexpr):
-    """The derivative of B along the steps."""
-    weighted = ()
-    for b in tl.static_range(size(PIECE, "m2")):
-        weighted += (w_step[entry(PIECE, "l2", b)] * y[b] + w[entry(PIECE, "l2", b)] * y_step[b],)
-    return weighted
-
-
-@triton.jit
-def _add_outer(tile, v, b, PIECE: tl.constexpr):
-    """tile[m1, m2] + v[m1] B[m2]."""
-    sums = ()
-    for p in tl.static_range(size(PIECE, "pairs")):
-        sums += (tile[p] + v[entry(PIECE, "pairs", p, 0)] * b[entry(PIECE, "pairs", p, 1)],)
-    return sums
-
-
-@triton.jit
-def _uncouple(z, channel, mask, like, PIECE: tl.constexpr, CHANNELS: tl.constexpr, DTYPE: tl.constexpr):
-    """The piece of couplingᵀ z."""
-    tile = ()
-    for p in tl.static_range(size(PIECE, "pairs")):
-        number = like
-        for q in tl.static_range(size(PIECE, "of_pair", p)):
-            row = tl.load(z + entry(PIECE, "of_pair", p, q, 0) * CHANNELS + channel, mask=mask, other=0.0)
-            number += entry(PIECE, "of_pair", p, q, 1) * row.to(DTYPE)
-        tile += (number,)
-    return tile
-
-
-@triton.jit
-def _dot(tile, v, zero, PIECE: tl.constexpr):
-    """D[m2] = Σ_m1 tile[m1, m2] v[m1]."""
-    dots = ()
-    for b in tl.static_range(size(PIECE, "m2")):
-        total = zero
-        for p in tl.static_range(size(PIECE, "pairs")):
-            if entry(PIECE, "pairs", p, 1) == b:
-                total += tile[p] * v[entry(PIECE, "pairs", p, 0)]
-        dots += (total,)
-    return dots
-
-
-@triton.jit
-def _add_at(sums, place: tl.constexpr, item):
-    """The tuple with an item added at a place."""
-    added = ()
-    for k in tl.static_range(len(sums)):
-        if k == place:
-            added += (sums[k] + item,)
-        else:
-            added += (sums[k],)
-    return added
-
-
-@triton.jit
-def _add_uncoupled(sums, z, b, channel, mask, PIECE: tl.constexpr, CHANNELS: tl.constexpr, DTYPE: tl.constexpr):
-    """sums[m1] + Σ_m2 (couplingᵀ z)[m1, m2] B[m2], a row of z at a time."""
-    for r in tl.static_range(size(PIECE, "rows")):
-        row = tl.load(z + entry(PIECE, "rows", r) * CHANNELS + channel, mask=mask, other=0.0).to(DTYPE)
-        for q in tl.static_range(size(PIECE, "of_row", r)):
-            b_row = entry(PIECE, "of_row", r, q, 1) * b[place_of(PIECE, r, q, 1)] * row
-            sums = _add_at(sums, place_of(PIECE, r, q, 0), b_row)
-    return sums
-
-
-@triton.jit
+@triton.jit(do_not_specialize=["radial_size"])
 def tiles(
-    out_z, weight, weight_step, harmonics, harmonics_step, value, value_step, senders, row_ptr,
+    out_z, attention, attention_step, radial, radial_step, gain, gain_step, harmonics, harmonics_step, value,
+    value_step, senders, row_ptr, radial_size,
     PIECE: tl.constexpr, M1: tl.constexpr, DEGREES: tl.constexpr, ROWS: tl.constexpr, HEADS: tl.constexpr,
     PER_HEAD: tl.constexpr, BLOCK_HEADS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr, DTYPE: tl.constexpr,
     STEP: tl.constexpr,
@@ -169,20 +66,24 @@ def tiles(
     """A piece of z_i = coupling · Σ_e v_j ⊗ B_e. Grid: receivers, blocks of channels."""
     channels: tl.constexpr = HEADS * PER_HEAD
     node = tl.program_id(0).to(tl.int64)
-    heads, head_mask, channel, mask = _block(HEADS, PER_HEAD, BLOCK_HEADS, BLOCK_CHANNELS)
+    heads, head_mask, channel, mask = block_of(HEADS, PER_HEAD, BLOCK_HEADS, BLOCK_CHANNELS)
     zero = tl.zeros((BLOCK_HEADS, BLOCK_CHANNELS), DTYPE)
     tile = (zero,) * size(PIECE, "pairs")
     for e in range(tl.load(row_ptr + node), tl.load(row_ptr + node + 1)):
         sent = tl.load(senders + e) * (M1 * channels)
-        v = _value(value + sent, channel, mask, PIECE, channels, DTYPE)
-        w = _weights(weight + e * (DEGREES * HEADS), heads, head_mask, DEGREES, HEADS)
-        y = _harmonics(harmonics + e * (DEGREES * DEGREES), PIECE)
+        alpha, g, alpha_step, g_step = factors(
+            attention, attention_step, radial, radial_step, gain, gain_step, e, radial_size,
+            tl.zeros((BLOCK_HEADS, 1), DTYPE), heads[:, None], head_mask[:, None], DEGREES, HEADS, STEP,
+        )  # fmt: skip
+        w = scaled(alpha, g)
+        v = load_value(value + sent, channel, mask, PIECE, channels, DTYPE)
+        y = load_harmonics(harmonics + e * (DEGREES * DEGREES), PIECE)
         if STEP:
-            w_step = _weights(weight_step + e * (DEGREES * HEADS), heads, head_mask, DEGREES, HEADS)
-            y_step = _harmonics(harmonics_step + e * (DEGREES * DEGREES), PIECE)
-            tile = _add_outer(tile, v, _weighted_step(w, w_step, y, y_step, PIECE), PIECE)
-            v = _value(value_step + sent, channel, mask, PIECE, channels, DTYPE)
-        tile = _add_outer(tile, v, _weighted(w, y, PIECE), PIECE)
+            w_step = plus_scaled(scaled(alpha_step, g), alpha, g_step)
+            y_step = load_harmonics(harmonics_step + e * (DEGREES * DEGREES), PIECE)
+            tile = add_outer(tile, v, weighted_step(w, w_step, y, y_step, PIECE), PIECE)
+            v = load_value(value_step + sent, channel, mask, PIECE, channels, DTYPE)
+        tile = add_outer(tile, v, weighted(w, y, PIECE), PIECE)
     out = out_z + node * (ROWS * channels)
     for r in tl.static_range(size(PIECE, "rows")):
         total = zero
@@ -191,9 +92,10 @@ def tiles(
         tl.store(out + entry(PIECE, "rows", r) * channels + channel, total, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["radial_size"])
 def to_senders(
-    out_value, z, weight, weight_step, harmonics, harmonics_step, receivers, sender_order, sender_ptr,
+    out_value, z, attention, attention_step, radial, radial_step, gain, gain_step, harmonics, harmonics_step,
+    receivers, sender_order, sender_ptr, radial_size,
     PIECE: tl.constexpr, M1: tl.constexpr, DEGREES: tl.constexpr, ROWS: tl.constexpr, HEADS: tl.constexpr,
     PER_HEAD: tl.constexpr, BLOCK_HEADS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr, DTYPE: tl.constexpr,
     STEP: tl.constexpr,
@@ -201,57 +103,64 @@ def to_senders(
     """Rows m1 of Σ_e couplingᵀ z_i · B_e over what a node sends. Grid: senders, blocks of channels."""
     channels: tl.constexpr = HEADS * PER_HEAD
     node = tl.program_id(0).to(tl.int64)
-    heads, head_mask, channel, mask = _block(HEADS, PER_HEAD, BLOCK_HEADS, BLOCK_CHANNELS)
+    heads, head_mask, channel, mask = block_of(HEADS, PER_HEAD, BLOCK_HEADS, BLOCK_CHANNELS)
     sums = (tl.zeros((BLOCK_HEADS, BLOCK_CHANNELS), DTYPE),) * size(PIECE, "m1")
     for place in range(tl.load(sender_ptr + node), tl.load(sender_ptr + node + 1)):
         e = tl.load(sender_order + place)
         received = z + tl.load(receivers + e) * (ROWS * channels)
-        w = _weights(weight + e * (DEGREES * HEADS), heads, head_mask, DEGREES, HEADS)
-        y = _harmonics(harmonics + e * (DEGREES * DEGREES), PIECE)
+        alpha, g, alpha_step, g_step = factors(
+            attention, attention_step, radial, radial_step, gain, gain_step, e, radial_size,
+            tl.zeros((BLOCK_HEADS, 1), DTYPE), heads[:, None], head_mask[:, None], DEGREES, HEADS, STEP,
+        )  # fmt: skip
+        w = scaled(alpha, g)
+        y = load_harmonics(harmonics + e * (DEGREES * DEGREES), PIECE)
         if STEP:
-            w_step = _weights(weight_step + e * (DEGREES * HEADS), heads, head_mask, DEGREES, HEADS)
-            y_step = _harmonics(harmonics_step + e * (DEGREES * DEGREES), PIECE)
-            b = _weighted_step(w, w_step, y, y_step, PIECE)
+            w_step = plus_scaled(scaled(alpha_step, g), alpha, g_step)
+            y_step = load_harmonics(harmonics_step + e * (DEGREES * DEGREES), PIECE)
+            b = weighted_step(w, w_step, y, y_step, PIECE)
         else:
-            b = _weighted(w, y, PIECE)
-        sums = _add_uncoupled(sums, received, b, channel, mask, PIECE, channels, DTYPE)
+            b = weighted(w, y, PIECE)
+        sums = add_uncoupled(sums, received, b, channel, mask, PIECE, channels, DTYPE)
     out = out_value + node * (M1 * channels)
     for a in tl.static_range(size(PIECE, "m1")):
         tl.store(out + entry(PIECE, "m1", a) * channels + channel, sums[a], mask=mask)
 
 
-@triton.jit(do_not_specialize=["edges"])
+@triton.jit(do_not_specialize=["radial_size", "edges"])
 def edge_dot(
-    out_weight, out_weight_step, out_harmonics, z, weight, weight_step, harmonics, harmonics_step, value, value_step,
-    senders, row_ptr, edges,
+    out_attention, out_gain, out_gain_step, out_harmonics, z, attention, attention_step, radial, radial_step, gain,
+    gain_step, harmonics, harmonics_step, value, value_step, senders, row_ptr, radial_size, edges,
     PIECE: tl.constexpr, PLACE: tl.constexpr, M1: tl.constexpr, DEGREES: tl.constexpr, ROWS: tl.constexpr,
     HEADS: tl.constexpr, PER_HEAD: tl.constexpr, BLOCK_HEADS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
     DTYPE: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
-    """With D_e = (couplingᵀ z_i)ᵀ v_j: by weight Σ D Y, by harmonics Σ w D. Grid: receivers, blocks of channels.
+    """With D_e = (couplingᵀ z_i)ᵀ v_j: by the factors of the weight from Σ D Y, by harmonics Σ w D.
 
-    `PLACE` is the piece's among the pieces. Parts of the results are `[pieces, splits of a head, E, L2+1, K]` and
-    `[pieces, blocks of channels, E, M2]`.
+    Grid: receivers, blocks of channels. `PLACE` is the piece's among the pieces. Parts of the results are `[pieces,
+    splits of a head, E, K]`, `[.., E, L2+1, K]` and `[pieces, blocks of channels, E, M2]`.
     """
     channels: tl.constexpr = HEADS * PER_HEAD
     splits: tl.constexpr = (PER_HEAD + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
     node = tl.program_id(0).to(tl.int64)
-    heads, head_mask, channel, mask = _block(HEADS, PER_HEAD, BLOCK_HEADS, BLOCK_CHANNELS)
+    heads, head_mask, channel, mask = block_of(HEADS, PER_HEAD, BLOCK_HEADS, BLOCK_CHANNELS)
     weight_part = (PLACE * splits + tl.program_id(1) % splits).to(tl.int64) * edges
     harmonics_part = (PLACE * tl.num_programs(1) + tl.program_id(1)).to(tl.int64) * edges
     zero = tl.zeros((BLOCK_HEADS, BLOCK_CHANNELS), DTYPE)
-    tile = _uncouple(z + node * (ROWS * channels), channel, mask, zero, PIECE, channels, DTYPE)
+    tile = uncouple(z + node * (ROWS * channels), channel, mask, zero, PIECE, channels, DTYPE)
     for e in range(tl.load(row_ptr + node), tl.load(row_ptr + node + 1)):
         sent = tl.load(senders + e) * (M1 * channels)
-        of_heads = e * (DEGREES * HEADS)
-        d = _dot(tile, _value(value + sent, channel, mask, PIECE, channels, DTYPE), zero, PIECE)
-        w = _weights(weight + of_heads, heads, head_mask, DEGREES, HEADS)
-        y = _harmonics(harmonics + e * (DEGREES * DEGREES), PIECE)
+        d = dot(tile, load_value(value + sent, channel, mask, PIECE, channels, DTYPE), zero, PIECE)
+        alpha, g, alpha_step, g_step = factors(
+            attention, attention_step, radial, radial_step, gain, gain_step, e, radial_size,
+            tl.zeros((BLOCK_HEADS, 1), DTYPE), heads[:, None], head_mask[:, None], DEGREES, HEADS, STEP,
+        )  # fmt: skip
+        w = scaled(alpha, g)
+        y = load_harmonics(harmonics + e * (DEGREES * DEGREES), PIECE)
         if STEP:
-            d_step = _dot(tile, _value(value_step + sent, channel, mask, PIECE, channels, DTYPE), zero, PIECE)
-            w_step = _weights(weight_step + of_heads, heads, head_mask, DEGREES, HEADS)
-            y_step = _harmonics(harmonics_step + e * (DEGREES * DEGREES), PIECE)
-        to_weight = (weight_part + e) * (DEGREES * HEADS) + heads
+            d_step = dot(tile, load_value(value_step + sent, channel, mask, PIECE, channels, DTYPE), zero, PIECE)
+            w_step = plus_scaled(scaled(alpha_step, g), alpha, g_step)
+            y_step = load_harmonics(harmonics_step + e * (DEGREES * DEGREES), PIECE)
+        by_attention = zero
         for l in tl.static_range(DEGREES):
             direct = zero
             crossed = zero
@@ -260,11 +169,16 @@ def edge_dot(
                     direct += d[b] * y[b]
                     if STEP:
                         crossed += d_step[b] * y[b] + d[b] * y_step[b]
+            to_gain = ((weight_part + e) * DEGREES + l) * HEADS + heads
             if STEP:
-                tl.store(out_weight + to_weight + l * HEADS, tl.sum(crossed, 1), mask=head_mask)
-                tl.store(out_weight_step + to_weight + l * HEADS, tl.sum(direct, 1), mask=head_mask)
+                by_attention += direct * g_step[l] + crossed * g[l]
+                tl.store(out_gain + to_gain, tl.sum(direct * alpha_step + crossed * alpha, 1), mask=head_mask)
+                tl.store(out_gain_step + to_gain, tl.sum(direct * alpha, 1), mask=head_mask)
             else:
-                tl.store(out_weight + to_weight + l * HEADS, tl.sum(direct, 1), mask=head_mask)
+                by_attention += direct * g[l]
+                tl.store(out_gain + to_gain, tl.sum(direct * alpha, 1), mask=head_mask)
+        to_attention = (weight_part + e) * HEADS + heads
+        tl.store(out_attention + to_attention, tl.sum(by_attention, 1), mask=head_mask)
         for b in tl.static_range(size(PIECE, "m2")):
             by_harmonics = d[b] * w[entry(PIECE, "l2", b)]
             if STEP:
@@ -274,10 +188,10 @@ def edge_dot(
 
 
 class _Job:
-    """Sizes, graph and pieces, common to the kernels of one call."""
+    """Operands and their steps, graph and pieces, common to the kernels of one call."""
 
-    def __init__(self, o: Operands, index: list[Tensor], paths: Paths) -> None:
-        self.o, self.index, self.paths = o, index, paths
+    def __init__(self, o: Operands, step: Operands | None, index: list[Tensor], paths: Paths) -> None:
+        self.o, self.step, self.index, self.paths = o, step, index, paths
         heads, per_head = o.attention.shape[1], o.value.shape[2] // o.attention.shape[1]
         self.launch = tuning.launch("neighbor_tensor_product", o.value.device)
         block = min(self.launch.size, triton.next_power_of_2(per_head))
@@ -290,46 +204,52 @@ class _Job:
             "BLOCK_HEADS": min(self.launch.size // block, triton.next_power_of_2(heads)),
             "BLOCK_CHANNELS": block,
             "DTYPE": tl.float64 if o.value.dtype == torch.float64 else tl.float32,
+            "STEP": step is not None,
         }
         self.splits = triton.cdiv(per_head, block)
         self.grid = (len(o.value), triton.cdiv(heads, self.constants["BLOCK_HEADS"]) * self.splits)
         self.tile_pieces = tile_pieces(paths, TILE_BUDGET_F64 if o.value.dtype == torch.float64 else TILE_BUDGET)
+        moved = o if step is None else step  # without steps a kernel does not read them
+        gains = (t.permute(1, 2, 0).contiguous() for t in (o.radial_gain, moved.radial_gain))
+        pairs = (o.attention, moved.attention), (o.radial, moved.radial), gains, (o.harmonics, moved.harmonics)
+        self.of_edges = [t for pair in pairs for t in pair]
+        self.values = o.value, moved.value
 
     @staticmethod
     def serve(paths: Paths) -> bool:
         """Whether a block of the tile fits in registers."""
         return max(paths.lmax_in, paths.lmax_harmonics) <= MAX_DEGREE
 
-    def tiles(self, **operands: Tensor) -> Tensor:
+    def tiles(self) -> Tensor:
         """`[N, rows, C]`."""
-        out = self.o.value.new_empty(len(self.o.value), self.paths.rows, self.o.value.shape[2])
+        value = self.o.value
+        out = value.new_empty(len(value), self.paths.rows, value.shape[2])
         for piece in self.tile_pieces:
-            self._run(tiles, out, *_with_steps(operands, "weight", "harmonics", "value"),
-                      self.index[1], self.index[2], PIECE=piece, STEP="weight_step" in operands)  # fmt: skip
+            self._run(tiles, out, *self.of_edges, *self.values, *self.index[1:3], self.o.radial.shape[1], PIECE=piece)
         return out
 
-    def to_senders(self, **operands: Tensor) -> Tensor:
+    def to_senders(self, z: Tensor) -> Tensor:
         """`[N, M1, C]`."""
         out = torch.empty_like(self.o.value)
         for piece in sender_pieces(self.paths, SENDER_BUDGET):
-            self._run(to_senders, out, operands["z"], *_with_steps(operands, "weight", "harmonics"),
-                      self.index[0], *self.index[3:], PIECE=piece, STEP="weight_step" in operands)  # fmt: skip
+            graph = self.index[0], *self.index[3:]
+            self._run(to_senders, out, z, *self.of_edges, *graph, self.o.radial.shape[1], PIECE=piece)
         return out
 
-    def edge_dot(self, **operands: Tensor) -> tuple[Tensor, ...]:
-        """By weight `[E, L2+1, K]`, by harmonics `[E, M2]`, and with steps by weight_step `[E, L2+1, K]`."""
-        weight, harmonics, step = operands["weight"], operands["harmonics"], "weight_step" in operands
-        pieces = len(self.tile_pieces)
-        by_weight = weight.new_empty(pieces * self.splits, *weight.shape)
-        by_weight_step = torch.empty_like(by_weight) if step else by_weight
+    def edge_dot(self, z: Tensor) -> tuple[Tensor, ...]:
+        """By attention `[E, K]`, by gain `[E, L2+1, K]`, by harmonics `[E, M2]`, with steps by gain along them."""
+        attention, harmonics, step = self.o.attention, self.o.harmonics, self.step is not None
+        pieces, (edges, heads) = len(self.tile_pieces), attention.shape
+        by_attention = attention.new_empty(pieces * self.splits, edges, heads)
+        by_gain = attention.new_empty(pieces * self.splits, edges, self.constants["DEGREES"], heads)
+        by_gain_step = torch.empty_like(by_gain) if step else by_gain
         whole = all(len(piece.m2) == harmonics.shape[1] for piece in self.tile_pieces)
         make = harmonics.new_empty if whole else harmonics.new_zeros
         by_harmonics = make(pieces * self.grid[1], *harmonics.shape)
         for place, piece in enumerate(self.tile_pieces):
-            self._run(edge_dot, by_weight, by_weight_step, by_harmonics, operands["z"],
-                      *_with_steps(operands, "weight", "harmonics", "value"), self.index[1], self.index[2],
-                      len(weight), PIECE=piece, PLACE=place, STEP=step)  # fmt: skip
-        parts = (by_weight, by_harmonics, by_weight_step) if step else (by_weight, by_harmonics)
+            self._run(edge_dot, by_attention, by_gain, by_gain_step, by_harmonics, z, *self.of_edges, *self.values,
+                      *self.index[1:3], self.o.radial.shape[1], edges, PIECE=piece, PLACE=place)  # fmt: skip
+        parts = (by_attention, by_gain, by_harmonics, *([by_gain_step] if step else []))
         return tuple(part[0] if len(part) == 1 else part.sum(0) for part in parts)
 
     def _run(self, kernel, *arguments, **constants) -> None:
@@ -337,11 +257,6 @@ class _Job:
             with torch.cuda.device_of(self.o.value):
                 options = LAUNCH | {"num_warps": self.launch.num_warps}
                 kernel[self.grid](*arguments, **constants, **self.constants, **options)
-
-
-def _with_steps(operands: dict[str, Tensor], *names: str) -> list[Tensor]:
-    """Each operand and its step, or once more the operand where there is no step: a kernel then does not read it."""
-    return [operands.get(key, operands[name]) for name in names for key in (name, f"{name}_step")]
 
 
 forward = partial(contractions.forward, _Job)

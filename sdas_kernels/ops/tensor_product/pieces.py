@@ -8,6 +8,7 @@ of its own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from functools import cached_property, lru_cache
 from hashlib import sha256
@@ -84,7 +85,7 @@ class Piece:
     # Of each path of each group: its first rows of both operands, and its weight's place (-1: none), channel, member.
     path: tuple[tuple[tuple[int, ...], ...], ...]
     # Of each path of each group, the contractions to the result (first, second), to the first operand's gradient
-    # (result, second) and to the second's (first, result).
+    # (result, second) and to the second's (result, first).
     to_out: tuple[tuple[Contraction, ...], ...]
     to_first: tuple[tuple[Contraction, ...], ...]
     to_second: tuple[tuple[Contraction, ...], ...]
@@ -114,6 +115,23 @@ class Plan:
     complete: tuple[bool, bool, bool]  # whether it writes every number of every part
 
 
+class Rows(NamedTuple):
+    """Components that the families of a piece have between them."""
+
+    first: int
+    second: int
+    result: int  # of the largest entry
+    results: int  # of all entries
+
+    @classmethod
+    def of(cls, families: list[Family]) -> Rows:
+        """Each entry counts once."""
+        first = {family.path.first for family in families}
+        second = {family.second for family in families}
+        results = [view.dim for view in {family.path.out for family in families}]
+        return cls(sum(view.dim for view in first), sum(entry[2] for entry in second), max(results), sum(results))
+
+
 class Pieces:
     """Families of paths, divided for each kernel when it first asks."""
 
@@ -125,19 +143,25 @@ class Pieces:
     @cached_property
     def by_result(self) -> Plan:
         """For the kernel that sums results: paths to one entry of the result stay together."""
-        return self._plan(sorted(self.families, key=lambda f: (f.kind, f.path.out, f.path.first, f.second)), 2)
+        families = sorted(self.families, key=lambda f: (f.kind, f.path.out, f.path.first, f.second))
+        return self.plan(families, lambda rows: 2 * (rows.first + rows.second + rows.result))
 
     @cached_property
     def by_operand(self) -> Plan:
         """For the kernels that make gradients: paths from one entry of the first operand stay together."""
-        return self._plan(sorted(self.families, key=lambda f: (f.kind, f.path.first, f.second, f.path.out)), 3)
+        return self.plan(self.from_first, lambda rows: 3 * (rows.first + rows.second) + 2 * rows.result)
 
-    def _plan(self, families: list[Family], copies: int) -> Plan:
-        """`copies`: numbers that the kernel keeps for each component of an operand."""
+    @property
+    def from_first(self) -> list[Family]:
+        """Families in the order of their first operands."""
+        return sorted(self.families, key=lambda f: (f.kind, f.path.first, f.second, f.path.out))
+
+    def plan(self, families: list[Family], registers: Callable[[Rows], int]) -> Plan:
+        """Pieces of families in an order that keeps together what shares rows; `registers`: what a kernel needs."""
         groups: list[list[Family]] = []
         for family in families:
             together = groups and groups[-1][0].kind == family.kind
-            if together and _registers([*groups[-1], family], copies) <= self.budget:
+            if together and registers(Rows.of([*groups[-1], family])) <= self.budget:
                 groups[-1].append(family)
             else:
                 groups.append([family])
@@ -181,17 +205,10 @@ def blocks(mul: int) -> int:
     return -(-mul // CHANNELS)
 
 
-def _registers(families: list[Family], copies: int) -> int:
-    first = {family.path.first for family in families}
-    second = {family.second for family in families}
-    result = max(family.path.out.dim for family in families)
-    return copies * (sum(view.dim for view in first) + sum(entry[2] for entry in second)) + 2 * result
-
-
 def _piece(families: list[Family], parts: _Parts) -> Piece:
     path, members, *_ = families[0]
     mul, uniform, second_array = path.out.mul, not isinstance(path.second, View), families[0].second[0]
-    first, second = _Rows(), _Rows()
+    first, second = _Places(), _Places()
     groups: dict[View, list[tuple[tuple[int, ...], tuple[Contraction, ...]]]] = {}
     steps = {}
     for family in families:
@@ -237,7 +254,7 @@ def _piece(families: list[Family], parts: _Parts) -> Piece:
     )
 
 
-class _Rows:
+class _Places:
     """Components of the entries of an operand, each with its place and the step to its next."""
 
     def __init__(self) -> None:
@@ -259,7 +276,7 @@ class _Rows:
 def _contractions(coupling: tuple[int, int, int, float, bool]) -> tuple[Contraction, Contraction, Contraction]:
     """To the result, the first and the second operand."""
     c = scaled_coupling(*coupling)
-    return _contraction(c.permute(2, 0, 1)), _contraction(c.permute(0, 2, 1)), _contraction(c.permute(1, 0, 2))
+    return _contraction(c.permute(2, 0, 1)), _contraction(c.permute(0, 2, 1)), _contraction(c.permute(1, 2, 0))
 
 
 def _contraction(c: Tensor) -> Contraction:

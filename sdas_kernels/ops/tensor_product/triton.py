@@ -8,7 +8,7 @@ per thread. With a the first operand, s the second, g the result's gradient, and
     results      z_k += Σ_i a_i (Σ_j C s_j), times w          with tangents (w a' + w' a, s) + (w a, s')
     operands     ∂a_i += Σ_k w g_k (Σ_j C s_j)                              (w' g, s) + (w g, s')
                  ∂s_j += Σ_c w h_j, ∂w = Σ_j s_j h_j                        Σ_c w h'_j + w' h_j, Σ_j s_j h'_j + s'_j h_j
-                 with h_j = Σ_i a_i (Σ_k C g_k), and h' of a'
+                 with h_j = Σ_k g_k (Σ_i C a_i), and h' of a'
     weights      ∂w of a weight shared by all samples
 
 The coefficients are unrolled as constants. Components of a channel are neighbors in memory: a warp's loads of them, one
@@ -34,7 +34,6 @@ from sdas_kernels.ops.tensor_product.tables import OUT, Kernels, Path, X, Y
 from sdas_kernels.ops.tensor_product.triton_tiles import (
     add_group,
     add_to_first,
-    add_to_second,
     add_to_weight,
     block_of,
     contract,
@@ -45,6 +44,7 @@ from sdas_kernels.ops.tensor_product.triton_tiles import (
     store_first,
     store_result,
     store_second,
+    to_second_and_weight,
     weight_place,
 )
 from sdas_kernels.triton_support import LAUNCH
@@ -77,14 +77,14 @@ def _results(
         z = (zero,) * entry(PIECE, "out", g, 7)
         if entry(PIECE, "members") == 1:
             z = add_group(z, a, a_step, s, s_step, weight, weight_step, sample, channel, 0, mask, zero,
-                          PIECE, g, ROW, DTYPE, STEP)  # fmt: skip
+                          0, PIECE, g, ROW, DTYPE, STEP)  # fmt: skip
         else:
             for member in range(entry(PIECE, "members")):
                 s = second_rows(x, y, sample, channel, member, mask, PIECE, DIM1, DIM2, DTYPE)
                 if STEP:
                     s_step = second_rows(x_step, y_step, sample, channel, member, mask, PIECE, DIM1, DIM2, DTYPE)
                 z = add_group(z, a, a_step, s, s_step, weight, weight_step, sample, channel, member, mask, zero,
-                              PIECE, g, ROW, DTYPE, STEP)  # fmt: skip
+                              0, PIECE, g, ROW, DTYPE, STEP)  # fmt: skip
                 if entry(PIECE, "stepped"):
                     store_result(out, z, sample, channel, member, batch, mask, PIECE, g, DIM_OUT)
                     z = (zero,) * entry(PIECE, "out", g, 7)
@@ -139,19 +139,11 @@ def _operands(
                                      entry(PIECE, "path", g, p, 0), entry(PIECE, "path", g, p, 1),
                                      PIECE, g, p, STEP)  # fmt: skip
                 if TO_SECOND or TO_WEIGHT:
-                    h = contract(a, g_rows, zero, entry(PIECE, "path", g, p, 0), 0, PIECE, "to_second", g, p)
-                    h_step = h
-                    if STEP:
-                        h_step = contract(a_step, g_rows, zero, entry(PIECE, "path", g, p, 0), 0,
-                                           PIECE, "to_second", g, p)  # fmt: skip
-                    if TO_SECOND:
-                        by_s = add_to_second(by_s, h, h_step, w, w_step, entry(PIECE, "path", g, p, 1), STEP)
-                    if TO_WEIGHT and entry(PIECE, "path", g, p, 2) >= 0:
-                        total = add_to_weight(zero, h, h_step, s, s_step, entry(PIECE, "path", g, p, 1), STEP)
-                        at = weight_place(sample, channel, member, PIECE, g, p, ROW)
-                        tl.store(by_weight + at, total, mask=mask)
+                    by_s = to_second_and_weight(by_s, by_weight, a, a_step, g_rows, s, s_step, w, w_step,
+                                                sample, channel, member, mask, zero,
+                                                0, PIECE, g, p, ROW, STEP, TO_SECOND, TO_WEIGHT)  # fmt: skip
         if TO_SECOND:
-            store_second(by_x, by_y, by_s, start, sample, channel, member, batch, mask,
+            store_second(by_x, by_y, by_s, start, batch, sample, channel, member, batch, mask,
                          PIECE, DIM1, DIM2, BLOCK_B, BLOCK_C)  # fmt: skip
     if TO_FIRST:
         store_first(by_x, by_y, by_a, sample, channel, batch, mask, PIECE, DIM1, DIM2)
@@ -201,11 +193,11 @@ def _weights(
                 sums = ()
                 for p in tl.static_range(size(PIECE, "path", g)):
                     if entry(PIECE, "path", g, p, 2) >= 0:
-                        h = contract(a, g_rows, zero, entry(PIECE, "path", g, p, 0), 0, PIECE, "to_second", g, p)
+                        h = contract(g_rows, a, zero, 0, entry(PIECE, "path", g, p, 0), PIECE, "to_second", g, p)
                         h_step = h
                         if STEP:
-                            h_step = contract(a_step, g_rows, zero, entry(PIECE, "path", g, p, 0), 0,
-                                               PIECE, "to_second", g, p)  # fmt: skip
+                            h_step = contract(g_rows, a_step, zero, 0, entry(PIECE, "path", g, p, 0),
+                                              PIECE, "to_second", g, p)  # fmt: skip
                         sums += (add_to_weight(totals[p], h, h_step, s, s_step, entry(PIECE, "path", g, p, 1), STEP),)
                     else:
                         sums += (totals[p],)
@@ -264,18 +256,18 @@ def run(kernel: str, pieces: Pieces, **tensors: Tensor | None) -> None:
         plan = pieces.by_result
         for _, start, length in (gap for gap in pieces.gaps if gap[0] == OUT):
             out[:, start : start + length] = 0
-        parts = _parts(out, plan.parts[OUT], True)
+        parts = out if plan.parts[OUT] == 1 else parts_of(out, plan.parts[OUT], plan.complete[OUT])
         _run(results, plan, x, parts, *given, len(x), DIM_OUT=pieces.dims[2], **row, **constants)
-        _add_parts(out, parts)
+        add_parts(out, parts)
     each = None if shared else by_weight
     if by_x is not None or by_y is not None or each is not None:
         plan = pieces.by_operand
-        made = [_parts(t, plan.parts[n], plan.complete[n]) for n, t in ((X, by_x), (Y, by_y))]
+        made = [parts_of(t, plan.parts[n], plan.complete[n]) for n, t in ((X, by_x), (Y, by_y))]
         wanted = {"TO_X": by_x is not None, "TO_Y": by_y is not None, "TO_WEIGHT": each is not None}
         targets = [x if t is None else t for t in (*made, each)]
         _run(operands, plan, x, *targets, grad, *given, len(x), **wanted, **row, **constants)
         for result, part in zip((by_x, by_y), made, strict=True):
-            _add_parts(result, part)
+            add_parts(result, part)
     if shared and by_weight is not None:
         span = max(SPAN, triton.cdiv(len(x), SPANS))
         spans = triton.cdiv(len(x), span)
@@ -289,16 +281,18 @@ def _summed(tensor: Tensor) -> torch.dtype:
     return tensor.dtype if tensor.dtype == torch.float64 else torch.float32
 
 
-def _parts(result: Tensor | None, count: int, complete: bool) -> Tensor | None:
+def parts_of(result: Tensor | None, count: int, complete: bool) -> Tensor | None:
     """What a kernel writes into: the result, or parts of it; zeros where it does not write everything."""
-    if result is None or (count == 1 and complete):
-        return result
+    if result is None:
+        return None
     if count == 1:
-        return result.zero_()
-    return result.new_zeros(count, *result.shape, dtype=_summed(result))
+        return result if complete else result.zero_()
+    make = result.new_empty if complete else result.new_zeros
+    return make(count, *result.shape, dtype=_summed(result))
 
 
-def _add_parts(result: Tensor | None, parts: Tensor | None) -> None:
+def add_parts(result: Tensor | None, parts: Tensor | None) -> None:
+    """The result, from its parts."""
     if result is not None and parts is not None and parts is not result:
         result.copy_(parts.sum(0))
 

@@ -168,34 +168,38 @@ def dot(total, rows, others, FIRST: tl.constexpr):
 
 @triton.jit
 def add_product(
-    z, a, a_step, s, s_step, w, w_step, zero,
-    I: tl.constexpr, J: tl.constexpr, PIECE: tl.constexpr, g: tl.constexpr, p: tl.constexpr, STEP: tl.constexpr,
+    z, a, a_step, s, s_step, w, w_step, zero, I: tl.constexpr, J: tl.constexpr, Z: tl.constexpr,
+    PIECE: tl.constexpr, g: tl.constexpr, p: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
-    """z with a path's product added, or its derivative along the steps; the path's rows begin at I and J."""
+    """z with a path's product added, or its derivative along the steps; the path's rows begin at I, J and Z."""
     count: tl.constexpr = size(PIECE, "to_first", g, p)
     if STEP:
         one = plus(scaled(w, a_step, I, count), scaled(w_step, a, I, count), 0)
-        z = plus(z, contract(one, s, zero, 0, J, PIECE, "to_out", g, p), 0)
+        z = plus(z, contract(one, s, zero, 0, J, PIECE, "to_out", g, p), Z)
         two = scaled(w, a, I, count)
-        z = plus(z, contract(two, s_step, zero, 0, J, PIECE, "to_out", g, p), 0)
+        z = plus(z, contract(two, s_step, zero, 0, J, PIECE, "to_out", g, p), Z)
     else:
-        z = plus_scaled(z, w, contract(a, s, zero, I, J, PIECE, "to_out", g, p), 0)
+        z = plus_scaled(z, w, contract(a, s, zero, I, J, PIECE, "to_out", g, p), Z)
     return z
 
 
 @triton.jit
 def add_group(
     z, a, a_step, s, s_step, weight, weight_step, sample, channel, member, mask, zero,
-    PIECE: tl.constexpr, g: tl.constexpr, ROW: tl.constexpr, DTYPE: tl.constexpr, STEP: tl.constexpr,
+    Z: tl.constexpr, PIECE: tl.constexpr, g: tl.constexpr, ROW: tl.constexpr, DTYPE: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
-    """z with the products of one member of a group's paths added, or their derivative along the steps."""
+    """z with the products of one member of a group's paths added, or their derivative along the steps.
+
+    The group's rows begin at Z.
+    """
     for p in tl.static_range(size(PIECE, "path", g)):
         w = load_weight(weight, sample, channel, member, mask, zero + 1.0, PIECE, g, p, ROW, DTYPE)
         w_step = zero
         if STEP:
             w_step = load_weight(weight_step, sample, channel, member, mask, zero, PIECE, g, p, ROW, DTYPE)
         z = add_product(z, a, a_step, s, s_step, w, w_step, zero,
-                         entry(PIECE, "path", g, p, 0), entry(PIECE, "path", g, p, 1), PIECE, g, p, STEP)  # fmt: skip
+                        entry(PIECE, "path", g, p, 0), entry(PIECE, "path", g, p, 1), Z,
+                        PIECE, g, p, STEP)  # fmt: skip
     return z
 
 
@@ -242,6 +246,28 @@ def add_to_weight(total, h, h_step, s, s_step, J: tl.constexpr, STEP: tl.constex
 
 
 @triton.jit
+def to_second_and_weight(
+    by_s, by_weight, a, a_step, g_rows, s, s_step, w, w_step, sample, channel, member, mask, zero,
+    Z: tl.constexpr, PIECE: tl.constexpr, g: tl.constexpr, p: tl.constexpr, ROW: tl.constexpr, STEP: tl.constexpr,
+    TO_SECOND: tl.constexpr, TO_WEIGHT: tl.constexpr,
+):  # fmt: skip
+    """The second operand's gradient with a path's added, and the path's gradient by a weight per sample stored.
+
+    The group's gradient begins at row Z of `g_rows`.
+    """
+    h = contract(g_rows, a, zero, Z, entry(PIECE, "path", g, p, 0), PIECE, "to_second", g, p)
+    h_step = h
+    if STEP:
+        h_step = contract(g_rows, a_step, zero, Z, entry(PIECE, "path", g, p, 0), PIECE, "to_second", g, p)
+    if TO_SECOND:
+        by_s = add_to_second(by_s, h, h_step, w, w_step, entry(PIECE, "path", g, p, 1), STEP)
+    if TO_WEIGHT and entry(PIECE, "path", g, p, 2) >= 0:
+        total = add_to_weight(zero, h, h_step, s, s_step, entry(PIECE, "path", g, p, 1), STEP)
+        tl.store(by_weight + weight_place(sample, channel, member, PIECE, g, p, ROW), total, mask=mask)
+    return by_s
+
+
+@triton.jit
 def store_first(
     by_x, by_y, by_a, sample, channel, batch, mask, PIECE: tl.constexpr, DIM1: tl.constexpr, DIM2: tl.constexpr
 ):
@@ -257,16 +283,19 @@ def store_first(
 
 @triton.jit
 def store_second(
-    by_x, by_y, by_s, first, sample, channel, member, batch, mask,
+    by_x, by_y, by_s, first, end, sample, channel, member, batch, mask,
     PIECE: tl.constexpr, DIM1: tl.constexpr, DIM2: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """The second operand's gradient, in its parts; of a uniform one, summed over the program's channels."""
+    """The second operand's gradient, in its parts; of a uniform one, summed over the program's channels.
+
+    The program's samples begin at `first` and exist up to `end`; `batch` is the size of a part.
+    """
     for r in tl.static_range(len(by_s)):
         part = batch.to(tl.int64) * entry(PIECE, "second_part", r)
         if entry(PIECE, "uniform"):
             numbers = tl.sum(tl.reshape(by_s[r], (BLOCK_B, BLOCK_C)), 1)
             row = first + tl.arange(0, BLOCK_B)
-            exists = row < batch
+            exists = row < end
             row += part + batch.to(tl.int64) * tl.program_id(1)
             at = entry(PIECE, "second", r, 0) + member * entry(PIECE, "second", r, 1)
         else:

@@ -47,7 +47,8 @@ def tensor_product_conv(
         graph: edges sorted by receiver.
         spec: irreps and paths, a `TensorProductSpec` or its string.
         weight_basis: `[H, weight_numel]`, optional: the matrix of the last layer of a network whose last hidden layer
-            `weight` then is, `[E, H]`. The weights are weight · weight_basis and are never written for all edges.
+            `weight` then is, `[E, H]`. The weights are weight · weight_basis; on the CPU they are never written for all
+            edges.
 
     Returns:
         `[N, irreps_out.dim]`; zero for an atom without neighbors and in entries that no path reaches. Twice

@@ -75,7 +75,7 @@ class _Path(NamedTuple):
 def tables(text: str, dtype: torch.dtype) -> Tables | None:
     """The tables, or None for a specification that has paths of other modes than the kernels'."""
     s = TensorProductSpec.parse(text)
-    if not all(_serves(path, s) for path in s.instructions):
+    if not all(serves(path, s) for path in s.instructions):
         return None
     paths = []
     for path, where in zip(s.instructions, s.weight_slices, strict=True):
@@ -91,8 +91,8 @@ def tables(text: str, dtype: torch.dtype) -> Tables | None:
     )
 
 
-def _serves(path: Instruction, s: TensorProductSpec) -> bool:
-    """uvu, and the modes that are the same where all multiplicities are one."""
+def serves(path: Instruction, s: TensorProductSpec) -> bool:
+    """Whether a path is uvu, or of a mode that is the same where all multiplicities are one."""
     single = all(entry[0] == 1 for entry in s.entries(path))
     return path.connection_mode == "uvu" or (single and "<" not in path.connection_mode)
 
