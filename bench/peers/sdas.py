@@ -10,6 +10,7 @@ import torch
 import sdas_kernels as sk
 from peers.model import Model, Settings
 from sdas_kernels.graph import EdgeIndex
+from sdas_kernels.ops.network import memory
 
 VARIANTS = ("eager", "compiled")
 
@@ -53,4 +54,4 @@ def build(settings: Settings) -> Model:
         return (torch.cat([(zeros(p) if p.grad is None else p.grad).flatten() for p in parameters]),)
 
     count = sum(p.numel() for p in parameters)
-    return Model(load, {"forces": forces, "training": training}[settings.step], count, ("sdas-kernels",))
+    return Model(load, {"forces": forces, "training": training}[settings.step], count, ("sdas-kernels",), memory.release)

@@ -21,6 +21,11 @@ class _Kept(threading.local):
 _kept = _Kept()
 
 
+def release() -> None:
+    """Give back what this thread keeps."""
+    _kept.scratch = _kept.state = None
+
+
 def scratch(count: int, like: Tensor) -> Tensor:
     """Numbers that are forgotten when the call ends."""
     size = count * like.element_size()
