@@ -54,4 +54,5 @@ def build(settings: Settings) -> Model:
         return (torch.cat([(zeros(p) if p.grad is None else p.grad).flatten() for p in parameters]),)
 
     count = sum(p.numel() for p in parameters)
-    return Model(load, {"forces": forces, "training": training}[settings.step], count, ("sdas-kernels",), memory.release)
+    step = {"forces": forces, "training": training}[settings.step]
+    return Model(load, step, count, ("sdas-kernels",), memory.release)
