@@ -175,15 +175,13 @@ def add_product(
     PIECE: tl.constexpr, g: tl.constexpr, p: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
     """z with a path's product added, or its derivative along the steps; the path's rows begin at I, J and Z."""
-    count: tl.constexpr = size(PIECE, "to_first", g, p)
-    results: tl.constexpr = size(PIECE, "to_out", g, p)
+    count: tl.constexpr = size(PIECE, "to_out", g, p)
     if STEP:
-        one = plus(scaled(w, a_step, I, count), scaled(w_step, a, I, count), 0, count)
-        z = plus(z, contract(one, s, zero, 0, J, PIECE, "to_out", g, p), Z, results)
-        two = scaled(w, a, I, count)
-        z = plus(z, contract(two, s_step, zero, 0, J, PIECE, "to_out", g, p), Z, results)
+        z = plus_scaled(z, w_step, contract(a, s, zero, I, J, PIECE, "to_out", g, p), Z, count)
+        z = plus_scaled(z, w, contract(a_step, s, zero, I, J, PIECE, "to_out", g, p), Z, count)
+        z = plus_scaled(z, w, contract(a, s_step, zero, I, J, PIECE, "to_out", g, p), Z, count)
     else:
-        z = plus_scaled(z, w, contract(a, s, zero, I, J, PIECE, "to_out", g, p), Z, results)
+        z = plus_scaled(z, w, contract(a, s, zero, I, J, PIECE, "to_out", g, p), Z, count)
     return z
 
 
