@@ -267,7 +267,9 @@ def test_convolution_fits_in_registers(recorded, tmp_path, architecture):
     """MACE-large's set: all paths in one launch of each contraction, and again along the steps."""
     launches = recorded(conv, CONVOLUTION, *convolution_calls(convolution(128, 2, 3, True), torch.float32))
     assert [kernel.fn.__name__ for kernel, *_ in launches] == [CONVOLUTION[n] for n in (0, 1, 2, 0, 1, 2)]
-    assert assert_fits(launches, architecture, 176, tmp_path) == set(CONVOLUTION)
+    # A quarter of a multiprocessor has 512 registers for each lane: two programs at a time of 169 to 255.
+    most = 184 if architecture == 100 else 176
+    assert assert_fits(launches, architecture, most, tmp_path) == set(CONVOLUTION)
 
 
 @pytest.mark.slow

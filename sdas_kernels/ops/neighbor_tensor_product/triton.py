@@ -108,12 +108,12 @@ def to_senders(
     for place in range(tl.load(sender_ptr + node), tl.load(sender_ptr + node + 1)):
         e = tl.load(sender_order + place)
         received = z + tl.load(receivers + e) * (ROWS * channels)
+        y = load_harmonics(harmonics + e * (DEGREES * DEGREES), PIECE)  # after the weights they take more registers
         alpha, g, alpha_step, g_step = factors(
             attention, attention_step, radial, radial_step, gain, gain_step, e, radial_size,
             tl.zeros((BLOCK_HEADS, 1), DTYPE), heads[:, None], head_mask[:, None], DEGREES, HEADS, STEP,
         )  # fmt: skip
         w = scaled(alpha, g)
-        y = load_harmonics(harmonics + e * (DEGREES * DEGREES), PIECE)
         if STEP:
             w_step = plus_scaled(scaled(alpha_step, g), alpha, g_step)
             y_step = load_harmonics(harmonics_step + e * (DEGREES * DEGREES), PIECE)

@@ -171,6 +171,6 @@ def add_uncoupled(sums, z, b, channel, mask, PIECE: tl.constexpr, CHANNELS: tl.c
     for r in tl.static_range(size(PIECE, "rows")):
         row = tl.load(z + entry(PIECE, "rows", r) * CHANNELS + channel, mask=mask, other=0.0).to(DTYPE)
         for q in tl.static_range(size(PIECE, "of_row", r)):
-            b_row = entry(PIECE, "of_row", r, q, 1) * b[place_of(PIECE, r, q, 1)] * row
-            sums = add_at(sums, place_of(PIECE, r, q, 0), b_row)
+            b_row = b[place_of(PIECE, r, q, 1)] * row  # the coefficient first would stay in registers, times b
+            sums = add_at(sums, place_of(PIECE, r, q, 0), entry(PIECE, "of_row", r, q, 1) * b_row)
     return sums

@@ -198,7 +198,9 @@ def _weights(
                         if STEP:
                             h_step = contract(g_rows, a_step, zero, 0, entry(PIECE, "path", g, p, 0),
                                               PIECE, "to_second", g, p)  # fmt: skip
-                        sums += (add_to_weight(totals[p], h, h_step, s, s_step, entry(PIECE, "path", g, p, 1), STEP),)
+                        total = add_to_weight(totals[p], h, h_step, s, s_step, entry(PIECE, "path", g, p, 1),
+                                              size(PIECE, "to_second", g, p), STEP)  # fmt: skip
+                        sums += (total,)
                     else:
                         sums += (totals[p],)
                 totals = sums

@@ -3,6 +3,9 @@
 
 A row is a tile of one component of an entry, samples times channels, one number per thread. A piece (`pieces.py`) says
 where rows lie and which coefficients join them; `g` counts its groups, `p` the paths of a group.
+
+Triton 3.6 takes two calls for one where their numbers are alike in all and only the lengths of tuples differ: what is
+given several tuples is given a constant, a piece or COUNT, that says how long they are.
 """
 
 import triton
@@ -135,11 +138,11 @@ def scaled(factor, rows, FIRST: tl.constexpr, COUNT: tl.constexpr):
 
 
 @triton.jit
-def plus_scaled(rows, factor, others, FIRST: tl.constexpr):
-    """Rows, with others, times a factor, added to those from FIRST on."""
+def plus_scaled(rows, factor, others, FIRST: tl.constexpr, COUNT: tl.constexpr):
+    """Rows, with so many others, times a factor, added to those from FIRST on."""
     sums = ()
     for r in tl.static_range(len(rows)):
-        if r >= FIRST and r < FIRST + len(others):
+        if r >= FIRST and r < FIRST + COUNT:
             sums += (rows[r] + factor * others[r - FIRST],)
         else:
             sums += (rows[r],)
@@ -147,11 +150,11 @@ def plus_scaled(rows, factor, others, FIRST: tl.constexpr):
 
 
 @triton.jit
-def plus(rows, others, FIRST: tl.constexpr):
-    """Rows, with others added to those from FIRST on."""
+def plus(rows, others, FIRST: tl.constexpr, COUNT: tl.constexpr):
+    """Rows, with so many others added to those from FIRST on."""
     sums = ()
     for r in tl.static_range(len(rows)):
-        if r >= FIRST and r < FIRST + len(others):
+        if r >= FIRST and r < FIRST + COUNT:
             sums += (rows[r] + others[r - FIRST],)
         else:
             sums += (rows[r],)
@@ -159,9 +162,9 @@ def plus(rows, others, FIRST: tl.constexpr):
 
 
 @triton.jit
-def dot(total, rows, others, FIRST: tl.constexpr):
-    """total + Σ rows others, the rows from FIRST on."""
-    for r in tl.static_range(len(others)):
+def dot(total, rows, others, FIRST: tl.constexpr, COUNT: tl.constexpr):
+    """total + Σ rows others, so many, the rows from FIRST on."""
+    for r in tl.static_range(COUNT):
         total += rows[FIRST + r] * others[r]
     return total
 
@@ -172,14 +175,13 @@ def add_product(
     PIECE: tl.constexpr, g: tl.constexpr, p: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
     """z with a path's product added, or its derivative along the steps; the path's rows begin at I, J and Z."""
-    count: tl.constexpr = size(PIECE, "to_first", g, p)
+    count: tl.constexpr = size(PIECE, "to_out", g, p)
     if STEP:
-        one = plus(scaled(w, a_step, I, count), scaled(w_step, a, I, count), 0)
-        z = plus(z, contract(one, s, zero, 0, J, PIECE, "to_out", g, p), Z)
-        two = scaled(w, a, I, count)
-        z = plus(z, contract(two, s_step, zero, 0, J, PIECE, "to_out", g, p), Z)
+        z = plus_scaled(z, w_step, contract(a, s, zero, I, J, PIECE, "to_out", g, p), Z, count)
+        z = plus_scaled(z, w, contract(a_step, s, zero, I, J, PIECE, "to_out", g, p), Z, count)
+        z = plus_scaled(z, w, contract(a, s_step, zero, I, J, PIECE, "to_out", g, p), Z, count)
     else:
-        z = plus_scaled(z, w, contract(a, s, zero, I, J, PIECE, "to_out", g, p), Z)
+        z = plus_scaled(z, w, contract(a, s, zero, I, J, PIECE, "to_out", g, p), Z, count)
     return z
 
 
@@ -220,28 +222,29 @@ def add_to_first(
     I: tl.constexpr, J: tl.constexpr, PIECE: tl.constexpr, g: tl.constexpr, p: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
     """The first operand's gradient with a path's added."""
+    count: tl.constexpr = size(PIECE, "to_first", g, p)
     weighted = scaled(w, g_rows, 0, len(g_rows))
     if STEP:
-        by_a = plus(by_a, contract(weighted, s_step, zero, 0, J, PIECE, "to_first", g, p), I)
+        by_a = plus(by_a, contract(weighted, s_step, zero, 0, J, PIECE, "to_first", g, p), I, count)
         weighted = scaled(w_step, g_rows, 0, len(g_rows))
-    return plus(by_a, contract(weighted, s, zero, 0, J, PIECE, "to_first", g, p), I)
+    return plus(by_a, contract(weighted, s, zero, 0, J, PIECE, "to_first", g, p), I, count)
 
 
 @triton.jit
-def add_to_second(by_s, h, h_step, w, w_step, J: tl.constexpr, STEP: tl.constexpr):
+def add_to_second(by_s, h, h_step, w, w_step, J: tl.constexpr, COUNT: tl.constexpr, STEP: tl.constexpr):
     """The second operand's gradient with a path's added; without steps h_step is h."""
-    by_s = plus_scaled(by_s, w, h_step, J)
+    by_s = plus_scaled(by_s, w, h_step, J, COUNT)
     if STEP:
-        by_s = plus_scaled(by_s, w_step, h, J)
+        by_s = plus_scaled(by_s, w_step, h, J, COUNT)
     return by_s
 
 
 @triton.jit
-def add_to_weight(total, h, h_step, s, s_step, J: tl.constexpr, STEP: tl.constexpr):
+def add_to_weight(total, h, h_step, s, s_step, J: tl.constexpr, COUNT: tl.constexpr, STEP: tl.constexpr):
     """A number with the gradient by a path's weight added; without steps h_step is h."""
-    total = dot(total, s, h_step, J)
+    total = dot(total, s, h_step, J, COUNT)
     if STEP:
-        total = dot(total, s_step, h, J)
+        total = dot(total, s_step, h, J, COUNT)
     return total
 
 
@@ -255,14 +258,15 @@ def to_second_and_weight(
 
     The group's gradient begins at row Z of `g_rows`.
     """
+    count: tl.constexpr = size(PIECE, "to_second", g, p)
     h = contract(g_rows, a, zero, Z, entry(PIECE, "path", g, p, 0), PIECE, "to_second", g, p)
     h_step = h
     if STEP:
         h_step = contract(g_rows, a_step, zero, Z, entry(PIECE, "path", g, p, 0), PIECE, "to_second", g, p)
     if TO_SECOND:
-        by_s = add_to_second(by_s, h, h_step, w, w_step, entry(PIECE, "path", g, p, 1), STEP)
+        by_s = add_to_second(by_s, h, h_step, w, w_step, entry(PIECE, "path", g, p, 1), count, STEP)
     if TO_WEIGHT and entry(PIECE, "path", g, p, 2) >= 0:
-        total = add_to_weight(zero, h, h_step, s, s_step, entry(PIECE, "path", g, p, 1), STEP)
+        total = add_to_weight(zero, h, h_step, s, s_step, entry(PIECE, "path", g, p, 1), count, STEP)
         tl.store(by_weight + weight_place(sample, channel, member, PIECE, g, p, ROW), total, mask=mask)
     return by_s
 
