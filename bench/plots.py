@@ -156,7 +156,7 @@ def attention_tables(record: Record) -> list[str]:
         lines.append(
             f"| {case['task']}, {_size(case)} | {case['edges']} | {case['ours_ms']:.4g} | {against} | {rates} |"
         )
-    lines += ["", "| growth of | with | exponent: forward, forces, training |", "|---|---|---|"]
+    slopes_of = []
     for vertical, name in (("ours_ms", "time"), ("ours_peak_mib", "peak memory")):
         for along, horizontal in AXES.items():
             curves = [growth(record, along, task) for task in TASK_COLORS]
@@ -164,8 +164,10 @@ def attention_tables(record: Record) -> list[str]:
                 continue
             slopes = [exponent([c[horizontal] for c in curve], [c[vertical] for c in curve]) for curve in curves]
             what = f"{horizontal} ({'atoms' if along == 'side' else along} added)" if horizontal == "edges" else along
-            lines.append(f"| {name} | {what} | {', '.join(f'{slope:.2f}' for slope in slopes)} |")
-    return lines
+            slopes_of.append(f"| {name} | {what} | {', '.join(f'{slope:.2f}' for slope in slopes)} |")
+    if not slopes_of:
+        return lines
+    return [*lines, "", "| growth of | with | exponent: forward, forces, training |", "|---|---|---|", *slopes_of]
 
 
 PAGES: dict[str, tuple[str, dict[str, Callable[[Record], Figure | None]], Callable[[Record], list[str]]]] = {
