@@ -258,8 +258,8 @@ class SDAS(nn.Module):
             "forces": sum_to_receivers(gradient, index) - sum_to_senders(gradient, index),
         }
         if volumes is not None:
-            by_stretch = of_receivers(batch.system, index)
-            by_strain = segment_sum(vectors[:, :, None] * gradient[:, None, :], Segments(by_stretch), batch.num_systems)
+            system = Segments(of_receivers(batch.system, index))
+            by_strain = segment_sum(vectors[:, :, None] * gradient[:, None, :], system, batch.num_systems)
             found["stress"] = _symmetric(by_strain) / volumes[:, None, None]
         return found
 

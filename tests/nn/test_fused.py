@@ -54,6 +54,7 @@ def results(model, batch, **options):
 @pytest.mark.parametrize("stress", [False, True])
 def test_the_same_as_layer_by_layer(make_model, systems, to_graph, config, stress, runs):
     model = make_model(**config).train()
+    model.set_energy_reference({z: 0.3 * z for z in model.species.tolist()}, 2.5)
     names = ("slab", "small cell") if stress else ("molecule", "small cell", "one atom")
     batch = NeighborGraph.batch([to_graph(systems[name]) for name in names])
     batch.positions.requires_grad_()
@@ -69,10 +70,12 @@ def test_the_same_as_layer_by_layer(make_model, systems, to_graph, config, stres
 
 
 def test_evaluation_in_one_call(make_model, batch, runs):
-    """The same bits as with PyTorch between the kernels, which a counter of its operators asks for."""
+    """The same numbers as with PyTorch between the kernels, which a counter of its operators asks for."""
     model = make_model().eval()
+    model.set_energy_reference({z: 0.3 * z for z in model.species.tolist()}, 2.5)
     found = model(batch, stress=True)
     assert runs == ["evaluate"]
+    assert torch.equal(found["stress"], found["stress"].mT)
     with FlopCounter() as counter:
         watched = model(batch, stress=True)
     assert counter.by_op["sdas_kernels::network"] > 0

@@ -176,9 +176,8 @@ struct NetworkState {
                 by[layer].middle = memory.take(sizes.features());
                 sizes.take_operands(by[layer], memory);
             } else {
-                const NetworkArrays<T> own = shared;
                 at[layer].z = shared.z;
-                by[layer] = own;
+                by[layer] = shared;
             }
         }
     }

@@ -30,11 +30,8 @@ def network(
     vectors: Tensor, kinds: Tensor, weights: list[Tensor], index: list[Tensor], cutoff: float, even_only: bool
 ) -> tuple[Tensor, Tensor]:
     """Energy `[N]` and gradient `[E, 3]`."""
-    if torch.is_grad_enabled() and (vectors.requires_grad or any(w.requires_grad for w in weights)):
-        energy, gradient, _ = _Network.apply(vectors, kinds, index, cutoff, even_only, *weights)
-    else:
-        with torch._C._AutoDispatchBelowAutograd():
-            energy, gradient, _ = _run(vectors, kinds, weights, index, cutoff, even_only, False)
+    again = torch.is_grad_enabled() and (vectors.requires_grad or any(w.requires_grad for w in weights))
+    energy, gradient, _ = _differentiable(vectors, kinds, weights, index, cutoff, even_only, again)
     return energy, gradient
 
 

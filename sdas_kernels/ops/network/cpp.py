@@ -165,7 +165,7 @@ def _room(sizes: Sizes, dtype: torch.dtype) -> _Room:
     network = _native(sizes, 1.0, dtype, {"scale": 0, "first": _kind(sizes, 0), "other": _kind(sizes, 1)})
     # Arrays begin at multiples of 16 numbers, so for sizes that are such multiples nothing is lost between them,
     # for others less than what all take at the least.
-    nodes, edges, least = (network.numbers(*sizes, True) for sizes in ((16, 0), (0, 16), (1, 1)))
+    nodes, edges, least = network.numbers(16, 0, True), network.numbers(0, 16, True), network.numbers(1, 1, True)
     return _Room(nodes[0], nodes[1] // 16, edges[1] // 16, least[1])
 
 
