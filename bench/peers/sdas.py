@@ -9,8 +9,8 @@ import torch
 
 import sdas_kernels as sk
 from peers.model import Model, Settings
+from sdas_kernels import memory
 from sdas_kernels.graph import EdgeIndex
-from sdas_kernels.ops.network import memory
 
 VARIANTS = ("eager", "compiled")
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sdas_kernels import native
+from sdas_kernels import memory, native
 
 
 def forward(
     query: Tensor, key: Tensor, sink: Tensor, harmonics: Tensor, radial: Tensor, envelope: Tensor, index: list[Tensor]
 ) -> Tensor:
     """`[E, K]`."""
-    alpha = query.new_empty(len(envelope), query.shape[1])
+    alpha = memory.empty((len(envelope), query.shape[1]), query)
     _run("forward", index, alpha=alpha, **_operands(query, key, sink, harmonics, radial, envelope))
     return alpha
 
@@ -29,8 +29,8 @@ def backward(
 ) -> tuple[Tensor, ...]:
     """Gradients by query, key, sink, harmonics, radial, envelope."""
     operands = _operands(query, key, sink, harmonics, radial, envelope)
-    results = {f"by_{name}": torch.empty_like(tensor) for name, tensor in operands.items()}
-    _run("backward", index, grad=grad, by_logit=torch.empty_like(grad), **operands, **results)
+    results = {f"by_{name}": memory.empty_like(tensor) for name, tensor in operands.items()}
+    _run("backward", index, grad=grad, by_logit=memory.empty_like(grad), **operands, **results)
     return _gradients(results, harmonics.shape[1])
 
 
@@ -53,8 +53,8 @@ def double_backward(
     """Gradients of <grad_*, backward(grad, ...)> by grad, query, key, sink, harmonics, radial, envelope."""
     operands = _operands(query, key, sink, harmonics, radial, envelope)
     steps = _operands(grad_query, grad_key, grad_sink, grad_harmonics, grad_radial, grad_envelope)
-    results = {f"by_{name}": torch.empty_like(tensor) for name, tensor in operands.items()}
-    alpha_step, by_logit, by_logit_step = (torch.empty_like(grad) for _ in range(3))
+    results = {f"by_{name}": memory.empty_like(tensor) for name, tensor in operands.items()}
+    alpha_step, by_logit, by_logit_step = (memory.empty_like(grad) for _ in range(3))
     _run(
         "double_backward",
         index,

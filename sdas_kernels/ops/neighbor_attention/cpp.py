@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdas_kernels import native
+from sdas_kernels import memory, native
 from sdas_kernels.ops.needs import like
 from sdas_kernels.ops.neighbor_attention import reference
 from sdas_kernels.ops.neighbor_attention.composition import ALL
@@ -30,7 +30,7 @@ def forward(*arguments: Any) -> Tensor:
     if paths.lmax_harmonics > product.MAX_DEGREE:
         return reference.forward(*arguments)
     value = operands["value"]
-    out = value.new_empty(value.shape[0], paths.rows, value.shape[2])
+    out = memory.empty((value.shape[0], paths.rows, value.shape[2]), value)
     _run("forward", paths, senders, row_ptr, operands | {"out": out})
     return out
 
@@ -56,7 +56,7 @@ def double_backward(*tangents_grad_and_arguments: Any) -> tuple[Tensor, ...]:
     operands, senders, row_ptr, paths = _split(arguments)
     if paths.lmax_harmonics > product.MAX_DEGREE:
         return reference.double_backward(*tangents_grad_and_arguments)
-    results = [torch.empty_like(tensor) for tensor in (grad, *operands.values())]
+    results = [memory.empty_like(tensor) for tensor in (grad, *operands.values())]
     tensors = operands | dict(zip(("out", *BY_OPERANDS), results, strict=True))
     tensors |= dict(zip(STEPS, tangents, strict=True))
     _run("double_backward", paths, senders, row_ptr, tensors | {"grad": grad})

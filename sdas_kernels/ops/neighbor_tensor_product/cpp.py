@@ -11,7 +11,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from sdas_kernels import native
+from sdas_kernels import memory, native
 from sdas_kernels.ops.neighbor_tensor_product import contractions
 from sdas_kernels.ops.neighbor_tensor_product.reference import Operands
 from sdas_kernels.paths import Paths, coupling
@@ -57,20 +57,20 @@ class _Job:
     def tiles(self) -> Tensor:
         """`[N, rows, C]`."""
         value = self.o.value
-        out = value.new_empty(len(value), self.paths.rows, value.shape[2])
+        out = memory.empty((len(value), self.paths.rows, value.shape[2]), value)
         self._run("tiles", out_z=out, **self.carried, **self.values)
         return out
 
     def to_senders(self, z: Tensor) -> Tensor:
         """`[N, M1, C]`."""
-        out = torch.empty_like(self.o.value)
+        out = memory.empty_like(self.o.value)
         self._run("to_senders", out_value=out, z=z, **self.carried)
         return out
 
     def edge_dot(self, z: Tensor) -> tuple[Tensor, ...]:
         """By attention `[E, K]`, by gain `[E, L2+1, K]`, by harmonics `[E, M2]`, with steps by gain along them."""
         names = [name for name in ("weight", "harmonics", "weight_step") if name in self.carried]
-        out = {f"out_{name}": torch.empty_like(self.carried[name]) for name in names}
+        out = {f"out_{name}": memory.empty_like(self.carried[name]) for name in names}
         self._run("edge_dot", z=z, **self.carried, **self.values, **out)
         by_weight, by_harmonics, attention = out["out_weight"], out["out_harmonics"], self.o.attention[:, None, :]
         if self.step is None:

@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sdas_kernels import native
+from sdas_kernels import memory, native
 from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.ops.neighbor_tensor_product.cpp import coupling_tables
-from sdas_kernels.ops.network import memory
 from sdas_kernels.ops.network.weights import EPSILON, EXPONENT, Sizes, shapes
 from sdas_kernels.ops.spherical_harmonics.scale import factors
 
@@ -37,10 +36,10 @@ def forward(
     vectors, weights = vectors.contiguous(), [w.contiguous() for w in weights]
     sizes = len(kinds), len(vectors)
     if keep:
-        state = memory.state(plan.room.of_state(*sizes), vectors)
+        state = memory.empty((plan.room.of_state(*sizes),), vectors)
     else:
         state = memory.scratch(sum(plan.network.numbers(*sizes, False)[:2]), vectors)
-    energy, gradient = vectors.new_empty(len(kinds)), torch.empty_like(vectors)
+    energy, gradient = vectors.new_empty(len(kinds)), memory.empty_like(vectors)
     members = plan.members(len(kinds), len(vectors), kinds.data_ptr(), weights, index, state.data_ptr())
     members["vectors"] = vectors.data_ptr()
     members["energy"], members["by_vectors"] = energy.data_ptr(), gradient.data_ptr()
@@ -70,7 +69,7 @@ def backward(
     vectors, weights = vectors.contiguous(), [w.contiguous() for w in weights]
     by_energy = vectors.new_zeros(len(kinds)) if by_energy is None else by_energy.contiguous()
     by_gradient = torch.zeros_like(vectors) if by_gradient is None else by_gradient.contiguous()
-    by_vectors = vectors.new_empty(len(vectors) if for_vectors else 0, 3)
+    by_vectors = memory.empty((len(vectors) if for_vectors else 0, 3), vectors)
     by_weights = vectors.new_empty(plan.weights if for_weights else 0)
     scratch = memory.scratch(plan.network.numbers(len(kinds), len(vectors), True)[2], vectors)
     members = plan.members(len(kinds), len(vectors), kinds.data_ptr(), weights, index, state.data_ptr())

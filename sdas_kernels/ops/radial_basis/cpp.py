@@ -5,42 +5,40 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sdas_kernels import native
+from sdas_kernels import memory, native
 
 
 def forward(lengths: Tensor, n: int, cutoff: float, p: int) -> Tensor:
     """`[E]` -> `[E, n]`."""
-    radial = lengths.new_empty(lengths.shape[0], n)
+    radial = memory.empty((lengths.shape[0], n), lengths)
     _run("forward", lengths, n, cutoff, p, radial, None)
     return radial
 
 
 def backward(grad: Tensor, lengths: Tensor, cutoff: float, p: int) -> Tensor:
     """Gradient by the lengths: `[E, n]`, `[E]` -> `[E]`."""
-    by_lengths = torch.empty_like(lengths)
+    by_lengths = memory.empty_like(lengths)
     _run("backward", lengths, grad.shape[1], cutoff, p, grad, None, by_lengths)
     return by_lengths
 
 
-def double_backward(
-    grad_grad: Tensor, grad: Tensor, lengths: Tensor, cutoff: float, p: int
-) -> tuple[Tensor, Tensor]:
+def double_backward(grad_grad: Tensor, grad: Tensor, lengths: Tensor, cutoff: float, p: int) -> tuple[Tensor, Tensor]:
     """Gradients of <grad_grad, backward(grad, lengths)> by grad `[E, n]` and by lengths `[E]`."""
-    by_grad, by_lengths = torch.empty_like(grad), torch.empty_like(lengths)
+    by_grad, by_lengths = memory.empty_like(grad), memory.empty_like(lengths)
     _run("double_backward", lengths, grad.shape[1], cutoff, p, grad, None, grad_grad, by_grad, None, by_lengths)
     return by_grad, by_lengths
 
 
 def forward_with_envelope(lengths: Tensor, n: int, cutoff: float, p: int) -> tuple[Tensor, Tensor]:
     """`[E]` -> `[E, n]` and the envelope `[E]`."""
-    radial, envelope = lengths.new_empty(lengths.shape[0], n), torch.empty_like(lengths)
+    radial, envelope = memory.empty((lengths.shape[0], n), lengths), memory.empty_like(lengths)
     _run("forward", lengths, n, cutoff, p, radial, envelope)
     return radial, envelope
 
 
 def backward_with_envelope(grad: Tensor, grad_envelope: Tensor, lengths: Tensor, cutoff: float, p: int) -> Tensor:
     """Gradient by the lengths: `[E, n]`, `[E]`, `[E]` -> `[E]`."""
-    by_lengths = torch.empty_like(lengths)
+    by_lengths = memory.empty_like(lengths)
     _run("backward", lengths, grad.shape[1], cutoff, p, grad, grad_envelope, by_lengths)
     return by_lengths
 
@@ -49,7 +47,7 @@ def double_backward_with_envelope(
     grad_grad: Tensor, grad: Tensor, grad_envelope: Tensor, lengths: Tensor, cutoff: float, p: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of <grad_grad, backward_with_envelope(grad, grad_envelope, lengths)> by the last three."""
-    by_grad, by_envelope, by_lengths = (torch.empty_like(t) for t in (grad, grad_envelope, lengths))
+    by_grad, by_envelope, by_lengths = (memory.empty_like(t) for t in (grad, grad_envelope, lengths))
     results = (by_grad, by_envelope, by_lengths)
     _run("double_backward", lengths, grad.shape[1], cutoff, p, grad, grad_envelope, grad_grad, *results)
     return results

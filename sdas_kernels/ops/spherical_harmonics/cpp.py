@@ -11,7 +11,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from sdas_kernels import native
+from sdas_kernels import memory, native
 from sdas_kernels.ops.spherical_harmonics.scale import factors
 
 #: The largest degree for which kernels are compiled.
@@ -28,7 +28,7 @@ def _factors(lmax: int, normalization: str, dtype: torch.dtype) -> Tensor:
 
 def forward(vectors: Tensor, lmax: int, normalize: bool, normalization: str) -> Tensor:
     """Harmonics [B, M] of vectors [B, 3]."""
-    harmonics = vectors.new_empty(vectors.shape[0], (lmax + 1) ** 2)
+    harmonics = memory.empty((vectors.shape[0], (lmax + 1) ** 2), vectors)
     run = getattr(native.extension(), f"spherical_harmonics_forward_{_SUFFIX[vectors.dtype]}")
     scale = _factors(lmax, normalization, vectors.dtype)
     run(
@@ -45,7 +45,7 @@ def forward(vectors: Tensor, lmax: int, normalize: bool, normalization: str) -> 
 
 def backward(grad: Tensor, vectors: Tensor, lmax: int, normalize: bool, normalization: str) -> Tensor:
     """Gradient [B, 3] of Σ_k grad_k Y_k with respect to vectors [B, 3]; grad [B, M]."""
-    gradient = torch.empty_like(vectors)
+    gradient = memory.empty_like(vectors)
     run = getattr(native.extension(), f"spherical_harmonics_backward_{_SUFFIX[vectors.dtype]}")
     scale = _factors(lmax, normalization, vectors.dtype)
     run(
@@ -65,8 +65,8 @@ def double_backward(
     grad_grad: Tensor, grad: Tensor, vectors: Tensor, lmax: int, normalize: bool, normalization: str
 ) -> tuple[Tensor, Tensor]:
     """Gradients ([B, M], [B, 3]) of Σ grad_grad · backward(grad, vectors) with respect to grad and vectors."""
-    grad_of_grad = torch.empty_like(grad)
-    grad_of_vectors = torch.empty_like(vectors)
+    grad_of_grad = memory.empty_like(grad)
+    grad_of_vectors = memory.empty_like(vectors)
     run = getattr(native.extension(), f"spherical_harmonics_double_backward_{_SUFFIX[vectors.dtype]}")
     scale = _factors(lmax, normalization, vectors.dtype)
     run(

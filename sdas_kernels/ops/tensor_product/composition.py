@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdas_kernels import memory
 from sdas_kernels.ops.tensor_product import dense, reference
 from sdas_kernels.ops.tensor_product.tables import Kernels, Parts, parts
 
@@ -27,7 +28,7 @@ def forward(kernels: Kernels, x: Tensor, y: Tensor, weight: Tensor, spec: str) -
     p = parts(spec, x.dtype, kernels)
     z = None
     if p.channel:
-        z = x.new_empty(len(x), p.dim_out)
+        z = memory.empty((len(x), p.dim_out), x)
         kernels.run("forward", p.channel, x=x, y=y, weight=weight, out=z)
     if p.rest:
         z = _plus(z, reference.forward(x, y, _columns(weight, p), p.rest.text))
@@ -42,7 +43,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients by x, y and the weight, each where `needs` says so, else of no elements."""
     p = parts(spec, x.dtype, kernels)
-    by_weight = torch.empty_like(weight) if needs[2] else None
+    by_weight = memory.empty_like(weight) if needs[2] else None
     by_x = by_y = None
     if p.channelwise:
         by_x, by_y = _like((x, y), needs)
@@ -72,7 +73,7 @@ def double_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of <(grad_x, grad_y, grad_weight), backward(grad, x, y, weight)> by grad, x, y and the weight."""
     p = parts(spec, x.dtype, kernels)
-    by_weight = torch.empty_like(weight) if needs[3] else None
+    by_weight = memory.empty_like(weight) if needs[3] else None
     steps = [_or_zeros(t, like) for t, like in ((grad_x, x), (grad_y, y), (grad_weight, weight))]
     by_grad = by_x = by_y = None
     if p.channel and (p.channelwise or needs[0]):
@@ -113,7 +114,7 @@ def _dense(kernels: Kernels, weight: Tensor) -> Any:
 
 
 def _like(operands: Sequence[Tensor], needs: Sequence[bool]) -> list[Tensor | None]:
-    return [torch.empty_like(t) if need else None for t, need in zip(operands, needs, strict=False)]
+    return [memory.empty_like(t) if need else None for t, need in zip(operands, needs, strict=False)]
 
 
 def _or_zeros(tensor: Tensor | None, like: Tensor) -> Tensor:

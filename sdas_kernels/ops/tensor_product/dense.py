@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from sdas_kernels import memory
 from sdas_kernels.ops.tensor_product.tables import DenseEntry, Parts
 
 
@@ -30,7 +31,7 @@ def backward(
     grad: Tensor, x: Tensor, y: Tensor, weight: Tensor, p: Parts, needs: Sequence[bool], by_weight: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients by x and y; that by the weight is written into the columns of its paths."""
-    by_x, by_y = (torch.empty_like(t) if need else None for t, need in zip((x, y), needs, strict=True))
+    by_x, by_y = (memory.empty_like(t) if need else None for t, need in zip((x, y), needs, strict=True))
     _clear(by_weight, p)
     for c in _chunks(x, p):
         gradients, w = _output_gradients(grad[c], p), _of(weight, c)
@@ -54,12 +55,12 @@ def double_backward(
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients by x and y; those by grad are added to `by_grad`, those by the weight are written."""
     assert p.dense is not None
-    by_x, by_y = (torch.empty_like(t) if need else None for t, need in zip((x, y), needs[1:3], strict=True))
+    by_x, by_y = (memory.empty_like(t) if need else None for t, need in zip((x, y), needs[1:3], strict=True))
     none = x.new_empty(0)
     _clear(by_weight, p)
     for c in _chunks(x, p):
         gradients, w, w_step = _output_gradients(grad[c], p), _of(weight, c), _of(steps[2], c)
-        product_step = x.new_empty(len(x[c]) * p.products)
+        product_step = memory.empty((len(x[c]) * p.products,), x)
         p.kernels.run(
             "double_backward",
             p.dense,
@@ -80,7 +81,7 @@ def double_backward(
         if by_weight is not None:
             _add_by_weight(_of(by_weight, c), product_step, gradients, p)
         if any(needs[1:3]):
-            more = [None if t is None else torch.empty_like(t[c]) for t in (by_x, by_y)]
+            more = [None if t is None else memory.empty_like(t[c]) for t in (by_x, by_y)]
             _by_inputs(_by_products(gradients, w_step, p), x[c], y[c], p, *more)
             for total, part in zip((by_x, by_y), more, strict=True):
                 if total is not None and part is not None:
@@ -105,7 +106,7 @@ def _rows(tensor: Tensor | None, chunk: slice) -> Tensor | None:
 def _products(x: Tensor, y: Tensor, p: Parts) -> Tensor:
     """P(x, y): the arrays of all entries, one after the other."""
     assert p.dense is not None
-    found = x.new_empty(len(x) * p.products)
+    found = memory.empty((len(x) * p.products,), x)
     p.kernels.run("forward", p.dense, x=x, y=y, weight=x.new_empty(0), out=found)
     return found
 
@@ -159,7 +160,7 @@ def _times(array: Tensor, weight: Tensor, entry: DenseEntry) -> Tensor:
 def _by_products(gradients: list[Tensor], weight: Tensor, p: Parts) -> Tensor:
     """q = g Wᵀ, laid out as the products."""
     batch = len(gradients[0])
-    found = gradients[0].new_empty(batch * p.products)
+    found = memory.empty((batch * p.products,), gradients[0])
     for (entry, array), g in zip(_arrays(found, batch, p), gradients, strict=True):
         if weight.ndim == 1:
             torch.mm(g.flatten(0, 1), _shared_weight(weight, entry).T, out=array.flatten(0, 1))

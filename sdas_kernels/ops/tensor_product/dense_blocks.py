@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from sdas_kernels import native
+from sdas_kernels import memory, native
 from sdas_kernels.ops.tensor_product.tables import Parts, Tables
 from sdas_kernels.ops.tensor_product.tables_dense import dense_tables
 
@@ -21,7 +21,7 @@ _SPAN = 128  # samples at least in a span
 
 def forward(z: Tensor, x: Tensor, y: Tensor, weight: Tensor, p: Parts) -> None:
     """Add the dense paths to z `[B, dim_out]`, or write it where there are no others."""
-    out = z if p.dense_alone else torch.empty_like(z)
+    out = z if p.dense_alone else memory.empty_like(z)
     _run("forward", p, x, y, weight, out=out)
     if out is not z:
         _add(z, out, p)
@@ -46,7 +46,7 @@ def double_backward(
     by_weight: Tensor | None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients by x and y; those by grad are added to `by_grad`, those by the weight are written."""
-    out = by_grad if by_grad is None or p.dense_alone else torch.empty_like(by_grad)
+    out = by_grad if by_grad is None or p.dense_alone else memory.empty_like(by_grad)
     found = _run("double_backward", p, x, y, weight, needs[1:3], by_weight, grad=grad, steps=steps, out=out)
     if by_grad is not None and out is not None and out is not by_grad:
         _add(by_grad, out, p)
@@ -80,8 +80,8 @@ def _run(
     if by_weight is not None:
         span *= -(-max(_SPAN, -(-batch // _SPANS)) // block)
     y = _with_last(y, 1)
-    by_x = torch.empty_like(x) if needs[0] else None
-    by_y = torch.empty_like(y) if needs[1] else None
+    by_x = memory.empty_like(x) if needs[0] else None
+    by_y = memory.empty_like(y) if needs[1] else None
     inner: dict[str, Tensor | None] = {"x": x, "y": y}
     outer: dict[str, Tensor | None] = {"y": y, "grad": grad}
     whole: dict[str, Tensor | None] = {
@@ -91,7 +91,7 @@ def _run(
         "by_x": by_x,
         "by_y": by_y,
         "by_weight": by_weight,
-        "partial": None if by_weight is None else x.new_empty(-(-batch // span), t.sizes["by_matrices"]),
+        "partial": None if by_weight is None else memory.empty((-(-batch // span), t.sizes["by_matrices"]), x),
     }
     if steps is not None:
         outer["y_step"] = inner["y_step"] = _with_last(steps[1], 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sdas_kernels import native
+from sdas_kernels import memory, native
 from sdas_kernels.ops.tensor_product import dense_blocks
 from sdas_kernels.ops.tensor_product.tables import Kernels, Tables, build
 
@@ -21,7 +21,7 @@ def run(kernel: str, tables: Tables, **tensors: Tensor | None) -> None:
     batch, shared = len(x), weight.ndim == 1
     block = max(_BLOCK, -(-batch // _BLOCKS)) if shared and by_weight is not None else 1
     if shared and by_weight is not None:
-        tensors["partial"] = x.new_empty(-(-batch // block), by_weight.shape[0])
+        tensors["partial"] = memory.empty((-(-batch // block), by_weight.shape[0]), x)
     sizes = tables.sizes | {"batch": batch, "block": block, "shared": shared}
     given = tables.arrays | {name: tensor for name, tensor in tensors.items() if tensor is not None}
     addresses = {name: tensor.data_ptr() for name, tensor in given.items()}

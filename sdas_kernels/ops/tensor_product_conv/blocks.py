@@ -10,9 +10,9 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
+from sdas_kernels import memory
 from sdas_kernels.ops.tensor_product_conv.kernel import Graph, Job, pack
 from sdas_kernels.ops.tensor_product_conv.tables import Tables
 
@@ -65,7 +65,7 @@ class Radial(NamedTuple):
 def forward(t: Tables, x: Tensor, y: Tensor, radial: Radial, index: list[Tensor]) -> Tensor:
     """`[N, dim_out]`."""
     packed = {"in": pack(t.to_receivers, x)}
-    out = x.new_empty(len(x), t.to_receivers.sizes["out_dim"])
+    out = memory.empty((len(x), t.to_receivers.sizes["out_dim"]), x)
     for block in _blocks(index[2], index[1], radial.basis.shape[1]):
         job = Job(t, y=y[block.places], weight=radial.of(block.places).weight())
         out[block.nodes] = job.to_receivers(block.graph, **packed)
@@ -84,7 +84,7 @@ def backward(
         for block in _blocks(index[2], index[1], radial.basis.shape[1]):
             own = radial.of(block.places)
             weight = own.weight()
-            by_y, by_weight = found[1][block.places] if needs[1] else None, torch.empty_like(weight)
+            by_y, by_weight = found[1][block.places] if needs[1] else None, memory.empty_like(weight)
             job = Job(t, y=y[block.places], weight=weight)
             job.edge(block.graph, by_y, by_weight, grad=packed_grad[block.nodes], **packed)
             _add_radial(found[2:], by_weight, own.hidden, own.basis, block.places, needs[2:])
@@ -118,7 +118,7 @@ def double_backward(
         if needs[0]:
             found[0][block.nodes] = job.to_receivers(block.graph, **moved)
         if any(needs[2:]):
-            by_y, by_weight = found[2][block.places] if needs[2] else None, torch.empty_like(weight)
+            by_y, by_weight = found[2][block.places] if needs[2] else None, memory.empty_like(weight)
             job.edge(block.graph, by_y, by_weight, grad=grad_own, **moved)
             _add_radial(found[3:], by_weight, own.hidden, own.basis, block.places, needs[3:])
         if any(needs[3:]) and weight_step is not None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
+from sdas_kernels import memory
 from sdas_kernels.ops.tensor_product import cpp as product
 from sdas_kernels.ops.tensor_product_conv import blocks, composition
 from sdas_kernels.ops.tensor_product_conv.blocks import Radial
@@ -131,4 +131,4 @@ def basis_double_backward(
 
 
 def _like(tensor: Tensor, wanted: bool) -> Tensor | None:
-    return torch.empty_like(tensor) if wanted else None
+    return memory.empty_like(tensor) if wanted else None

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from sdas_kernels import native
+from sdas_kernels import memory, native
 from sdas_kernels.ops.tensor_product_conv.tables import Direction, Tables
 
 _BLOCKS = 64  # into which the nodes are cut to sum the gradient by a shared weight
@@ -51,20 +51,20 @@ class Job:
         sizes, partial_sums = self.sizes | {"nodes": nodes}, None
         if by_weight is not None and self.sizes["shared"]:
             sizes["block"] = max(1, -(-nodes // _BLOCKS))
-            partial_sums = by_weight.new_empty(-(-nodes // sizes["block"]), len(by_weight))
+            partial_sums = memory.empty((-(-nodes // sizes["block"]), len(by_weight)), by_weight)
         results = {"by_y": by_y, "by_weight": by_weight, "partial": partial_sums}
         _run("edge", sizes, self.t.to_receivers, self.operands | graph | features | results)
 
     def _reduce(self, direction: Direction, graph: Graph, **features: Tensor | None) -> Tensor:
         nodes = len(graph["pointers"]) - 1
-        out = self.like.new_empty(nodes, direction.sizes["out_dim"])
+        out = memory.empty((nodes, direction.sizes["out_dim"]), self.like)
         _run("reduce", self.sizes | {"nodes": nodes}, direction, self.operands | graph | features | {"out": out})
         return out
 
 
 def pack(direction: Direction, features: Tensor) -> Tensor:
     """`[N, dim]` of what the direction starts from -> `[N, packed]`."""
-    out = features.new_empty(len(features), direction.sizes["in_width"])
+    out = memory.empty((len(features), direction.sizes["in_width"]), features)
     sizes = {"nodes": len(features), "edges": 0, "block": 1, "second_order": False, "shared": False}
     _run("pack", sizes, direction, {"in": features, "out": out})
     return out

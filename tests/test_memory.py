@@ -1,0 +1,104 @@
+"""Memory kept between calls: used again when nobody has it, and only then."""
+
+import threading
+
+import pytest
+import torch
+
+from sdas_kernels import memory
+
+SIZE = memory.SMALLEST // 4 * 3  # of float32
+
+
+@pytest.fixture(autouse=True)
+def _kept():
+    memory.release()
+    yield
+    memory.keep(1 << 29)
+
+
+def made(size=SIZE):
+    return memory.empty((size,), torch.zeros(1))
+
+
+def test_shape_dtype_strides():
+    found = memory.empty((3, SIZE // 3), torch.zeros(2, dtype=torch.float64))
+    assert found.shape == (3, SIZE // 3)
+    assert found.dtype == torch.float64
+    assert found.is_contiguous()
+    assert memory.empty_like(torch.zeros(SIZE, 2).T).is_contiguous()
+    assert memory.empty((0, 3), torch.zeros(1)).shape == (0, 3)
+
+
+def test_used_again():
+    place = made().data_ptr()
+    assert made().data_ptr() == place
+
+
+def test_sizes_that_are_close_share_a_place():
+    place = made(SIZE - 100).data_ptr()
+    assert made(SIZE - 1).data_ptr() == place
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [
+        lambda t: t[5:7],
+        lambda t: t.view(torch.int32),
+        lambda t: t.detach(),
+        lambda t: t.numpy(),
+        lambda t: torch.from_dlpack(t),
+        lambda t: t.untyped_storage(),
+        lambda t: (t.fill_(2).requires_grad_() ** 2).sum(),  # saved for the backward pass
+    ],
+)
+def test_not_used_again_while_held(hold):
+    tensor = made().fill_(1)
+    held, place = hold(tensor), tensor.data_ptr()
+    del tensor
+    assert made().data_ptr() != place
+    del held
+
+
+def test_not_used_again_after_sharing_with_other_processes():
+    made().share_memory_()
+    assert not made().is_shared()
+
+
+def test_resized_storage_is_not_taken():
+    made().untyped_storage().resize_(16)
+    made().fill_(1)
+
+
+def test_small_tensors_and_none_kept():
+    assert memory.empty((4,), torch.zeros(1)).untyped_storage().nbytes() == 16
+    memory.keep(0)
+    assert made().untyped_storage().nbytes() == 4 * SIZE
+    with pytest.raises(ValueError, match="negative, got -1"):
+        memory.keep(-1)
+
+
+def test_bound():
+    """Of four that are held, the three used last fit within the bound and are used again."""
+    memory.keep(3 * made().untyped_storage().nbytes())
+    held = [made() for _ in range(4)]
+    places = [t.data_ptr() for t in held]
+    held.clear()
+    again = [made() for _ in range(3)]
+    assert {t.data_ptr() for t in again} == set(places[1:])
+
+
+def test_threads_keep_apart():
+    place, others = made().data_ptr(), []
+    thread = threading.Thread(target=lambda: others.append(made().fill_(1)))
+    thread.start()
+    thread.join()
+    assert others[0].data_ptr() != place
+
+
+def test_scratch():
+    one, two = memory.scratch(10, torch.zeros(1)), memory.scratch(7, torch.zeros(1, dtype=torch.float64))
+    assert (len(one), one.dtype) == (10, torch.float32)
+    assert (len(two), two.dtype) == (7, torch.float64)
+    big = memory.scratch(100, torch.zeros(1))
+    assert memory.scratch(100, torch.zeros(1)).data_ptr() == big.data_ptr()
