@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "members.h"
 #include "sdas/network_passes.h"
 #include "sdas/network_potential.h"
+#include "sdas/network_weights.h"
 
 namespace {
 
@@ -25,20 +27,10 @@ void read(sdas::NetworkKind<T>& kind, const Members& members) {
     bindings::read(kind.coupling, members);
 }
 
-// Weights of every layer in the order of NetworkWeights, one address after the other, after the embedding.
 template <class T>
 void read_weights(sdas::Network<T>& net, const std::vector<Address>& addresses) {
     auto next = addresses.begin();
-    const auto take = [&](const T*& weight) { weight = at<const T>(*next++); };
-    take(net.embedding);
-    for (auto& w : net.weights) {
-        for (auto* weight : {&w.logits, &w.logits_bias, &w.direction, &w.value, &w.radial_gain}) take(*weight);
-        for (int l = 0; l <= net.lmax; ++l) take(w.mixing[l]);
-        for (auto* weight : {&w.hidden, &w.hidden_bias, &w.factors, &w.factors_bias, &w.gate, &w.readout,
-                             &w.readout_bias, &w.energy, &w.energy_bias}) {
-            take(*weight);
-        }
-    }
+    sdas::for_weights(net, net.embedding, net.weights, [&](const T*& weight, std::int64_t) { weight = at<const T>(*next++); });
 }
 
 // The constants of a network; arrays are given call by call.
@@ -93,34 +85,40 @@ class BoundNetwork {
         sdas::NetworkRun<T>(net, keep, threads).first_order();
     }
 
-    // Energies of systems, forces and derivatives by strain; false, and nothing is done, if an element is unknown.
-    bool evaluate(const py::dict& arrays, int threads) const {
-        sdas::Network<T> net = given(arrays);
+    // How much scratch `evaluate` needs.
+    std::int64_t evaluation_numbers(std::int64_t nodes, std::int64_t edges) const {
+        sdas::Network<T> net = net_;
+        net.nodes = nodes, net.edges = edges;
         sdas::NetworkSystems<T> of{};
-        const Members of_call(arrays);
-        of_call.size(of.systems, "systems");
-        of_call.address(of.numbers, "numbers");
-        of_call.address(of.kind_of_number, "kind_of_number");
-        of_call.address(of.kinds, "kinds");
-        of_call.address(of.positions, "positions");
-        of_call.address(of.cells, "cells");
-        of_call.address(of.shifts, "shifts");
-        of_call.address(of.system, "system");
-        of_call.address(of.energy_shift, "energy_shift");
-        of_call.address(of.energies, "energies");
-        of_call.address(of.forces, "forces");
-        of_call.address(of.by_strain, "by_strain");
-        T* vectors = nullptr;
-        of_call.address(vectors, "vectors");
-        const double* scale = nullptr;
-        of_call.address(scale, "energy_scale");
-        of.energy_scale = *scale;
+        sdas::Memory<T> memory(nullptr);
+        sdas::take_scratch(memory, net, of);
+        sdas::NetworkState<T>(memory, net, false);
+        return memory.used();
+    }
+
+    // Energies of systems, forces and derivatives by strain; false, and nothing is done, if an element is unknown. Every
+    // microsecond counts for a molecule, so arrays are given by their places: see below.
+    bool evaluate(const std::vector<Address>& weights, const std::vector<Address>& arrays, std::int64_t nodes,
+                  std::int64_t edges, std::int64_t systems, Address scratch, int threads) {
+        sdas::Network<T> net = net_;
+        sdas::NetworkSystems<T> of{};
+        read_weights(net, weights);
+        net.nodes = nodes, net.edges = edges, of.systems = systems;
+        const double* energy_scale = nullptr;
+        auto next = arrays.begin();
+        const auto take = [&](auto*&... array) { ((array = at<std::remove_reference_t<decltype(*array)>>(*next++)), ...); };
+        take(of.positions, of.numbers, of.cells, of.shifts, of.system, net.receivers, net.senders, net.row_ptr,
+             net.sender_order, net.sender_ptr, of.kind_of_number, of.energy_shift, energy_scale, of.energies, of.forces,
+             of.by_strain);
+        of.energy_scale = *energy_scale;
         const py::gil_scoped_release release;
+        sdas::Memory<T> memory(at<T>(scratch));
+        T* vectors = sdas::take_scratch(memory, net, of);
         if (!sdas::find_kinds(net, of)) return false;
         sdas::edge_vectors(vectors, net, of);
-        sdas::NetworkRun<T> run(net, false, threads);
-        run.pack();
-        run.first_order();
+        const auto packed = kept_.find(net, threads);
+        net.packed = packed->numbers();
+        sdas::NetworkRun<T>(net, false, threads).first_order();
         sdas::sum_systems(net.by_vectors, vectors, net, of);
         return true;
     }
@@ -151,6 +149,7 @@ class BoundNetwork {
     }
 
     sdas::Network<T> net_{};
+    sdas::KeptWeights<T> kept_;
 };
 
 template <class T>
@@ -160,6 +159,7 @@ void bind(py::module_& module, const std::string& dtype) {
         .def("numbers", &BoundNetwork<T>::numbers)
         .def("pack", &BoundNetwork<T>::pack)
         .def("first_order", &BoundNetwork<T>::first_order)
+        .def("evaluation_numbers", &BoundNetwork<T>::evaluation_numbers)
         .def("evaluate", &BoundNetwork<T>::evaluate)
         .def("second_order", &BoundNetwork<T>::second_order);
 }

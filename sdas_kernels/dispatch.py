@@ -8,7 +8,7 @@ tensors, so a compiled graph and a state dict never know about backends.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -101,6 +101,12 @@ def backends(op: str, device: str, dtype: torch.dtype) -> list[str]:
 def backend_name(op: str, device: str, dtype: torch.dtype) -> str:
     """Name of the backend that `kernels` chooses."""
     return _choose(op, device, dtype, _forced.get(op) or _forced.get(""))[0]
+
+
+def runs_all(backend: str, ops: Sequence[str], device: str, dtype: torch.dtype) -> bool:
+    """Whether `backend` is the one that `kernels` chooses for each of the operators."""
+    asked, everywhere = _forced.get, _forced.get("")
+    return all(_choose(op, device, dtype, asked(op) or everywhere)[0] == backend for op in ops)
 
 
 @cache

@@ -67,14 +67,14 @@ def empty_like(like: Tensor) -> Tensor:
     return empty(like.shape, like)
 
 
-def scratch(count: int, like: Tensor) -> Tensor:
-    """Numbers `[count]` that are forgotten when the call ends."""
-    size = count * like.element_size()
-    if size > _keep:
-        return like.new_empty(count)
-    if _kept.scratch is None or len(_kept.scratch) < size:
-        _kept.scratch = torch.empty(size, dtype=torch.uint8)
-    return _kept.scratch[:size].view(like.dtype)
+def scratch(size: int) -> Tensor:
+    """So many bytes or more, whose content nobody needs when this thread asks for others."""
+    kept = _kept.scratch
+    if kept is None or kept.shape[0] < size:
+        kept = torch.empty(size, dtype=torch.uint8)
+        if size <= _keep:
+            _kept.scratch = kept
+    return kept
 
 
 def _rounded(size: int) -> int:

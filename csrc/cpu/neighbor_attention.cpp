@@ -2,6 +2,7 @@
 // over senders in the headers of the same name.
 #include "sdas/neighbor_attention.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "sdas/neighbor_attention_receivers.h"
@@ -39,7 +40,7 @@ class Forward {
             if (job_.m1 == 1) {
                 scalars(block);
             } else {
-                std::fill(tile_.begin(), tile_.end(), Vector<T>{});
+                if (count_ == 0) std::fill(tile_.begin(), tile_.end(), Vector<T>{});
                 outer_products(block);
             }
             couple<T>(job_.out + i * job_.rows * job_.channels + block.first, tile_.data(), rows_.data(), job_, block);
@@ -82,10 +83,12 @@ class Forward {
     // tile = Σ_e v_j ⊗ w Y.
     template <class Block>
     SDAS_INLINE void outer_products(Block block) {
-        Vector<T> b[chunk * M2];
-        const T* v[chunk];
-        for (std::int64_t start = 0; start < count_; start += chunk) {
-            const int size = static_cast<int>(std::min<std::int64_t>(chunk, count_ - start));
+        constexpr int most = std::clamp(256 / M2, 8, 28);  // edges whose B stay in the first cache
+        Vector<T> b[most * M2];
+        const T* v[most];
+        for (std::int64_t start = 0, size = 0; start < count_; start += size) {
+            const std::int64_t rest = count_ - start;
+            size = rest / ((rest + most - 1) / most);
             if (block.index == 0) fetch_next(first_ + start + size);
             for (int k = 0; k < size; ++k) {
                 Vector<T> w[degrees];
@@ -93,7 +96,7 @@ class Forward {
                 weighted_harmonics<L, T>(b + k * M2, w, job_.at.harmonics + (first_ + start + k) * M2);
                 v[k] = sent(start + k, block);
             }
-            accumulate_rows<M2, T>(tile_.data(), b, v, size, job_, block);
+            accumulate_rows<M2, T>(tile_.data(), b, v, static_cast<int>(size), job_, block, start == 0);
         }
     }
 

@@ -16,7 +16,7 @@ namespace {
 template <int L, class T, class Block>
 SDAS_INLINE void load_weights(Vector<T>* w, const T* weight, std::int64_t edge, const NeighborTensorProduct<T>& job,
                               Block block) {
-    spread_weights<L, T>(w, weight + edge * (L + 1) * job.heads, job.heads, job, block);
+    spread_weights<L, T>(w, weight + edge * (L + 1) * job.heads, job.heads, job.channels / job.heads, block);
 }
 
 // B_e, or its derivative along the steps.

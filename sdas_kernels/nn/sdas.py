@@ -14,7 +14,7 @@ from sdas_kernels.nn.fused import layer_weights
 from sdas_kernels.nn.geometry import EdgeGeometry
 from sdas_kernels.nn.layer import SDASLayer
 from sdas_kernels.nn.paper import PaperEmbedding, PaperLayer
-from sdas_kernels.ops.network import LayerWeights, evaluate, flat, network
+from sdas_kernels.ops.network import Evaluator, LayerWeights, flat, network
 from sdas_kernels.ops.segment import Segments, gather, of_receivers, segment_sum, sum_to_receivers, sum_to_senders
 
 
@@ -98,6 +98,7 @@ class SDAS(nn.Module):
             **options,
         }
         self.lmax, self.n_radial, self.cutoff = lmax, n_radial, float(cutoff)
+        self._evaluator = Evaluator(self.cutoff, parity)
         self.register_buffer("species", torch.tensor(known))
         lookup = torch.full((119,), -1, dtype=torch.int64)
         lookup[known] = torch.arange(len(known))
@@ -231,8 +232,9 @@ class SDAS(nn.Module):
     ) -> dict[str, torch.Tensor] | None:
         """What `forward` returns, by one call that PyTorch does not see; None without one, or with unknown species."""
         volumes = self._volumes(batch) if stress else None
-        constants = self._species_of_number, self.energy_shift, self.energy_scale
-        found = evaluate(batch, weights, *constants, self.cutoff, self.config["parity"], stress)
+        buffers: dict[str, Any] = self._buffers
+        constants = buffers["_species_of_number"], buffers["energy_shift"], buffers["energy_scale"]
+        found = self._evaluator(batch, weights, *constants, stress)
         if found is None:
             return None
         energy, forces, by_strain = found
@@ -301,8 +303,9 @@ class SDAS(nn.Module):
             raise TypeError(f"SDAS: wants a NeighborGraph, got {type(batch).__name__}")
         if abs(batch.cutoff - self.cutoff) > 1e-6:
             raise ValueError(f"SDAS: the graph was built with cutoff {batch.cutoff} Å, the model has {self.cutoff} Å")
-        dtype, device = self.embedding.weight.dtype, self.embedding.weight.device
-        if batch.dtype != dtype or batch.device != device:
+        weight, positions = self.embedding.weight, batch.positions
+        dtype, device = weight.dtype, weight.device
+        if positions.dtype != dtype or positions.device != device:
             raise ValueError(
                 f"SDAS: the graph is {batch.dtype} on {batch.device}, the model {dtype} on {device}: "
                 "use graph.to(...) or model.to(...)"

@@ -28,10 +28,8 @@ struct ChannelBlock {
     }
 
     // One number per head, given to each of the head's channels.
-    template <class Job>
-    SDAS_INLINE Vector<T> spread(const T* per_head, const Job& job) const {
-        if (job.heads == job.channels) return load(per_head + first);
-        const int channels_per_head = job.channels / job.heads;
+    SDAS_INLINE Vector<T> spread(const T* per_head, int channels_per_head) const {
+        if (channels_per_head == 1) return load(per_head + first);
         if constexpr (full) {
             if (channels_per_head % width<T> == 0) return splat<T>(per_head[first / channels_per_head]);
             if (channels_per_head == 2) return repeat<2>(per_head + first / 2);
@@ -47,9 +45,7 @@ struct ChannelBlock {
     // width / times numbers, each `times` times in a row.
     template <int times>
     static SDAS_INLINE Vector<T> repeat(const T* p) {
-        constexpr int count = width<T> / times > 0 ? width<T> / times : 1;
-        Vector<T> v{};
-        std::memcpy(&v, p, count * sizeof(T));
+        const Vector<T> v = load_part<SDAS_VECTOR_BYTES / times>(p);
         return shuffle<T>(v, v, [](int i) { return i / times; });
     }
 };

@@ -58,11 +58,8 @@ SDAS_DECLARE_EDGE_SOFTMAX(avx512)
 
 template <class T>
 void run(void (*kernel)(const EdgeSoftmax<T>&, std::int64_t, std::int64_t), const EdgeSoftmax<T>& job, int threads) {
-    // Below this many multiply-adds the work takes about as long as waking a thread.
-    constexpr std::int64_t work_per_thread = 1 << 19;
     const std::int64_t work = job.edges * job.heads * (job.key_channels + job.places + 16);
-    const std::int64_t useful = std::max<std::int64_t>(1, work / work_per_thread);
-    parallel_for(job.nodes, 1, static_cast<int>(std::min<std::int64_t>(threads, useful)),
+    parallel_for(job.nodes, 1, useful_threads(threads, work),
                  [&](std::int64_t begin, std::int64_t end) { kernel(job, begin, end); });
 }
 

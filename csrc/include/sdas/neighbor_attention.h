@@ -40,7 +40,7 @@ struct NeighborAttentionOperands {
     const T* harmonics;    // [E, M2]
     const T* radial;       // [E, radials]
     const T* envelope;     // [E]
-    T* keys;               // scratch [N, key_channels, padded heads]: the key once more
+    T* keys;               // [N, key_channels, padded heads]: the key once more, in scratch, or as it is
 };
 
 // L = harmonics' lmax, M2 = (L + 1)².
@@ -64,7 +64,8 @@ struct NeighborAttention {
 
     int padded_heads() const { return (heads + head_padding - 1) / head_padding * head_padding; }
     std::int64_t places() const { return key_channels + (lmax + 1) * (lmax + 1) + radials; }
-    std::int64_t key_numbers() const { return nodes * key_channels * padded_heads(); }
+    bool keys_as_given() const { return heads_inner && heads == padded_heads(); }
+    std::int64_t key_numbers() const { return keys_as_given() ? 0 : nodes * key_channels * padded_heads(); }
     std::int64_t gain_numbers() const { return std::int64_t{heads} * (lmax + 1) * radials; }
     // Receivers whose edges are summed into one row of gain_sums.
     std::int64_t receivers_per_block() const { return std::max<std::int64_t>(8, (nodes + 63) / 64); }
@@ -113,12 +114,9 @@ class NeighborAttentionScratch {
 // Of `threads`, as many as have enough to do.
 template <class T>
 int useful_threads(const NeighborAttention<T>& job, int threads) {
-    // Below this many multiply-adds the work takes about as long as waking a thread.
-    constexpr std::int64_t work_per_thread = 1 << 20;
     const std::int64_t harmonics = (job.lmax + 1) * (job.lmax + 1);
     const std::int64_t work = job.edges * (job.m1 * harmonics * job.channels + job.heads * (job.places() + 16));
-    const std::int64_t most = std::max<std::int64_t>(1, std::min(work / work_per_thread, job.nodes));
-    return static_cast<int>(std::min<std::int64_t>(threads, most));
+    return useful_threads(static_cast<int>(std::min<std::int64_t>(threads, job.nodes)), work);
 }
 
 template <class T>
@@ -128,14 +126,23 @@ void run(void (*kernel)(const NeighborAttention<T>&, std::int64_t, std::int64_t)
                  [&](std::int64_t begin, std::int64_t end) { kernel(job, begin, end); });
 }
 
+// The keys of the operands, and of their steps where there are any, as the kernels take them.
+template <class T>
+void arrange_keys(NeighborAttention<T>& job, NeighborAttentionScratch<T>& scratch, bool second, int threads) {
+    for (auto* operands : {&job.at, second ? &job.step : nullptr}) {
+        if (operands == nullptr) continue;
+        operands->keys = job.keys_as_given() ? const_cast<T*>(operands->key) : scratch.take(job.key_numbers());
+    }
+    if (!job.keys_as_given()) run(SDAS_SELECT(neighbor_attention_keys, T), job, 1, threads);
+}
+
 // out.
 template <class T>
 void neighbor_attention_forward(const NeighborAttention<T>& given, int threads) {
     NeighborAttention<T> job = given;
     NeighborAttentionScratch<T> scratch(job.key_numbers());
-    job.at.keys = scratch.take(job.key_numbers());
+    arrange_keys(job, scratch, false, threads);
     advise_huge_pages(job.out, job.nodes * job.rows * job.channels * sizeof(T));
-    run(SDAS_SELECT(neighbor_attention_keys, T), job, 1, threads);
     run(SDAS_SELECT(neighbor_attention_forward, T), job, 1, threads);
 }
 
@@ -146,13 +153,12 @@ void differentiate(void (*receivers)(const NeighborAttention<T>&, std::int64_t, 
     NeighborAttention<T> job = given;
     const bool sends = job.by_value != nullptr, gains = job.by_radial_gain != nullptr;
     const bool passes = sends && useful_threads(job, threads) > 1;  // the senders have a pass of their own
-    const std::int64_t grain = job.receivers_per_block(), blocks = (job.nodes + grain - 1) / grain;
+    const std::int64_t per_block = job.receivers_per_block(), blocks = (job.nodes + per_block - 1) / per_block;
     const std::int64_t keys = job.key_numbers(), pairs = job.edges * job.heads, numbers = job.gain_numbers();
     const int orders = second ? 2 : 1;
     NeighborAttentionScratch<T> scratch(orders * keys + sends * keys + passes * orders * 2 * pairs + gains * blocks * numbers);
-    job.at.keys = scratch.take(keys);
-    if (second) job.step.keys = scratch.take(keys);
-    if (sends) job.by_keys = scratch.take(keys);
+    arrange_keys(job, scratch, second, threads);
+    if (sends) job.by_keys = job.keys_as_given() ? job.by_key : scratch.take(keys);
     if (passes) {
         job.alpha = scratch.take(pairs);
         job.by_logit = scratch.take(pairs);
@@ -161,8 +167,7 @@ void differentiate(void (*receivers)(const NeighborAttention<T>&, std::int64_t, 
     }
     if (gains) job.gain_sums = scratch.take(blocks * numbers);
     if (second) advise_huge_pages(job.out, job.nodes * job.rows * job.channels * sizeof(T));
-    run(SDAS_SELECT(neighbor_attention_keys, T), job, 1, threads);
-    run(receivers, job, grain, threads);
+    run(receivers, job, gains ? per_block : 1, threads);
     if (passes) run(SDAS_SELECT(neighbor_attention_to_senders, T), job, 1, threads);
     if (!gains) return;
     std::fill(job.by_radial_gain, job.by_radial_gain + numbers, T(0));

@@ -71,6 +71,7 @@ class AttentionPass {
           blocks(channel_blocks<T>(job.heads)),
           columns(degrees * blocks),
           padded(job.padded_heads()),
+          channels_per_head(job.channels / job.heads),
           gains(gain_vectors()) {
         arrange_gains(gains.data(), job.at.radial_gain);
     }
@@ -83,12 +84,18 @@ class AttentionPass {
     // [heads, L+1, radials] as vectors [radials, L+1, blocks], and back.
     void arrange_gains(Vector<T>* out, const T* radial_gain) const {
         T* numbers = reinterpret_cast<T*>(out);
-        for_gains([&](std::int64_t place) { numbers[place] = *radial_gain++; });
+        const int n = radials();
+        for (int l = 0; l < degrees; ++l) {
+            transpose_matrix<T>(numbers + l * row(), columns * width<T>, radial_gain + l * n, degrees * n, job.heads, n);
+        }
     }
 
     void restore_gains(T* radial_gain, const Vector<T>* arranged) const {
         const T* numbers = reinterpret_cast<const T*>(arranged);
-        for_gains([&](std::int64_t place) { *radial_gain++ = numbers[place]; });
+        const int n = radials();
+        for (int l = 0; l < degrees; ++l) {
+            transpose_matrix<T>(radial_gain + l * n, degrees * n, numbers + l * row(), columns * width<T>, n, job.heads);
+        }
     }
 
     // The first four of `count` > 0 edges.
@@ -145,7 +152,7 @@ class AttentionPass {
     // A row [L+1, blocks], for a block of channels a vector per degree.
     template <class Block>
     SDAS_INLINE void spread(Vector<T>* w, const Vector<T>* row, Block block) const {
-        spread_weights<L, T>(w, reinterpret_cast<const T*>(row), blocks * width<T>, job, block);
+        spread_weights<L, T>(w, reinterpret_cast<const T*>(row), blocks * width<T>, channels_per_head, block);
     }
 
     // The first `count` places of a node's query, as vectors [count, blocks].
@@ -187,18 +194,10 @@ class AttentionPass {
     const NeighborAttention<T>& job;
     const int blocks, columns;  // vectors of a number per head, and of one per head and degree
     const std::int64_t padded;
+    const int channels_per_head;
     Vectors<T> gains;
 
   private:
-    template <class Body>
-    void for_gains(const Body& body) const {
-        for (int k = 0; k < job.heads; ++k) {
-            for (int l = 0; l < degrees; ++l) {
-                for (int n = 0; n < radials(); ++n) body((n * columns + l * blocks) * width<T> + k);
-            }
-        }
-    }
-
     SDAS_INLINE void put(Quad<T>& q, int k, std::int64_t e, const NeighborAttentionOperands<T>& target) const {
         q.key[k] = target.keys + job.senders[e] * job.key_channels * padded;
         q.harmonics[k] = target.harmonics + e * M2;

@@ -59,16 +59,8 @@ class ReceiverPass : public ReceiverLogits<L, T, N, second> {
         Logits::alpha_, Logits::alpha_step_, Logits::by_alpha_, Logits::by_alpha_step_;
 
     void arrange(NarrowMatrix<T>& by_gain, const T* radial_gain) const {
-        const int n = pass_.radials();
-        const std::int64_t row = pass_.row();
-        Vectors<T> rows((degrees * row * n + width<T> - 1) / width<T>, Vector<T>{});
-        T* of_degree = reinterpret_cast<T*>(rows.data());
-        for (int k = 0; k < job_.heads; ++k) {
-            for (int l = 0; l < degrees; ++l, radial_gain += n) {
-                std::copy(radial_gain, radial_gain + n, of_degree + (l * row + k) * n);
-            }
-        }
-        by_gain.fill(of_degree, n);
+        const int n = pass_.radials(), row = static_cast<int>(pass_.row());
+        for (int l = 0; l < degrees; ++l) by_gain.fill_rows(l * row, job_.heads, radial_gain + l * n, degrees * n);
     }
 
     void receiver(std::int64_t i) {

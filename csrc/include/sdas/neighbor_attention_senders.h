@@ -29,6 +29,7 @@ class SenderSums {
 
     // by key, from the sums with heads innermost.
     void finish() const {
+        if (job_.keys_as_given()) return;
         const std::int64_t numbers = job_.key_channels * pass_.padded;
         for (std::int64_t j = begin_; j < end_; ++j) {
             pass_.store_places(job_.by_key, j, job_.by_keys + j * numbers, pass_.padded, job_.key_channels);

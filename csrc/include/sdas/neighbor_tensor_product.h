@@ -57,11 +57,8 @@ SDAS_DECLARE_NEIGHBOR_TENSOR_PRODUCT(avx512)
 template <class T>
 void run(void (*kernel)(const NeighborTensorProduct<T>&, std::int64_t, std::int64_t),
          const NeighborTensorProduct<T>& job, int threads) {
-    // Below this many multiply-adds the work takes about as long as waking a thread.
-    constexpr std::int64_t work_per_thread = 1 << 20;
     const std::int64_t work = job.edges * job.m1 * (job.lmax + 1) * (job.lmax + 1) * job.channels;
-    const std::int64_t useful = std::max<std::int64_t>(1, work / work_per_thread);
-    parallel_for(job.nodes, 1, static_cast<int>(std::min<std::int64_t>(threads, useful)),
+    parallel_for(job.nodes, 1, useful_threads(threads, work),
                  [&](std::int64_t begin, std::int64_t end) { kernel(job, begin, end); });
 }
 

@@ -36,9 +36,9 @@ SDAS_INLINE void for_lmax(int lmax, const Body& body) {
 }
 
 // The weight of each degree, one per head and `stride` apart, for a block of channels.
-template <int L, class T, class Block, class Job>
-SDAS_INLINE void spread_weights(Vector<T>* w, const T* weight, std::int64_t stride, const Job& job, Block block) {
-    for (int l = 0; l <= L; ++l) w[l] = block.spread(weight + l * stride, job);
+template <int L, class T, class Block>
+SDAS_INLINE void spread_weights(Vector<T>* w, const T* weight, std::int64_t stride, int channels_per_head, Block block) {
+    for (int l = 0; l <= L; ++l) w[l] = block.spread(weight + l * stride, channels_per_head);
 }
 
 // B[m2] = w[l] Y[m2].
@@ -54,13 +54,13 @@ SDAS_INLINE void weighted_harmonics_step(Vector<T>* b, const Vector<T>* w, const
     for_orders<L>([&](int l, int m) { b[m] = sum_of_products<T>(y[m], w_step[l], y_step[m], w[l]); });
 }
 
-// tile[m1 .. m1+G, :] += Σ over `count` edges of v_j[m1] B_e.
+// tile[m1 .. m1+G, :] += Σ over `count` edges of v_j[m1] B_e, or = if it is `fresh`.
 template <int G, int M2, class T, class Block>
 SDAS_INLINE void accumulate(Vector<T>* tile, const Vector<T>* b, const T* const* value, int count, int channels,
-                            Block block) {
+                            Block block, bool fresh) {
     Vector<T> sum[G][M2];
     for (int g = 0; g < G; ++g) {
-        for (int m = 0; m < M2; ++m) sum[g][m] = tile[g * M2 + m];
+        for (int m = 0; m < M2; ++m) sum[g][m] = fresh ? Vector<T>{} : tile[g * M2 + m];
     }
     for (int e = 0; e < count; ++e, b += M2) {
         Vector<T> v[G];
@@ -77,18 +77,23 @@ SDAS_INLINE void accumulate(Vector<T>* tile, const Vector<T>* b, const T* const*
     }
 }
 
-// tile += Σ over `count` <= chunk edges of v_j ⊗ B_e; sent[e] is the block's place in row 0 of v_j and moves on.
+// tile += Σ over `count` edges of v_j ⊗ B_e, or = if it is `fresh`; sent[e] is the block's place in row 0 of v_j and
+// moves on.
 template <int M2, class T, class Block, class Job>
 SDAS_INLINE void accumulate_rows(Vector<T>* tile, const Vector<T>* b, const T** sent, int count, const Job& job,
-                                 Block block) {
+                                 Block block, bool fresh = false) {
     constexpr int G = rows_in_registers<M2>;
     int m1 = 0;
     const auto advance = [&](int by) {
         m1 += by;
         for (int e = 0; e < count; ++e) sent[e] += by * job.channels;
     };
-    for (; m1 + G <= job.m1; advance(G)) accumulate<G, M2, T>(tile + m1 * M2, b, sent, count, job.channels, block);
-    for (; m1 < job.m1; advance(1)) accumulate<1, M2, T>(tile + m1 * M2, b, sent, count, job.channels, block);
+    for (; m1 + G <= job.m1; advance(G)) {
+        accumulate<G, M2, T>(tile + m1 * M2, b, sent, count, job.channels, block, fresh);
+    }
+    for (; m1 < job.m1; advance(1)) {
+        accumulate<1, M2, T>(tile + m1 * M2, b, sent, count, job.channels, block, fresh);
+    }
 }
 
 // Asks for a block of the rows of a value that will be needed soon.

@@ -96,4 +96,32 @@ struct Network {
     const NetworkKind<T>& kind(int layer) const { return layer == 0 ? first : other; }
 };
 
+// Calls body(array, numbers) for the embedding and the weights of each layer, or gradients by them, in the order in which
+// the operator takes them.
+template <class T, class Array, class Layers, class Body>
+void for_weights(const Network<T>& net, Array& embedding, Layers& layers, const Body& body) {
+    const std::int64_t C = net.channels, K = net.heads, degrees = net.lmax + 1, R = net.readout;
+    const std::int64_t logits = (2 * net.key_channels + net.radials + 1) * K, width = net.width();
+    body(embedding, net.species * C);
+    for (int layer = 0; layer < net.layers(); ++layer) {
+        const NetworkKind<T>& kind = net.kind(layer);
+        auto& w = layers[layer];
+        body(w.logits, logits * C);
+        body(w.logits_bias, logits);
+        body(w.direction, degrees * C * K);
+        body(w.value, (kind.m1 == 1 ? 1 : degrees) * C * C);
+        body(w.radial_gain, net.gain_numbers());
+        for (int l = 0; l < degrees; ++l) body(w.mixing[l], kind.paths[l] * C * C);
+        body(w.hidden, 2 * C * width);
+        body(w.hidden_bias, 2 * C);
+        body(w.factors, width * 2 * C);
+        body(w.factors_bias, width);
+        body(w.gate, degrees * C * C);
+        body(w.readout, R * C);
+        body(w.readout_bias, R);
+        body(w.energy, R);
+        body(w.energy_bias, std::int64_t{1});
+    }
+}
+
 }  // namespace sdas

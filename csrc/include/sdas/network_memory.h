@@ -190,35 +190,11 @@ struct NetworkGradients {
     T* embedding;
     std::vector<NetworkWeights<T>> layers;
 
-    NetworkGradients(T* base, const Network<T>& net) {
-        const auto take = [&](std::int64_t count) {
-            T* piece = base == nullptr ? nullptr : base + numbers;
+    NetworkGradients(T* base, const Network<T>& net) : layers(net.layers()) {
+        for_weights(net, embedding, layers, [&](T*& piece, std::int64_t count) {
+            piece = base == nullptr ? nullptr : base + numbers;
             numbers += count;
-            return piece;
-        };
-        const std::int64_t C = net.channels, K = net.heads, degrees = net.lmax + 1, R = net.readout;
-        const std::int64_t logits = (2 * net.key_channels + net.radials + 1) * K, width = net.width();
-        embedding = take(net.species * C);
-        for (int layer = 0; layer < net.layers(); ++layer) {
-            const NetworkKind<T>& kind = net.kind(layer);
-            NetworkWeights<T> w{};
-            w.logits = take(logits * C);
-            w.logits_bias = take(logits);
-            w.direction = take(degrees * C * K);
-            w.value = take((kind.m1 == 1 ? 1 : degrees) * C * C);
-            w.radial_gain = take(net.gain_numbers());
-            for (int l = 0; l < degrees; ++l) w.mixing[l] = take(kind.paths[l] * C * C);
-            w.hidden = take(2 * C * width);
-            w.hidden_bias = take(2 * C);
-            w.factors = take(width * 2 * C);
-            w.factors_bias = take(width);
-            w.gate = take(degrees * C * C);
-            w.readout = take(R * C);
-            w.readout_bias = take(R);
-            w.energy = take(R);
-            w.energy_bias = take(1);
-            layers.push_back(w);
-        }
+        });
     }
 };
 

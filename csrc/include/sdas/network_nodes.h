@@ -207,7 +207,10 @@ class Inputs : public NodeBlock<T> {
         multiply<false>(query + (D + M) * K, q, y, f, count, maps.radial.forward, of_group(D));
         multiply<false>(this->of_block(out.key, D * K), D * K, y, f, count, maps.key.forward, of_group(D + n));
         multiply<false>(this->of_block(out.sink, K), K, y, f, count, maps.sink.forward, of_group(2 * D + n));
-        this->template by_degree<false>(query + D * K, K, q, y, C, f, maps.direction, false, 0, M);
+        // The first layer's features have no other rows than the first.
+        const int rows = this->layer_ == 0 ? 1 : M;
+        this->template by_degree<false>(query + D * K, K, q, y, C, f, maps.direction, false, 0, rows);
+        for (std::int64_t i = 0; rows < M && i < count; ++i) std::fill_n(query + i * q + (D + rows) * K, (M - rows) * K, T(0));
         this->template by_degree<false>(value, C, this->kind_.m1 * C, y, C, f, maps.value, false, 0, this->kind_.m1);
     }
 
@@ -225,7 +228,21 @@ class Inputs : public NodeBlock<T> {
     }
 };
 
-// What follows attention: mixing of the paths, the node's update and the readout.
+// The same matrix without its last columns or rows.
+template <class T>
+Matrix<T> first_columns(Matrix<T> m, int columns) {
+    m.columns = columns;
+    return m;
+}
+
+template <class T>
+Matrix<T> first_rows(Matrix<T> m, int rows) {
+    m.depth = rows;
+    return m;
+}
+
+// What follows attention: mixing of the paths, the node's update and the readout. Nothing depends on other rows of the
+// last layer's output than the first.
 template <class T>
 class Update : public NodeBlock<T> {
   public:
@@ -235,6 +252,8 @@ class Update : public NodeBlock<T> {
     explicit Update(const NetworkPass<T>& pass)
         : Block(pass),
           R(this->net_.readout),
+          O(this->layer_ + 1 < this->net_.layers() ? M : 1),
+          factors_width_((degree_of(O - 1) + 1) * C),
           invariants_(this->room(this->net_.width())),
           activated_(this->room(2 * C)),
           hidden_(this->room(2 * C)),
@@ -256,11 +275,12 @@ class Update : public NodeBlock<T> {
         T* gated = this->of_block(at.gated, f);
         multiply<false>(h, 2 * C, invariants_, width_of, count, this->maps_.hidden.forward, weights.hidden_bias);
         activate(activated_, h, count * 2 * C);
-        multiply<false>(factors, width_of, activated_, 2 * C, count, this->maps_.factors.forward, weights.factors_bias);
-        this->template by_degree<false>(gated, C, f, y_, C, f, this->maps_.gate, false, 1, M);
+        multiply<false>(factors, width_of, activated_, 2 * C, count,
+                        first_columns(this->maps_.factors.forward, factors_width_), weights.factors_bias);
+        this->template by_degree<false>(gated, C, f, y_, C, f, this->maps_.gate, false, 1, O);
         for (std::int64_t i = 0; i < count; ++i, out += f, middle += f, factors += width_of, gated += f) {
             for (int c = 0; c < C; ++c) out[c] = middle[c] + factors[c];
-            for (int m = 1; m < M; ++m) {
+            for (int m = 1; m < O; ++m) {
                 const T* factor = factors + degree_of(m) * C;
                 for (int c = 0; c < C; ++c) out[m * C + c] = middle[m * C + c] + factor[c] * gated[m * C + c];
             }
@@ -329,8 +349,8 @@ class Update : public NodeBlock<T> {
             const T *by = by_out + i * f, *factor = factors + i * width_of, *g = gated + i * f;
             T *by_factor = factors_ + i * width_of, *by_gated = gated_ + i * f;
             std::copy(by, by + C, by_factor);
-            std::fill(by_factor + C, by_factor + width_of, T(0));
-            for (int m = 1; m < M; ++m) {
+            std::fill(by_factor + C, by_factor + factors_width_, T(0));
+            for (int m = 1; m < O; ++m) {
                 const int of = degree_of(m) * C;
                 for (int c = 0; c < C; ++c) {
                     by_factor[of + c] += by[m * C + c] * g[m * C + c];
@@ -338,14 +358,15 @@ class Update : public NodeBlock<T> {
                 }
             }
         }
-        multiply<false>(activated_, 2 * C, factors_, width_of, count, this->maps_.factors.transpose);
+        multiply<false>(activated_, 2 * C, factors_, width_of, count,
+                        first_rows(this->maps_.factors.transpose, factors_width_));
         const T* h = this->of_block(at.hidden, 2 * C);
         for_vectors<T>(count * 2 * C, [&](const auto& load, const auto& store) {
             const Vector<T> x = load(h);
             store(hidden_, load(activated_) * silu_slope<T>(x, sigmoid<T>(x)));
         });
         multiply<false>(invariants_, width_of, hidden_, 2 * C, count, this->maps_.hidden.transpose);
-        this->template by_degree<false>(by_y_, C, f, gated_, C, f, this->maps_.gate, true, 1, M);
+        this->gates_backward(by_y_, gated_);
         for (std::int64_t i = 0; i < count; ++i) {
             const T *by = invariants_ + i * width_of, *of = y + i * f;
             T* out = by_y_ + i * f;
@@ -357,7 +378,14 @@ class Update : public NodeBlock<T> {
         }
     }
 
-    const int R;
+    // by y of all degrees but the first, from by `gated`.
+    void gates_backward(T* by_y, const T* by_gated) const {
+        const std::int64_t f = this->features_;
+        this->template by_degree<false>(by_y, C, f, by_gated, C, f, this->maps_.gate, true, 1, O);
+        for (std::int64_t i = 0; O < M && i < this->count_; ++i) std::fill_n(by_y + i * f + O * C, (M - O) * C, T(0));
+    }
+
+    const int R, O, factors_width_;  // of the readout; rows of the output that matter; numbers of f that they take
     T *invariants_, *activated_, *hidden_, *factors_, *gated_, *readout_;
 };
 

@@ -85,21 +85,17 @@ class NetworkRun {
 
     std::int64_t features() const { return net_.nodes * net_.m() * net_.channels; }
 
-    void on_nodes(Kernel kernel, int layer, std::int64_t grain = 32) {
-        // Below this many multiply-adds the work takes about as long as waking a thread.
-        constexpr std::int64_t work_per_thread = 1 << 20;
+    void on_nodes(Kernel kernel, int layer, std::int64_t grain = 1) {
         const std::int64_t work = net_.nodes * net_.channels * net_.channels * 64;
-        const std::int64_t useful = std::max<std::int64_t>(1, std::min<std::int64_t>(threads_, work / work_per_thread));
         pass_.layer = layer;
-        parallel_for(net_.nodes, grain, static_cast<int>(useful),
+        parallel_for(net_.nodes, grain, useful_threads(threads_, work),
                      [&](std::int64_t begin, std::int64_t end) { kernel(pass_, begin, end); });
     }
 
     template <class Body>
     void on_edges(const Body& body) const {
-        constexpr std::int64_t edges_per_thread = 1 << 14;
-        const std::int64_t useful = std::max<std::int64_t>(1, net_.edges / edges_per_thread);
-        parallel_for(net_.edges, 64, static_cast<int>(std::min<std::int64_t>(threads_, useful)), body);
+        constexpr std::int64_t work = 32;  // of an edge
+        parallel_for(net_.edges, 64, useful_threads(threads_, net_.edges * work), body);
     }
 
     SphericalHarmonics<T> harmonics() const {

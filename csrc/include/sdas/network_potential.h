@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "sdas/network.h"
+#include "sdas/network_memory.h"
 
 namespace sdas {
 
@@ -22,6 +22,20 @@ struct NetworkSystems {
     double* energies;  // [B]
     T *forces, *by_strain;  // [N, 3]; [B, 3, 3] or null: Σ vector ⊗ gradient over a system's edges
 };
+
+// Room for what comes before the network's state and behind it: returns the vectors, given to the network as well, as its
+// gradient by them, its energies and kinds are.
+template <class T>
+T* take_scratch(Memory<T>& memory, Network<T>& net, NetworkSystems<T>& of) {
+    T* vectors = memory.take(3 * net.edges);
+    net.vectors = vectors;
+    net.by_vectors = memory.take(3 * net.edges);
+    net.energy = memory.take(net.nodes);
+    of.kinds = reinterpret_cast<std::int64_t*>(memory.take(net.nodes * static_cast<int>(sizeof(std::int64_t) / sizeof(T))));
+    net.kinds = of.kinds;
+    net.state = memory.take(0);
+    return vectors;
+}
 
 // The network's kinds; whether all are known.
 template <class T>

@@ -191,7 +191,7 @@ template <class T>
 class UpdateSecond : public SecondOrder<T, Update<T>> {
   public:
     using Base = SecondOrder<T, Update<T>>;
-    using Base::C, Base::M, Base::R;
+    using Base::C, Base::M, Base::O, Base::R, Base::factors_width_;
 
     explicit UpdateSecond(const NetworkPass<T>& pass)
         : Base(pass),
@@ -224,7 +224,7 @@ class UpdateSecond : public SecondOrder<T, Update<T>> {
         const T *gated = this->of_block(at.gated, f), *gated_step = gated_step_;
         for (std::int64_t i = 0; i < count; ++i, factor += width_, factor_step += width_) {
             for (int c = 0; c < C; ++c) out[c] = middle_step[c] + factor_step[c];
-            for (int m = 1; m < M; ++m) {
+            for (int m = 1; m < O; ++m) {
                 const int of = degree_of(m) * C;
                 for (int c = 0, k = m * C; c < C; ++c, ++k) {
                     out[k] = middle_step[k] + factor_step[of + c] * gated[k] + factor[of + c] * gated_step[k];
@@ -277,8 +277,9 @@ class UpdateSecond : public SecondOrder<T, Update<T>> {
             store(silu_, x * s);
             store(silu_step_, silu_slope<T>(x, s) * load(hidden_step_));
         });
-        multiply<false>(factors_step_, width_, silu_step_, 2 * C, count, this->maps_.factors.forward);
-        this->template by_degree<false>(gated_step_, C, f, this->y_step_, C, f, this->maps_.gate, false, 1, M);
+        multiply<false>(factors_step_, width_, silu_step_, 2 * C, count,
+                        first_columns(this->maps_.factors.forward, factors_width_));
+        this->template by_degree<false>(gated_step_, C, f, this->y_step_, C, f, this->maps_.gate, false, 1, O);
     }
 
     void readout_second(T* second_out) {
@@ -316,8 +317,8 @@ class UpdateSecond : public SecondOrder<T, Update<T>> {
             const std::int64_t node = i * this->features_, row = i * width_;
             T* second_factor = second_factors_ + row;
             std::copy(second_out + node, second_out + node + C, second_factor);
-            std::fill(second_factor + C, second_factor + width_, T(0));
-            for (int m = 1; m < M; ++m) {
+            std::fill(second_factor + C, second_factor + factors_width_, T(0));
+            for (int m = 1; m < O; ++m) {
                 const int of = degree_of(m) * C;
                 for (int c = 0; c < C; ++c) {
                     const std::int64_t k = node + m * C + c, l = row + of + c;
@@ -331,7 +332,8 @@ class UpdateSecond : public SecondOrder<T, Update<T>> {
     // Through the hidden layer: second h and the invariants'.
     void hidden_layer() {
         const std::int64_t count = this->count_;
-        multiply<false>(second_hidden_, 2 * C, second_factors_, width_, count, this->maps_.factors.transpose);
+        multiply<false>(second_hidden_, 2 * C, second_factors_, width_, count,
+                        first_rows(this->maps_.factors.transpose, factors_width_));
         const T *h = this->of_block(this->pass_.at[this->layer_].hidden, 2 * C), *by_silu = this->activated_;
         for_vectors<T>(count * 2 * C, [&](const auto& load, const auto& store) {
             const Vector<T> x = load(h), s = sigmoid<T>(x), curved = silu_curvature<T>(x, s) * load(hidden_step_);
@@ -343,7 +345,7 @@ class UpdateSecond : public SecondOrder<T, Update<T>> {
     // Through the invariants and the gates: second y.
     void features() {
         const std::int64_t f = this->features_;
-        this->template by_degree<false>(this->second_y_, C, f, second_gated_, C, f, this->maps_.gate, true, 1, M);
+        this->gates_backward(this->second_y_, second_gated_);
         for (std::int64_t i = 0; i < this->count_; ++i) {
             const T *second = second_values_ + i * width_, *by = this->invariants_ + i * width_;
             const T *y = this->y_ + i * f, *y_step = this->y_step_ + i * f;
@@ -359,11 +361,12 @@ class UpdateSecond : public SecondOrder<T, Update<T>> {
     void weights(const T* second_middle, const T* by_middle) {
         const std::int64_t count = this->count_, f = this->features_;
         const NetworkWeights<T>& g = *this->grads_;
-        add_linear<T>(g.factors, second_factors_, this->factors_, width_, width_, silu_, silu_step_, 2 * C, 2 * C, count);
-        add_rows<T>(g.factors_bias, second_factors_, width_, width_, count);
+        add_linear<T>(g.factors, second_factors_, this->factors_, width_, factors_width_, silu_, silu_step_, 2 * C, 2 * C,
+                      count);
+        add_rows<T>(g.factors_bias, second_factors_, width_, factors_width_, count);
         add_linear<T>(g.hidden, second_hidden_, this->hidden_, 2 * C, 2 * C, values_, values_step_, width_, width_, count);
         add_rows<T>(g.hidden_bias, second_hidden_, 2 * C, 2 * C, count);
-        this->add_degrees(g.gate, this->y_, this->y_step_, second_gated_, this->gated_, f, C, 1, M);
+        this->add_degrees(g.gate, this->y_, this->y_step_, second_gated_, this->gated_, f, C, 1, O);
         const NetworkArrays<T>&at = this->pass_.at[this->layer_], &step = this->pass_.step[this->layer_];
         const T *z = this->of_block(at.z, this->z_row()), *z_step = this->of_block(step.z, this->z_row());
         this->for_mixing([&](int m, std::int64_t row, int l) {

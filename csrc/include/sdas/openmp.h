@@ -20,13 +20,14 @@ namespace sdas {
 class OpenMp {
   public:
     // Whether there is a runtime that can be used here. After a fork the child's has lost its workers, and does not know.
-    static bool available() { return parallel() != nullptr && !forked(); }
+    static bool available() { return parallel() && number() && count() && !forked(); }
 
     // Whether this process was forked after the first call. The extension calls it when it is loaded: others may set
     // the runtime's workers going before the first kernel runs.
     static bool forked() { return fork_flag(); }
 
-    // Calls body(i) once for every i in [0, tasks), on up to `tasks` threads, the calling one included.
+    // Calls body(i) once for every i in [0, tasks), on up to `tasks` threads, the calling one included. A thread does the
+    // same ones from call to call, so what it made is in its cache when it goes on with it.
     // Rethrows the first exception of a body after all have ended.
     template <class Body>
     static void run(int tasks, const Body& body) {
@@ -38,17 +39,18 @@ class OpenMp {
 
   private:
     using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
+    using Number = int (*)();
 
     template <class Body>
     struct Region {
         const Body* body;
         int tasks;
-        std::atomic<int> next{0};
         std::mutex mutex{};
         std::exception_ptr error = nullptr;
 
         void work() {
-            for (int i = next++; i < tasks; i = next++) {
+            const int threads = count()();
+            for (int i = number()(); i < tasks; i += threads) {
                 try {
                     (*body)(i);
                 } catch (...) {
@@ -60,10 +62,25 @@ class OpenMp {
     };
 
     static Parallel parallel() {
-#if defined(__linux__)
-        static const auto found = reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+        static const auto found = reinterpret_cast<Parallel>(look_up("GOMP_parallel"));
         return found;
+    }
+
+    static Number number() {
+        static const auto found = reinterpret_cast<Number>(look_up("omp_get_thread_num"));
+        return found;
+    }
+
+    static Number count() {
+        static const auto found = reinterpret_cast<Number>(look_up("omp_get_num_threads"));
+        return found;
+    }
+
+    static void* look_up(const char* name) {
+#if defined(__linux__)
+        return dlsym(RTLD_DEFAULT, name);
 #else
+        static_cast<void>(name);
         return nullptr;
 #endif
     }

@@ -47,10 +47,8 @@ SDAS_DECLARE_RADIAL_BASIS(avx512)
 // Runs a kernel on `threads` threads.
 template <class T>
 void run(void (*kernel)(const RadialBasis<T>&, std::int64_t, std::int64_t), const RadialBasis<T>& job, int threads) {
-    // Below this number of results the work takes about as long as waking a thread.
-    constexpr std::int64_t results_per_thread = 1 << 17;
-    const std::int64_t useful = std::max<std::int64_t>(1, job.count * job.functions / results_per_thread);
-    parallel_for(job.count, 64, static_cast<int>(std::min<std::int64_t>(threads, useful)),
+    constexpr std::int64_t work = 8;  // of a function of one length
+    parallel_for(job.count, 64, useful_threads(threads, job.count * job.functions * work),
                  [&](std::int64_t begin, std::int64_t end) { kernel(job, begin, end); });
 }
 

@@ -53,12 +53,9 @@ SDAS_DECLARE_SPHERICAL_HARMONICS(avx512)
 template <class T>
 void run(void (*kernel)(const SphericalHarmonics<T>&, std::int64_t, std::int64_t), const SphericalHarmonics<T>& job,
          int threads) {
-    // Below this size of the harmonics the work takes about as long as waking a thread.
-    constexpr std::int64_t bytes_per_thread = 1 << 20;
-    const std::int64_t bytes = job.count * (job.lmax + 1) * (job.lmax + 1) * sizeof(T);
-    const std::int64_t useful = std::max<std::int64_t>(1, bytes / bytes_per_thread);
-    if (job.harmonics != nullptr) advise_huge_pages(job.harmonics, bytes);
-    parallel_for(job.count, 64, static_cast<int>(std::min<std::int64_t>(threads, useful)),
+    const std::int64_t numbers = job.count * (job.lmax + 1) * (job.lmax + 1);
+    if (job.harmonics != nullptr) advise_huge_pages(job.harmonics, numbers * sizeof(T));
+    parallel_for(job.count, 64, useful_threads(threads, 4 * numbers),
                  [&](std::int64_t begin, std::int64_t end) { kernel(job, begin, end); });
 }
 

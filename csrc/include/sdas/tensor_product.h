@@ -96,12 +96,6 @@ SDAS_DECLARE_TENSOR_PRODUCT(avx512)
 #endif
 #undef SDAS_DECLARE_TENSOR_PRODUCT
 
-// Of so many threads, those that so many multiply-adds are worth: fewer take about as long as waking a thread.
-inline int useful_threads(int threads, std::int64_t work) {
-    constexpr std::int64_t work_per_thread = 1 << 19;
-    return static_cast<int>(std::min<std::int64_t>(threads, std::max<std::int64_t>(1, work / work_per_thread)));
-}
-
 // Results of a kernel, or null, and their numbers per sample: about their pages.
 template <class T>
 struct FreshResults {

@@ -76,11 +76,8 @@ SDAS_DECLARE_TENSOR_PRODUCT_CONV(avx512)
 template <class T>
 void run(void (*kernel)(const TensorProductConv<T>&, std::int64_t, std::int64_t), const TensorProductConv<T>& job,
          int threads) {
-    // Below this many multiply-adds the work takes about as long as waking a thread.
-    constexpr std::int64_t work_per_thread = 1 << 19;
     const std::int64_t work = job.nodes * job.in_width + job.edges * job.work;
-    const std::int64_t useful = std::max<std::int64_t>(1, work / work_per_thread);
-    parallel_for(job.nodes, job.block, static_cast<int>(std::min<std::int64_t>(threads, useful)),
+    parallel_for(job.nodes, job.block, useful_threads(threads, work),
                  [&](std::int64_t begin, std::int64_t end) { kernel(job, begin, end); });
 }
 

@@ -155,6 +155,14 @@ class ThreadPool {
     std::vector<std::thread> workers_;
 };
 
+// Of `threads`, those that so much work is worth, in multiply-adds; a number that is read or written counts as one, one
+// that takes a division or an exponential as several. Workers of an OpenMP runtime start at once, as a rule: they spin for
+// some milliseconds after their last work. Others sleep, and waking one takes as long as much more work.
+inline int useful_threads(int threads, std::int64_t work) {
+    const std::int64_t per_thread = std::int64_t{1} << (OpenMp::available() ? 17 : 20);
+    return static_cast<int>(std::max<std::int64_t>(1, std::min<std::int64_t>(threads, work / per_thread)));
+}
+
 // Calls body(begin, end) over [0, count) cut into at most `threads` ranges whose borders are multiples
 // of `grain`.
 template <class Body>

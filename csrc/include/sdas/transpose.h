@@ -71,10 +71,44 @@ SDAS_INLINE void transpose(Vector<T>* v) {
     }
 }
 
+// The vector whose 16-byte lanes start at p, p + stride, p + 2 * stride, ...
+template <class T>
+SDAS_INLINE Vector<T> load_lanes(const T* p, std::int64_t stride) {
+    const auto at = [&](int lane) {
+        typename Simd<float>::Lane piece;
+        std::memcpy(&piece, p + lane * stride, 16);
+        return piece;
+    };
+#if defined(__AVX512F__)
+    __m512 v = _mm512_castps128_ps512(at(0));
+    v = _mm512_insertf32x4(v, at(1), 1);
+    v = _mm512_insertf32x4(v, at(2), 2);
+    return reinterpret_cast<Vector<T>>(_mm512_insertf32x4(v, at(3), 3));
+#elif defined(__AVX2__)
+    return reinterpret_cast<Vector<T>>(_mm256_set_m128(at(1), at(0)));
+#else
+    return reinterpret_cast<Vector<T>>(at(0));
+#endif
+}
+
 // out[c, r] = in[r, c] for matrices whose rows are `out_row` and `in_row` apart.
 template <class T>
 void transpose_matrix(T* out, std::int64_t out_row, const T* in, std::int64_t in_row, int rows, int columns) {
-    constexpr int W = width<T>;
+    constexpr int W = width<T>, E = lane_width<T>;
+    if (rows >= W && columns >= E && columns < W) {
+        for (int r = 0; r < rows; r += W) {
+            const T* row = in + (r + W <= rows ? r : rows - W) * in_row;
+            T* target = out + (row - in) / in_row;
+            for (int c = 0; c < columns; c += E) {
+                const std::int64_t column = c + E <= columns ? c : columns - E;
+                Vector<T> v[E];
+                for (int i = 0; i < E; ++i) v[i] = load_lanes<T>(row + i * in_row + column, E * in_row);
+                transpose_lanes<T>(v);
+                for (int i = 0; i < E; ++i) store<T>(target + (column + i) * out_row, v[i]);
+            }
+        }
+        return;
+    }
     if (rows < W || columns < W) {
         for (int c = 0; c < columns; ++c) {
             for (int r = 0; r < rows; ++r) out[c * out_row + r] = in[r * in_row + c];
@@ -119,26 +153,6 @@ SDAS_INLINE void store_quadruples(T* block, const Vector<T>* tile) {
 template <class T>
 SDAS_INLINE void store_lane(T* p, Vector<T> v, int lane) {
     std::memcpy(p, reinterpret_cast<const char*>(&v) + 16 * lane, 16);
-}
-
-// The vector whose 16-byte lanes start at p, p + stride, p + 2 * stride, ...
-template <class T>
-SDAS_INLINE Vector<T> load_lanes(const T* p, int stride) {
-    const auto at = [&](int lane) {
-        typename Simd<float>::Lane piece;
-        std::memcpy(&piece, p + lane * stride, 16);
-        return piece;
-    };
-#if defined(__AVX512F__)
-    __m512 v = _mm512_castps128_ps512(at(0));
-    v = _mm512_insertf32x4(v, at(1), 1);
-    v = _mm512_insertf32x4(v, at(2), 2);
-    return reinterpret_cast<Vector<T>>(_mm512_insertf32x4(v, at(3), 3));
-#elif defined(__AVX2__)
-    return reinterpret_cast<Vector<T>>(_mm256_set_m128(at(1), at(0)));
-#else
-    return reinterpret_cast<Vector<T>>(at(0));
-#endif
 }
 
 // Reads a block of rows of M elements into a tile.

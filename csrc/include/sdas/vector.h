@@ -143,6 +143,37 @@ SDAS_INLINE void store_first(double* p, Vector<double> v, int count) {
 #endif
 }
 
+// The numbers of the first `bytes`, half a vector or less; what the other elements are is not said. (Copying them into a
+// vector of zeros would go through memory, where a load of what two stores wrote waits for both.)
+template <int bytes, class T>
+SDAS_INLINE Vector<T> load_part(const T* p) {
+    static_assert(bytes < SDAS_VECTOR_BYTES);
+#if defined(__x86_64__)
+    __m128 part;
+    if constexpr (bytes <= 4) {
+        part = _mm_load_ss(reinterpret_cast<const float*>(p));
+    } else if constexpr (bytes == 8) {
+        part = _mm_castpd_ps(_mm_load_sd(reinterpret_cast<const double*>(p)));
+    } else {
+        part = _mm_loadu_ps(reinterpret_cast<const float*>(p));
+    }
+#if defined(__AVX512F__)
+    if constexpr (bytes == 32) {
+        return reinterpret_cast<Vector<T>>(_mm512_castps256_ps512(_mm256_loadu_ps(reinterpret_cast<const float*>(p))));
+    }
+    return reinterpret_cast<Vector<T>>(_mm512_castps128_ps512(part));
+#elif defined(__AVX2__)
+    return reinterpret_cast<Vector<T>>(_mm256_castps128_ps256(part));
+#else
+    return reinterpret_cast<Vector<T>>(part);
+#endif
+#else
+    Vector<T> v{};
+    std::memcpy(&v, p, bytes);
+    return v;
+#endif
+}
+
 template <class T>
 SDAS_INLINE Vector<T> select(typename Simd<T>::Mask mask, Vector<T> yes, Vector<T> no) {
     return mask ? yes : no;

@@ -111,15 +111,21 @@ class NarrowMatrix {
           vectors_(steps_ * across_) {}
 
     // From a matrix whose rows are `row` apart.
-    void fill(const T* m, std::int64_t row) {
+    void fill(const T* m, std::int64_t row) { fill_rows(0, paired_ ? 2 * steps_ : steps_, m, row); }
+
+    // Rows first .. first + count, the first one even.
+    void fill_rows(int first, int count, const T* m, std::int64_t row) {
         if (paired_) {
-            for (int k = 0; k < steps_; ++k, m += 2 * row) {
-                const Vector<T> even = load_first(m, columns_), odd = load_first(m + row, columns_);
+            for (int k = first / 2; 2 * k < first + count; ++k, m += 2 * row) {
+                const bool last = 2 * k + 1 == first + count;
+                const Vector<T> even = load_first(m, columns_), odd = last ? Vector<T>{} : load_first(m + row, columns_);
                 vectors_[k] = shuffle<T>(even, odd, [](int i) { return i / 2 + (i % 2 ? width<T> : 0); });
             }
         } else {
             T* numbers = reinterpret_cast<T*>(vectors_.data());
-            for (int k = 0; k < steps_; ++k, m += row) std::copy(m, m + columns_, numbers + k * across_ * width<T>);
+            for (int k = first; k < first + count; ++k, m += row) {
+                std::copy(m, m + columns_, numbers + k * across_ * width<T>);
+            }
         }
     }
 

@@ -11,11 +11,12 @@ moving features between them: on a CPU one kernel runs all parts, a block of ato
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from sdas_kernels import native
-from sdas_kernels.dispatch import Backend, backend_name, kernels, register
+from sdas_kernels.dispatch import Backend, kernels, register, runs_all
 from sdas_kernels.flops import register_flops
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
 from sdas_kernels.ops.checks import check_floating, check_graph, check_shapes
@@ -23,7 +24,7 @@ from sdas_kernels.ops.neighbor_tensor_product.cpp import MAX_DEGREE
 from sdas_kernels.ops.network import autograd, flops, reference
 from sdas_kernels.ops.network.weights import LayerWeights, Sizes, check, flat
 
-__all__ = ["LayerWeights", "evaluate", "flat", "network", "runs_fused"]
+__all__ = ["Evaluator", "LayerWeights", "flat", "network", "runs_fused"]
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 _PARTS = ("network", "edge_geometry", "neighbor_attention")
@@ -35,7 +36,7 @@ register_flops("sdas_kernels::network_backward", flops.backward)
 
 def runs_fused(device: str, dtype: torch.dtype, lmax: int) -> bool:
     """Whether one kernel runs the whole network on such tensors, and no other backend is asked for any of its parts."""
-    return lmax <= MAX_DEGREE and all(backend_name(op, device, dtype) == "cpp" for op in _PARTS)
+    return lmax <= MAX_DEGREE and runs_all("cpp", _PARTS, device, dtype)
 
 
 def network(
@@ -83,40 +84,55 @@ def network(
     return autograd.network(vectors, kinds, weights, edges.tensors(), float(cutoff), even_only)
 
 
-def evaluate(
-    graph: NeighborGraph,
-    weights: Sequence[torch.Tensor],
-    kind_of_number: torch.Tensor,
-    energy_shift: torch.Tensor,
-    energy_scale: torch.Tensor,
-    cutoff: float,
-    even_only: bool = True,
-    stress: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] | None:
+class Evaluator:
     """Energies of systems, forces and derivatives by strain, not differentiable and unseen by PyTorch.
 
     Args:
-        graph: of whole systems.
-        weights: `flat` ones.
-        kind_of_number: `[119]` int64, row of the embedding for each atomic number, -1 if there is none.
-        energy_shift, energy_scale: `[species]` and `[]` float64; a system's energy is Σ (scale · atom's + shift).
         cutoff, even_only: as of `network`.
-        stress: whether derivatives by strain are wanted.
-
-    Returns:
-        energies `[B]` float64, forces `[N, 3]`, derivatives by strain `[B, 3, 3]`, not symmetrized, or None. Or None
-        where there is no kernel, where a species is unknown, or where something watches PyTorch's operators, as a
-        counter of FLOPs does.
     """
-    tensors = (graph.positions, graph.cells, graph.cell_shifts, graph.system, graph.numbers, *graph.edges.tensors())
-    if torch._C._len_torch_dispatch_stack() or not all(type(t) in _PLAIN and t.is_contiguous() for t in tensors):
-        return None
-    sizes = Sizes.of(weights, even_only)
-    if not runs_fused(graph.device.type, graph.dtype, sizes.lmax):
-        return None
-    check("network", weights, sizes, graph.positions)
-    run = kernels("network", graph.positions).evaluate
-    found: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] | None = run(
-        graph, kind_of_number, weights, energy_shift, energy_scale, cutoff, even_only, stress
-    )
-    return found
+
+    def __init__(self, cutoff: float, even_only: bool = True) -> None:
+        self._model = float(cutoff), even_only
+        self._weights: Any = None  # those of the call before, as a backend looked at them
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Evaluator, self._model  # what it keeps belongs to tensors that a copy does not have
+
+    def __call__(
+        self,
+        graph: NeighborGraph,
+        weights: Sequence[torch.Tensor],
+        kind_of_number: torch.Tensor,
+        energy_shift: torch.Tensor,
+        energy_scale: torch.Tensor,
+        stress: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] | None:
+        """What it is for.
+
+        Args:
+            graph: of whole systems, in the dtype and on the device of the weights.
+            weights: `flat` ones.
+            kind_of_number: `[119]` int64, row of the embedding for each atomic number, -1 if there is none.
+            energy_shift, energy_scale: `[species]` and `[]` float64; a system's energy is Σ (scale · atom's + shift).
+            stress: whether derivatives by strain are wanted.
+
+        Returns:
+            energies `[B]` float64, forces `[N, 3]`, derivatives by strain `[B, 3, 3]`, not symmetrized, or None. Or
+            None where there is no kernel, where a species is unknown, or where something watches PyTorch's operators,
+            as a counter of FLOPs does.
+        """
+        positions, edges = graph.positions, graph.edges
+        tensors = (positions, graph.cells, graph.cell_shifts, graph.system, graph.numbers, *edges.tensors())
+        plain = all(type(t) in _PLAIN and t.is_contiguous() for t in tensors)
+        known = self._weights
+        sizes = Sizes.of(weights, self._model[1]) if known is None else known.sizes
+        if not plain or torch._C._len_torch_dispatch_stack():
+            return None
+        if not runs_fused(positions.device.type, positions.dtype, sizes.lmax):
+            return None
+        run = kernels("network", positions)
+        if known is None or not known.hold(weights):
+            known = self._weights = run.ModelWeights(weights, *self._model)
+        found: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] | None
+        found = run.evaluate(known, graph, kind_of_number, energy_shift, energy_scale, stress)
+        return found

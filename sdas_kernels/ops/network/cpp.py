@@ -16,7 +16,7 @@ from torch import Tensor
 from sdas_kernels import memory, native
 from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.ops.neighbor_tensor_product.cpp import coupling_tables
-from sdas_kernels.ops.network.weights import EPSILON, EXPONENT, Sizes, shapes
+from sdas_kernels.ops.network.weights import EPSILON, EXPONENT, Sizes, check, shapes
 from sdas_kernels.ops.spherical_harmonics.scale import factors
 
 _INDEX = ("receivers", "senders", "row_ptr", "sender_order", "sender_ptr")
@@ -38,7 +38,7 @@ def forward(
     if keep:
         state = memory.empty((plan.room.of_state(*sizes),), vectors)
     else:
-        state = memory.scratch(sum(plan.network.numbers(*sizes, False)[:2]), vectors)
+        state = memory.scratch(sum(plan.network.numbers(*sizes, False)[:2]) * vectors.element_size())
     energy, gradient = vectors.new_empty(len(kinds)), memory.empty_like(vectors)
     members = plan.members(len(kinds), len(vectors), kinds.data_ptr(), weights, index, state.data_ptr())
     members["vectors"] = vectors.data_ptr()
@@ -71,7 +71,7 @@ def backward(
     by_gradient = torch.zeros_like(vectors) if by_gradient is None else by_gradient.contiguous()
     by_vectors = memory.empty((len(vectors) if for_vectors else 0, 3), vectors)
     by_weights = vectors.new_empty(plan.weights if for_weights else 0)
-    scratch = memory.scratch(plan.network.numbers(len(kinds), len(vectors), True)[2], vectors)
+    scratch = memory.scratch(plan.network.numbers(len(kinds), len(vectors), True)[2] * vectors.element_size())
     members = plan.members(len(kinds), len(vectors), kinds.data_ptr(), weights, index, state.data_ptr())
     members |= {"vectors": vectors.data_ptr(), "scratch": scratch.data_ptr(), "energy_cotangent": by_energy.data_ptr()}
     members["vectors_cotangent"] = by_gradient.data_ptr()
@@ -83,14 +83,27 @@ def backward(
     return by_vectors, by_weights
 
 
+class ModelWeights:
+    """The weights of a model for `evaluate`, looked at once, and then again only if one lies elsewhere."""
+
+    def __init__(self, weights: Sequence[Tensor], cutoff: float, even_only: bool) -> None:
+        self.sizes, self.like = Sizes.of(weights, even_only), weights[0]
+        check("network", weights, self.sizes, self.like)
+        self.plan = _plan(self.sizes, cutoff, self.like.dtype)
+        self._contiguous = [w.contiguous() for w in weights]
+        self.addresses = [w.data_ptr() for w in self._contiguous]
+
+    def hold(self, weights: Sequence[Tensor]) -> bool:
+        """Whether these lie where those lay; their numbers may have changed."""
+        return self.addresses == [*map(Tensor.data_ptr, weights)] and all(map(Tensor.is_contiguous, weights))
+
+
 def evaluate(
+    weights: ModelWeights,
     graph: NeighborGraph,
     kind_of_number: Tensor,
-    weights: Sequence[Tensor],
     energy_shift: Tensor,
     energy_scale: Tensor,
-    cutoff: float,
-    even_only: bool,
     stress: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None] | None:
     """Energies of systems `[B]`, forces `[N, 3]` and, for a stress, derivatives by strain `[B, 3, 3]`.
@@ -99,46 +112,33 @@ def evaluate(
     would go into a dozen small operations. kind_of_number `[119]` gives the row of the embedding for an atomic number,
     -1 if there is none: then None is returned. energy_shift `[species]` and energy_scale `[]` are float64.
     """
-    positions, atoms, edges, systems = graph.positions, graph.num_atoms, graph.num_edges, graph.num_systems
-    plan, weights = _plan(Sizes.of(weights, even_only), cutoff, positions.dtype), [w.contiguous() for w in weights]
-    room = memory.scratch(_evaluation_numbers(plan, atoms, edges), positions)
-    of_vectors, of_atoms, size = _line(3 * edges), _line(2 * atoms), room.element_size()
-    vectors = room.data_ptr()
-    kinds = vectors + 2 * of_vectors * size  # twice as long as a number at most
-    energies, forces = positions.new_empty(systems, dtype=torch.float64), torch.empty_like(positions)
+    edges, positions, network = graph.edges, graph.positions, weights.plan.network
+    atoms, pairs, systems = positions.shape[0], edges.receivers.shape[0], graph.cells.shape[0]
+    room = memory.scratch(network.evaluation_numbers(atoms, pairs) * positions.element_size())
+    energies, forces = torch.empty(systems, dtype=torch.float64), torch.empty_like(positions)
     by_strain = positions.new_empty(systems, 3, 3) if stress else None
-    packed = kinds + 2 * of_atoms * size
-    members = plan.members(atoms, edges, kinds, weights, graph.edges.tensors(), packed)
-    members |= {
-        "vectors": vectors,
-        "by_vectors": vectors + of_vectors * size,
-        "energy": kinds + of_atoms * size,
-        "systems": systems,
-        "numbers": graph.numbers.data_ptr(),
-        "kind_of_number": kind_of_number.data_ptr(),
-        "positions": positions.data_ptr(),
-        "cells": graph.cells.data_ptr(),
-        "shifts": graph.cell_shifts.data_ptr() if graph.periodic else 0,
-        "system": graph.system.data_ptr(),
-        "energy_shift": energy_shift.data_ptr(),
-        "energy_scale": energy_scale.data_ptr(),
-        "energies": energies.data_ptr(),
-        "forces": forces.data_ptr(),
-        "by_strain": 0 if by_strain is None else by_strain.data_ptr(),
-    }
-    if not plan.network.evaluate(members, torch.get_num_threads()):
+    arrays = [
+        positions.data_ptr(),
+        graph.numbers.data_ptr(),
+        graph.cells.data_ptr(),
+        graph.cell_shifts.data_ptr() if graph.periodic else 0,
+        graph.system.data_ptr(),
+        edges.receivers.data_ptr(),
+        edges.senders.data_ptr(),
+        edges.row_ptr.data_ptr(),
+        edges.sender_order.data_ptr(),
+        edges.sender_ptr.data_ptr(),
+        kind_of_number.data_ptr(),
+        energy_shift.data_ptr(),
+        energy_scale.data_ptr(),
+        energies.data_ptr(),
+        forces.data_ptr(),
+        0 if by_strain is None else by_strain.data_ptr(),
+    ]
+    threads = torch.get_num_threads()
+    if not network.evaluate(weights.addresses, arrays, atoms, pairs, systems, room.data_ptr(), threads):
         return None
     return energies, forces, by_strain
-
-
-def _line(count: int) -> int:
-    """Rounded up to where another array may begin."""
-    return (count + 15) // 16 * 16
-
-
-@lru_cache(maxsize=64)
-def _evaluation_numbers(plan: _Plan, nodes: int, edges: int) -> int:
-    return sum(plan.network.numbers(nodes, edges, False)[:2]) + 2 * _line(3 * edges) + 2 * _line(2 * nodes)
 
 
 def state_numbers(vectors: Tensor, kinds: Tensor, weights: Sequence[Tensor], cutoff: float, even_only: bool) -> Any:
