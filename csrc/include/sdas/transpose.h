@@ -220,14 +220,15 @@ SDAS_INLINE void put_vectors(const Vector<T>* pieces, const Put& put, std::integ
     (put(k, vector_of_block<T, M, k>(pieces)), ...);
 }
 
-// Calls put(k, v) with each vector v of a tile's block of rows of M elements, k = 0..M-1. To store these is faster than
-// store_rows, which writes across the bounds of lines of the caches, where the block begins at a multiple of a vector.
+// Calls put(k, v) with each vector v of a tile's block of rows of M elements, k = 0..M-1. Where the block begins at a
+// multiple of a vector, to store these spares the writes across lines of the caches, which are all writes of store_rows
+// with vectors as wide as a line. Narrower ones lack the instruction that joins two vectors at any place.
 template <class T, int M, class Put>
 SDAS_INLINE void put_rows(const Vector<T>* tile, const Put& put) {
     constexpr int W = width<T>, squares = (M + W - 1) / W;
     if constexpr (M == 4 && W / lane_width<T> > 1) {
         put_quadruples<T>(tile, put);
-    } else if constexpr (M >= W) {
+    } else if constexpr (M >= W && SDAS_VECTOR_BYTES == 64) {
         Vector<T> pieces[squares * W];
         for (int s = 0; s < squares; ++s) {
             const int start = s + 1 < squares ? s * W : M - W;
