@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-SMALLEST = 1 << 20  # bytes of an array that is worth keeping: smaller ones are kept by the C library
+# Bytes of an array that is worth keeping. Smaller ones are kept by the C library, which gives out what was freed last
+# and is still in the caches, whoever had it.
+SMALLEST = 1 << 22
 _keep = 1 << 29
 
 

@@ -48,18 +48,20 @@ struct Polar {
     SDAS_INLINE explicit Polar(Point<Vector<T>> v) {
         using V = Vector<T>;
         V square = dot(v, v);
-        factor = V{} + 1;
+        inverse = inverse_square_root<T>(square);
+        factor = r2 = V{} + 1;
         // False for what is not a number, which then takes the longer way and stays what it is.
         const auto inside = (square > Range<T>::least) & (square < Range<T>::most);
         if (!all<T>(inside)) {
-            // The factor is 1 inside, so that a vector's result does not depend on its neighbors in the block.
+            // What is inside stays as it is, so that a vector's result does not depend on its neighbors in the block.
             factor = select<T>(inside, factor,
                                select<T>(square < 1, V{} + Range<T>::enlarge, V{} + Range<T>::reduce));
             v = {v.x * factor, v.y * factor, v.z * factor};
             square = dot(v, v);
+            const auto zero = square == 0;
+            inverse = select<T>(inside, inverse, select<T>(zero, V{}, 1 / square_root(square)));
+            r2 = select<T>(zero, V{}, r2);
         }
-        inverse = select<T>(square == 0, V{}, 1 / square_root(square));
-        r2 = select<T>(square == 0, V{}, V{} + 1);
         unit = {v.x * inverse, v.y * inverse, v.z * inverse};
     }
 
@@ -78,21 +80,20 @@ struct Polar {
 // by whole vectors, past the caches where there are too many.
 enum class Target { anywhere, aligned, past_caches };
 
-template <class T, int M>
-SDAS_INLINE void store_aligned_rows(T* block, const Vector<T>* tile, Target target) {
-    alignas(SDAS_VECTOR_BYTES) T rows[M * width<T>];
-    store_rows<T, M>(rows, tile);
-    for (int k = 0; k < M * width<T>; k += width<T>) {
-        if (target == Target::past_caches) {
-            stream<T>(block + k, load<T>(rows + k));
-        } else {
-            store<T>(block + k, load<T>(rows + k));
-        }
+template <Target target, int M, class T>
+SDAS_INLINE void store_harmonics(T* block, const Vector<T>* tile) {
+    constexpr int W = width<T>;
+    if constexpr (target == Target::past_caches) {
+        put_rows<T, M>(tile, [&](int k, Vector<T> v) { stream<T>(block + k * W, v); });
+    } else if constexpr (target == Target::aligned && M >= W) {
+        put_rows<T, M>(tile, [&](int k, Vector<T> v) { store<T>(block + k * W, v); });
+    } else {
+        store_rows<T, M>(block, tile);
     }
 }
 
-template <int L, class T>
-SDAS_INLINE void forward(const SphericalHarmonics<T>& job, const T* vectors, T* harmonics, Target target) {
+template <int L, Target target, class T>
+SDAS_INLINE void forward(const SphericalHarmonics<T>& job, const T* vectors, T* harmonics) {
     using V = Vector<T>;
     Point<V> p = load_points<T>(vectors);
     V r2;
@@ -105,12 +106,7 @@ SDAS_INLINE void forward(const SphericalHarmonics<T>& job, const T* vectors, T* 
     }
     V tile[(L + 1) * (L + 1)];
     solid_harmonics<L, 0, T, V>(p, r2, V{} + 1, V{}, job.scale, tile);
-    constexpr int M = (L + 1) * (L + 1);
-    if (target == Target::anywhere) {
-        store_rows<T, M>(harmonics, tile);
-    } else {
-        store_aligned_rows<T, M>(harmonics, tile, target);
-    }
+    store_harmonics<target, (L + 1) * (L + 1), T>(harmonics, tile);
 }
 
 template <int L, class T>
@@ -191,21 +187,32 @@ void copy(T* to, const T* from, std::int64_t count) {
     for (std::int64_t i = 0; i < count; ++i) to[i] = from[i];
 }
 
-template <int L, class T>
+template <int L, Target target, class T>
 void forward_range(const SphericalHarmonics<T>& job, std::int64_t begin, std::int64_t end) {
     constexpr int W = width<T>, M = (L + 1) * (L + 1);
-    // Blocks start at multiples of a vector: all are aligned, or none.
-    const Target full = exceeds_caches(job.count * M * sizeof(T)) ? Target::past_caches : Target::aligned;
-    const Target target = aligned(job.harmonics + M * begin) ? full : Target::anywhere;
     std::int64_t i = begin;
-    for (; i + W <= end; i += W) forward<L, T>(job, job.vectors + 3 * i, job.harmonics + M * i, target);
+    // Where there are few harmonics for a vector, the processor does not read far enough ahead by itself.
+    constexpr int ahead = 2048 / sizeof(T), line = 64 / sizeof(T);
+    for (; i + W <= end; i += W) {
+        for (int k = 0; k < 3 * W; k += line) __builtin_prefetch(job.vectors + 3 * i + ahead + k);
+        forward<L, target, T>(job, job.vectors + 3 * i, job.harmonics + M * i);
+    }
     if (const std::int64_t rest = end - i) {
         T vectors[3 * W] = {}, harmonics[M * W];
         copy(vectors, job.vectors + 3 * i, 3 * rest);
-        forward<L, T>(job, vectors, harmonics, Target::anywhere);
+        forward<L, Target::anywhere, T>(job, vectors, harmonics);
         copy(job.harmonics + M * i, harmonics, M * rest);
     }
     if (target == Target::past_caches) finish_streams();
+}
+
+template <int L, class T>
+void forward_range(const SphericalHarmonics<T>& job, std::int64_t begin, std::int64_t end) {
+    constexpr int M = (L + 1) * (L + 1);
+    // Blocks start at multiples of a vector: all are aligned, or none.
+    if (!aligned(job.harmonics + M * begin)) return forward_range<L, Target::anywhere, T>(job, begin, end);
+    if (exceeds_caches(job.count * M * sizeof(T))) return forward_range<L, Target::past_caches, T>(job, begin, end);
+    forward_range<L, Target::aligned, T>(job, begin, end);
 }
 
 template <int L, class T>

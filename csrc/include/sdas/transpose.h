@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 #include "sdas/vector.h"
 
@@ -127,9 +128,9 @@ void transpose_matrix(T* out, std::int64_t out_row, const T* in, std::int64_t in
     }
 }
 
-// Writes a tile of 4 columns, whose block is 4 vectors, by whole vectors.
-template <class T>
-SDAS_INLINE void store_quadruples(T* block, const Vector<T>* tile) {
+// Calls put(k, v) with each vector v of the block of a tile of 4 columns, k = 0, 1, 2, 3.
+template <class T, class Put>
+SDAS_INLINE void put_quadruples(const Vector<T>* tile, const Put& put) {
     constexpr int W = width<T>, E = lane_width<T>;
     Vector<T> v[4] = {tile[0], tile[1], tile[2], tile[3]};
     for (int k = 0; k < 4; k += E) transpose_lanes<T>(v + k);
@@ -138,15 +139,15 @@ SDAS_INLINE void store_quadruples(T* block, const Vector<T>* tile) {
     const Vector<T> ab = lanes<T, false>(a, b), cd = lanes<T, false>(c, d);
     const Vector<T> AB = lanes<T, true>(a, b), CD = lanes<T, true>(c, d);
     if constexpr (W / E == 4) {
-        store<T>(block, lanes<T, false>(ab, cd));
-        store<T>(block + W, lanes<T, false>(AB, CD));
-        store<T>(block + 2 * W, lanes<T, true>(ab, cd));
-        store<T>(block + 3 * W, lanes<T, true>(AB, CD));
+        put(0, lanes<T, false>(ab, cd));
+        put(1, lanes<T, false>(AB, CD));
+        put(2, lanes<T, true>(ab, cd));
+        put(3, lanes<T, true>(AB, CD));
     } else {
-        store<T>(block, ab);
-        store<T>(block + W, cd);
-        store<T>(block + 2 * W, AB);
-        store<T>(block + 3 * W, CD);
+        put(0, ab);
+        put(1, cd);
+        put(2, AB);
+        put(3, CD);
     }
 }
 
@@ -184,7 +185,9 @@ SDAS_INLINE void store_rows(T* block, const Vector<T>* tile) {
     constexpr int W = width<T>, E = lane_width<T>;
     constexpr int square = M >= W ? W : E;
     static_assert(M >= E);
-    if constexpr (M == 4 && W / E > 1) return store_quadruples<T>(block, tile);
+    if constexpr (M == 4 && W / E > 1) {
+        return put_quadruples<T>(tile, [&](int k, Vector<T> v) { store<T>(block + k * W, v); });
+    }
     for (int start = 0; start < M; start += square) {
         const int k = start + square <= M ? start : M - square;
         Vector<T> v[square];
@@ -204,6 +207,53 @@ SDAS_INLINE void store_rows(T* block, const Vector<T>* tile) {
                 }
             }
         }
+    }
+}
+
+// Vector k of a block of rows of M >= width<T> elements, whose row i has the columns of square s in pieces[s * W + i].
+template <class T, int M, int k>
+SDAS_INLINE Vector<T> vector_of_block(const Vector<T>* pieces) {
+    constexpr int W = width<T>, last = (M - 1) / W;
+    constexpr int row = k * W / M, column = k * W % M;
+    constexpr bool within = column + W <= M;  // one row; or else the end of this one and the beginning of the next
+    constexpr int a = within ? column / W : last, b = within ? (column + W - 1) / W : 0;
+    constexpr int a_start = a < last ? a * W : M - W, b_start = b < last ? b * W : M - W;
+    if constexpr (column == a_start) {
+        return pieces[a * W + row];
+    } else {
+        return shuffle<T>(pieces[a * W + row], pieces[b * W + (within ? row : row + 1)], [](int i) {
+            const int c = column + i;
+            if (c < M && c - a_start < W) return c - a_start;
+            return W + (within ? c - b_start : c - M);
+        });
+    }
+}
+
+template <class T, int M, class Put, int... k>
+SDAS_INLINE void put_vectors(const Vector<T>* pieces, const Put& put, std::integer_sequence<int, k...>) {
+    (put(k, vector_of_block<T, M, k>(pieces)), ...);
+}
+
+// Calls put(k, v) with each vector v of a tile's block of rows of M elements, k = 0..M-1. Where the block begins at a
+// multiple of a vector, to store these spares the writes across lines of the caches, which are all writes of store_rows
+// with vectors as wide as a line. Narrower ones lack the instruction that joins two vectors at any place.
+template <class T, int M, class Put>
+SDAS_INLINE void put_rows(const Vector<T>* tile, const Put& put) {
+    constexpr int W = width<T>, squares = (M + W - 1) / W;
+    if constexpr (M == 4 && W / lane_width<T> > 1) {
+        put_quadruples<T>(tile, put);
+    } else if constexpr (M >= W && SDAS_VECTOR_BYTES == 64) {
+        Vector<T> pieces[squares * W];
+        for (int s = 0; s < squares; ++s) {
+            const int start = s + 1 < squares ? s * W : M - W;
+            for (int i = 0; i < W; ++i) pieces[s * W + i] = tile[start + i];
+            transpose<T>(pieces + s * W);
+        }
+        put_vectors<T, M>(pieces, put, std::make_integer_sequence<int, M>{});
+    } else {
+        alignas(SDAS_VECTOR_BYTES) T rows[M * W];
+        store_rows<T, M>(rows, tile);
+        for (int k = 0; k < M; ++k) put(k, load<T>(rows + k * W));
     }
 }
 

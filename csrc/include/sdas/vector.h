@@ -219,6 +219,26 @@ SDAS_INLINE Vector<double> square_root(Vector<double> v) {
 #endif
 }
 
+// 1 / √v, as precise as the square root and the quotient, for numbers far from the ends of the range.
+template <class T>
+SDAS_INLINE Vector<T> inverse_square_root(Vector<T> v) {
+#if defined(__AVX512F__)
+    // The processor's estimate has 14 bits. With e = 1 - v y², 1 / √v is y / √(1 - e) = y (1 + e/2 + 3e²/8 + ..).
+    Vector<T> y, e;
+    if constexpr (sizeof(T) == sizeof(float)) {
+        y = _mm512_rsqrt14_ps(v);
+    } else {
+        y = _mm512_rsqrt14_pd(v);
+        e = 1 - (v * y) * y;
+        y += (y * e) * (T(0.5) + T(0.375) * e);
+    }
+    e = 1 - (v * y) * y;
+    return y + (y * T(0.5)) * e;
+#else
+    return 1 / square_root(v);
+#endif
+}
+
 // Element i of the result is element index(i) of the concatenation of a and b.
 template <class T, class Index>
 SDAS_INLINE Vector<T> shuffle(Vector<T> a, Vector<T> b, Index index) {

@@ -6,7 +6,8 @@ agree: the public function has checked them. M = (lmax + 1)².
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor
@@ -20,6 +21,13 @@ MAX_DEGREE = 8
 _SUFFIX = {torch.float32: "float32", torch.float64: "float64"}
 
 
+@cache
+def _kernel(step: str, dtype: torch.dtype) -> Callable[..., None]:
+    """Of the extension, looked up once: after a large result, what a look-up reads is no longer in the caches."""
+    kernel: Callable[..., None] = getattr(native.extension(), f"spherical_harmonics_{step}_{_SUFFIX[dtype]}")
+    return kernel
+
+
 @lru_cache(maxsize=64)
 def _factors(lmax: int, normalization: str, dtype: torch.dtype) -> Tensor:
     """`scale.factors` as a tensor."""
@@ -29,7 +37,7 @@ def _factors(lmax: int, normalization: str, dtype: torch.dtype) -> Tensor:
 def forward(vectors: Tensor, lmax: int, normalize: bool, normalization: str) -> Tensor:
     """Harmonics [B, M] of vectors [B, 3]."""
     harmonics = memory.empty((vectors.shape[0], (lmax + 1) ** 2), vectors)
-    run = getattr(native.extension(), f"spherical_harmonics_forward_{_SUFFIX[vectors.dtype]}")
+    run = _kernel("forward", vectors.dtype)
     scale = _factors(lmax, normalization, vectors.dtype)
     run(
         vectors.data_ptr(),
@@ -46,7 +54,7 @@ def forward(vectors: Tensor, lmax: int, normalize: bool, normalization: str) -> 
 def backward(grad: Tensor, vectors: Tensor, lmax: int, normalize: bool, normalization: str) -> Tensor:
     """Gradient [B, 3] of Σ_k grad_k Y_k with respect to vectors [B, 3]; grad [B, M]."""
     gradient = memory.empty_like(vectors)
-    run = getattr(native.extension(), f"spherical_harmonics_backward_{_SUFFIX[vectors.dtype]}")
+    run = _kernel("backward", vectors.dtype)
     scale = _factors(lmax, normalization, vectors.dtype)
     run(
         grad.data_ptr(),
@@ -67,7 +75,7 @@ def double_backward(
     """Gradients ([B, M], [B, 3]) of Σ grad_grad · backward(grad, vectors) with respect to grad and vectors."""
     grad_of_grad = memory.empty_like(grad)
     grad_of_vectors = memory.empty_like(vectors)
-    run = getattr(native.extension(), f"spherical_harmonics_double_backward_{_SUFFIX[vectors.dtype]}")
+    run = _kernel("double_backward", vectors.dtype)
     scale = _factors(lmax, normalization, vectors.dtype)
     run(
         grad_grad.data_ptr(),
