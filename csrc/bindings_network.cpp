@@ -117,6 +117,8 @@ class BoundNetwork {
         of.energy_scale = *scale;
         const py::gil_scoped_release release;
         if (!sdas::find_kinds(net, of)) return false;
+        // The vectors and their gradient lie one after the other, before the state.
+        sdas::advise_huge_pages(vectors, 6 * net.edges * sizeof(T));
         sdas::edge_vectors(vectors, net, of);
         sdas::NetworkRun<T> run(net, false, threads);
         run.pack();

@@ -2,7 +2,8 @@
 
 PyTorch gives large arrays on a CPU back to the system, and pages that the system has just given are slow to touch:
 clearing them takes longer than most of these kernels take to fill them. So each thread keeps what its kernels wrote
-last, up to a bound, and a result may lie where an earlier one lay that nobody has any more.
+last, up to a bound, and a result may lie where an earlier one lay that nobody has any more. Scratch beyond the bound is
+lent to the system while no kernel runs, which takes it back only when it is short of memory.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from sdas_kernels import native
 
 SMALLEST = 1 << 20  # bytes of an array that is worth keeping: smaller ones are kept by the C library
 _keep = 1 << 29
@@ -32,6 +35,8 @@ _kept = _Kept()
 
 def keep(size: int) -> None:
     """Let each thread keep so many bytes at most (512 MiB if this is not called), and as many again for scratch.
+
+    Larger scratch stays too where the system can have it back whenever it needs memory, as Linux can.
 
     Raises:
         ValueError: if size is negative.
@@ -68,13 +73,21 @@ def empty_like(like: Tensor) -> Tensor:
 
 
 def scratch(count: int, like: Tensor) -> Tensor:
-    """Numbers `[count]` that are forgotten when the call ends."""
+    """Numbers `[count]` that are forgotten when the call ends, with `end_scratch`."""
     size = count * like.element_size()
-    if size > _keep:
-        return like.new_empty(count)
     if _kept.scratch is None or len(_kept.scratch) < size:
+        _kept.scratch = None  # before there is another
         _kept.scratch = torch.empty(size, dtype=torch.uint8)
     return _kept.scratch[:size].view(like.dtype)
+
+
+def end_scratch() -> None:
+    """Lend this thread's scratch to the system if it is larger than what is kept, or give it back."""
+    kept = _kept.scratch
+    if kept is None or len(kept) <= _keep:
+        return
+    if not native.extension().lend_pages(kept.data_ptr(), len(kept)):
+        _kept.scratch = None
 
 
 def _rounded(size: int) -> int:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 import sdas_kernels as sk
-from sdas_kernels import dispatch, native
+from sdas_kernels import dispatch, memory, native
 from sdas_kernels.flops import FlopCounter
 from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.nn import SDAS, CompiledPotential
@@ -82,6 +82,24 @@ def test_evaluation_in_one_call(make_model, batch, runs):
     assert runs == ["evaluate", "forward"]
     for name, right in watched.items():
         torch.testing.assert_close(found[name], right, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_evaluation_in_memory_that_is_lent(make_model, systems, to_graph, threads):
+    """Bits are the same whether scratch is kept from call to call or lent to the system in between."""
+    model = make_model().eval()
+    batch = NeighborGraph.batch([to_graph(systems[name]) for name in ("slab", "small cell") * 40])
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        wanted = model(batch, stress=True)
+        memory.keep(0)
+        for _ in range(3):
+            found = model(batch, stress=True)
+            assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    finally:
+        torch.set_num_threads(before)
+        memory.keep(1 << 29)
 
 
 def test_evaluation_keeps_no_graph(make_model, batch):

@@ -45,6 +45,8 @@ def forward(
     members["energy"], members["by_vectors"] = energy.data_ptr(), gradient.data_ptr()
     plan.network.pack(members["weights"], members["packed"])
     plan.network.first_order(members, keep, torch.get_num_threads())
+    if not keep:
+        memory.end_scratch()
     return energy, gradient, state if keep else vectors.new_empty(0)
 
 
@@ -80,6 +82,7 @@ def backward(
     if for_weights:
         members["by_weights"] = by_weights.data_ptr()
     plan.network.second_order(members, torch.get_num_threads())
+    memory.end_scratch()
     return by_vectors, by_weights
 
 
@@ -126,9 +129,9 @@ def evaluate(
         "forces": forces.data_ptr(),
         "by_strain": 0 if by_strain is None else by_strain.data_ptr(),
     }
-    if not plan.network.evaluate(members, torch.get_num_threads()):
-        return None
-    return energies, forces, by_strain
+    known = plan.network.evaluate(members, torch.get_num_threads())
+    memory.end_scratch()
+    return (energies, forces, by_strain) if known else None
 
 
 def _line(count: int) -> int:
