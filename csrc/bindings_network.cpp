@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "members.h"
+#include "sdas/network_order.h"
 #include "sdas/network_passes.h"
 #include "sdas/network_potential.h"
 
@@ -120,10 +121,19 @@ class BoundNetwork {
         // The vectors and their gradient lie one after the other, before the state.
         sdas::advise_huge_pages(vectors, 6 * net.edges * sizeof(T));
         sdas::edge_vectors(vectors, net, of);
-        sdas::NetworkRun<T> run(net, false, threads);
-        run.pack();
-        run.first_order();
-        sdas::sum_systems(net.by_vectors, vectors, net, of);
+        const auto run = [&](const sdas::Network<T>& network) {
+            sdas::NetworkRun<T> passes(network, false, threads);
+            passes.pack();
+            passes.first_order();
+        };
+        if (net.nodes < sdas::OrderedNetwork<T>::fewest) {
+            run(net);
+            sdas::sum_systems(net.by_vectors, vectors, net, of);
+        } else {
+            sdas::OrderedNetwork<T> ordered(net, of);
+            run(ordered.network());
+            sdas::sum_systems(ordered.restore(), vectors, net, of);
+        }
         return true;
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -100,6 +101,43 @@ def test_evaluation_in_memory_that_is_lent(make_model, systems, to_graph, thread
     finally:
         torch.set_num_threads(before)
         memory.keep(1 << 29)
+
+
+def lattice(shape, cell, pbc, random):
+    """Atoms near the points of a lattice, in any order; where there is a cell, some lie outside of it."""
+    points = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).reshape(-1, 3)
+    points = (points + random.uniform(-0.2, 0.2, points.shape)) / shape
+    if pbc:
+        points += random.integers(-2, 3, points.shape)
+    points = random.permutation(points @ cell)
+    numbers = random.choice([1, 6, 8], len(points))
+    return NeighborGraph.build(points, numbers, 4.0, cell if pbc else None, pbc, dtype=F64)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_many_atoms_in_any_order(make_model, threads):
+    """Systems that the kernel sorts in space: the same as unsorted, whatever their cells and however many there are."""
+    random = np.random.default_rng(3)
+    skewed = np.array([[40.0, 0, 0], [9, 38, 0], [-7, 5, -42]])
+    graphs = [lattice((14, 13, 15), skewed, pbc, random) for pbc in (True, False)]
+    model, before = make_model().eval(), torch.get_num_threads()
+    model.set_energy_reference({z: 0.3 * z for z in model.species.tolist()}, 2.5)
+    torch.set_num_threads(threads)
+    try:
+        for batch, stress in ((NeighborGraph.batch(graphs), False), (NeighborGraph.batch(graphs[:1] * 2), True)):
+            assert batch.num_atoms > 4096 > batch.num_atoms // 2
+            found, again = model(batch, stress=stress), model(batch, stress=stress)
+            with FlopCounter():
+                unsorted = model(batch, stress=stress)
+            for name, right in unsorted.items():
+                torch.testing.assert_close(found[name], right, rtol=1e-11, atol=1e-11)
+                assert torch.equal(found[name], again[name])
+            torch.set_num_threads(1)
+            alone = model(batch, stress=stress)
+            assert all(torch.equal(alone[name], found[name]) for name in found)
+            torch.set_num_threads(threads)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_evaluation_keeps_no_graph(make_model, batch):
