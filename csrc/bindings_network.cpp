@@ -126,13 +126,13 @@ class BoundNetwork {
             passes.pack();
             passes.first_order();
         };
-        if (net.nodes < sdas::OrderedNetwork<T>::fewest) {
-            run(net);
-            sdas::sum_systems(net.by_vectors, vectors, net, of);
-        } else {
+        if (sdas::OrderedNetwork<T>::pays(net, of)) {
             sdas::OrderedNetwork<T> ordered(net, of);
             run(ordered.network());
             sdas::sum_systems(ordered.restore(), vectors, net, of);
+        } else {
+            run(net);
+            sdas::sum_systems(net.by_vectors, vectors, net, of);
         }
         return true;
     }
