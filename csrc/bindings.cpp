@@ -7,6 +7,7 @@
 
 #include "members.h"
 #include "sdas/edge_softmax.h"
+#include "sdas/lent_pages.h"
 #include "sdas/neighbor_attention.h"
 #include "sdas/neighbor_tensor_product.h"
 #include "sdas/openmp.h"
@@ -338,6 +339,8 @@ PYBIND11_MODULE(_native, module) {
     sdas::OpenMp::forked();  // to notice every fork from here on
     module.attr("version") = SDAS_VERSION;
     module.def("simd", [] { return sdas::name(sdas::simd()); }, "SIMD level of the kernels: baseline, avx2 or avx512");
+    module.def("lend_pages", [](Address array, std::size_t bytes) { return sdas::lend_pages(at<char>(array), bytes); },
+               "Lets the system take an array's pages when it needs memory; whether it knows that");
     module.attr("spherical_harmonics_max_degree") = sdas::spherical_harmonics_max_degree;
     module.def("spherical_harmonics_forward_float32", &spherical_harmonics_forward<float>, release);
     module.def("spherical_harmonics_forward_float64", &spherical_harmonics_forward<double>, release);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "members.h"
+#include "sdas/network_order.h"
 #include "sdas/network_passes.h"
 #include "sdas/network_potential.h"
 #include "sdas/network_weights.h"
@@ -115,11 +116,19 @@ class BoundNetwork {
         sdas::Memory<T> memory(at<T>(scratch));
         T* vectors = sdas::take_scratch(memory, net, of);
         if (!sdas::find_kinds(net, of)) return false;
+        // The vectors and their gradient lie one after the other, before the state.
+        sdas::advise_huge_pages(vectors, 6 * net.edges * sizeof(T));
         sdas::edge_vectors(vectors, net, of);
         const auto packed = kept_.find(net, threads);
         net.packed = packed->numbers();
-        sdas::NetworkRun<T>(net, false, threads).first_order();
-        sdas::sum_systems(net.by_vectors, vectors, net, of);
+        if (sdas::OrderedNetwork<T>::pays(net, of)) {
+            sdas::OrderedNetwork<T> ordered(net, of);
+            sdas::NetworkRun<T>(ordered.network(), false, threads).first_order();
+            sdas::sum_systems(ordered.restore(), vectors, net, of);
+        } else {
+            sdas::NetworkRun<T>(net, false, threads).first_order();
+            sdas::sum_systems(net.by_vectors, vectors, net, of);
+        }
         return true;
     }
 

@@ -2,7 +2,8 @@
 
 PyTorch gives large arrays on a CPU back to the system, and pages that the system has just given are slow to touch:
 clearing them takes longer than most of these kernels take to fill them. So each thread keeps what its kernels wrote
-last, up to a bound, and a result may lie where an earlier one lay that nobody has any more.
+last, up to a bound, and a result may lie where an earlier one lay that nobody has any more. Scratch beyond the bound is
+lent to the system while no kernel runs, which takes it back only when it is short of memory.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from sdas_kernels import native
 
 # Bytes of an array that is worth keeping. Smaller ones are kept by the C library, which gives out what was freed last
 # and is still in the caches, whoever had it.
@@ -35,6 +38,8 @@ _kept = _Kept()
 def keep(size: int) -> None:
     """Let each thread keep so many bytes at most (512 MiB if this is not called), and as many again for scratch.
 
+    Larger scratch stays too where the system can have it back whenever it needs memory, as Linux can.
+
     Raises:
         ValueError: if size is negative.
     """
@@ -51,10 +56,10 @@ def release() -> None:
     _kept.storages.clear()
 
 
-def empty(shape: Sequence[int], like: Tensor) -> Tensor:
+def empty(shape: Sequence[int], like: Tensor, smallest: int = SMALLEST) -> Tensor:
     """Contiguous, of the dtype and on the device of `like`, and uninitialized, as `torch.empty`."""
     size = math.prod(shape) * like.element_size()
-    if size < SMALLEST or not like.is_cpu:
+    if size < smallest or not like.is_cpu:
         return like.new_empty(shape)
     size = _rounded(size)
     if size > _keep:
@@ -70,13 +75,21 @@ def empty_like(like: Tensor) -> Tensor:
 
 
 def scratch(size: int) -> Tensor:
-    """So many bytes or more, whose content nobody needs when this thread asks for others."""
+    """So many bytes or more, whose content nobody needs when the call ends, with `end_scratch`."""
     kept = _kept.scratch
     if kept is None or kept.shape[0] < size:
-        kept = torch.empty(size, dtype=torch.uint8)
-        if size <= _keep:
-            _kept.scratch = kept
+        _kept.scratch = None  # before there is another
+        kept = _kept.scratch = torch.empty(size, dtype=torch.uint8)
     return kept
+
+
+def end_scratch() -> None:
+    """Lend this thread's scratch to the system if it is larger than what is kept, or give it back."""
+    kept = _kept.scratch
+    if kept is None or len(kept) <= _keep:
+        return
+    if not native.extension().lend_pages(kept.data_ptr(), len(kept)):
+        _kept.scratch = None
 
 
 def _rounded(size: int) -> int:

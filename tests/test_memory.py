@@ -1,11 +1,12 @@
 """Memory kept between calls: used again when nobody has it, and only then."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from sdas_kernels import memory
+from sdas_kernels import memory, native
 
 SIZE = memory.SMALLEST // 4 * 3  # of float32
 
@@ -101,6 +102,44 @@ def test_scratch():
     assert room.dtype == torch.uint8
     assert len(room) >= 100
     assert memory.scratch(50).data_ptr() == room.data_ptr()
-    memory.keep(1000)
     assert len(memory.scratch(2000)) >= 2000
-    assert memory.scratch(1000).data_ptr() == memory.scratch(500).data_ptr()
+
+
+@pytest.fixture
+def lend_pages(monkeypatch):
+    """What `native.lend_pages` was asked, and what it is to answer."""
+    asked, answers = [], [True]
+    extension = SimpleNamespace(lend_pages=lambda *arguments: asked.append(arguments) or answers[-1])
+    monkeypatch.setattr(native, "extension", lambda: extension)
+    return asked, answers
+
+
+def test_large_scratch_is_lent_when_it_ends(lend_pages):
+    asked, _ = lend_pages
+    memory.keep(1000)
+    memory.scratch(1000)
+    memory.end_scratch()
+    assert not asked
+    place = memory.scratch(1004).data_ptr()
+    memory.end_scratch()
+    assert asked == [(place, 1004)]
+    assert memory.scratch(1004).data_ptr() == place
+
+
+def test_large_scratch_is_given_back_where_it_cannot_be_lent(lend_pages):
+    asked, answers = lend_pages
+    answers.append(False)
+    memory.keep(1000)
+    memory.scratch(1004)
+    memory.end_scratch()
+    memory.end_scratch()
+    assert len(asked) == 1
+
+
+@pytest.mark.skipif(not native.available()[0], reason=native.available()[1])
+def test_lent_pages_are_written_as_others():
+    tensor = torch.zeros(1 << 22)
+    for value in range(3):
+        tensor.fill_(value)
+        assert float(tensor.double().mean()) == value
+        native.extension().lend_pages(tensor.data_ptr(), tensor.nbytes)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
 import sdas_kernels as sk
-from sdas_kernels import dispatch, native
+from sdas_kernels import dispatch, memory, native
 from sdas_kernels.flops import FlopCounter
 from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.nn import SDAS, CompiledPotential
@@ -82,6 +83,61 @@ def test_evaluation_in_one_call(make_model, batch, runs):
     assert runs == ["evaluate", "forward"]
     for name, right in watched.items():
         torch.testing.assert_close(found[name], right, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_evaluation_in_memory_that_is_lent(make_model, systems, to_graph, threads):
+    """Bits are the same whether scratch is kept from call to call or lent to the system in between."""
+    model = make_model().eval()
+    batch = NeighborGraph.batch([to_graph(systems[name]) for name in ("slab", "small cell") * 40])
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        wanted = model(batch, stress=True)
+        memory.keep(0)
+        for _ in range(3):
+            found = model(batch, stress=True)
+            assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    finally:
+        torch.set_num_threads(before)
+        memory.keep(1 << 29)
+
+
+def lattice(shape, cell, pbc, random):
+    """Atoms near the points of a lattice, in any order; where there is a cell, some lie outside of it."""
+    points = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).reshape(-1, 3)
+    points = (points + random.uniform(-0.2, 0.2, points.shape)) / shape
+    if pbc:
+        points += random.integers(-2, 3, points.shape)
+    points = random.permutation(points @ cell)
+    numbers = random.choice([1, 6, 8], len(points))
+    return NeighborGraph.build(points, numbers, 4.0, cell if pbc else None, pbc, dtype=F64)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_many_atoms_in_any_order(make_model, threads):
+    """Systems that the kernel sorts in space: the same as unsorted, whatever their cells and however many there are."""
+    random = np.random.default_rng(3)
+    skewed = np.array([[40.0, 0, 0], [9, 38, 0], [-7, 5, -42]])
+    graphs = [lattice((14, 13, 15), skewed, pbc, random) for pbc in (True, False)]
+    model, before = make_model().eval(), torch.get_num_threads()
+    model.set_energy_reference({z: 0.3 * z for z in model.species.tolist()}, 2.5)
+    torch.set_num_threads(threads)
+    try:
+        for batch, stress in ((NeighborGraph.batch(graphs), False), (NeighborGraph.batch(graphs[:1] * 2), True)):
+            assert batch.num_atoms > 4096 > batch.num_atoms // 2
+            found, again = model(batch, stress=stress), model(batch, stress=stress)
+            with FlopCounter():
+                unsorted = model(batch, stress=stress)
+            for name, right in unsorted.items():
+                torch.testing.assert_close(found[name], right, rtol=1e-11, atol=1e-11)
+                assert torch.equal(found[name], again[name])
+            torch.set_num_threads(1)
+            alone = model(batch, stress=stress)
+            assert all(torch.equal(alone[name], found[name]) for name in found)
+            torch.set_num_threads(threads)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_evaluation_keeps_no_graph(make_model, batch):
@@ -174,6 +230,50 @@ def test_weights_are_looked_up_at_every_call(make_model, batch, runs):
     with dispatch.use_backend("reference", "network"):
         wanted = model(batch)["energy"]
     torch.testing.assert_close(model(batch)["energy"], wanted)
+
+
+@pytest.mark.parametrize("name", [name for name, _ in SDAS([1, 6, 8, 14]).named_parameters()])
+def test_one_number_of_a_weight_changes_unseen(make_model, batch, name):
+    """Neither a version counter nor an address tells of it."""
+    model = make_model().eval()
+    compiled = CompiledPotential(model)
+    before = model(batch)["energy"]
+    weight = model.get_parameter(name).data.view(-1)
+    weight[-1] += 0.5
+    with dispatch.use_backend("reference", "network"):
+        wanted = model(batch)
+    for found in (model(batch), compiled(batch)):
+        torch.testing.assert_close(found["energy"], wanted["energy"], rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(found["forces"], wanted["forces"], rtol=1e-9, atol=1e-9)
+    weight[-1] -= 0.5
+    torch.testing.assert_close(model(batch)["energy"], before)
+
+
+def test_models_of_one_shape_take_turns(make_model, batch):
+    """More of them than packed weights are kept of."""
+    config, models = make_model().config, []
+    for seed in range(10):
+        torch.manual_seed(seed)
+        models.append(SDAS(**config).to(batch.dtype).eval())
+    first = [model(batch)["energy"] for model in models]
+    assert len({float(e.sum()) for e in first}) == len(models)
+    for _ in range(2):
+        for model, energy in zip(models, first, strict=True):
+            assert torch.equal(model(batch)["energy"], energy)
+    assert torch.equal(copy.deepcopy(models[3])(batch)["energy"], first[3])
+
+
+def test_weights_that_lie_elsewhere(make_model, batch):
+    model = make_model().eval()
+    compiled, before = CompiledPotential(model), model(batch)["forces"]
+    gate = model.layers[0].update.gated.weight
+    gate.data = gate.data.mT.contiguous().mT  # the same numbers in another order
+    assert torch.equal(compiled(batch)["forces"], before)
+    gate.data += 0.1
+    with dispatch.use_backend("reference", "network"):
+        wanted = model(batch)["forces"]
+    assert not torch.allclose(wanted, before)
+    torch.testing.assert_close(compiled(batch)["forces"], wanted, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])

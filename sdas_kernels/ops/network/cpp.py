@@ -36,7 +36,7 @@ def forward(
     vectors, weights = vectors.contiguous(), [w.contiguous() for w in weights]
     sizes = len(kinds), len(vectors)
     if keep:
-        state = memory.empty((plan.room.of_state(*sizes),), vectors)
+        state = memory.empty((plan.room.of_state(*sizes),), vectors, smallest=1 << 20)
     else:
         state = memory.scratch(sum(plan.network.numbers(*sizes, False)[:2]) * vectors.element_size())
     energy, gradient = vectors.new_empty(len(kinds)), memory.empty_like(vectors)
@@ -45,6 +45,8 @@ def forward(
     members["energy"], members["by_vectors"] = energy.data_ptr(), gradient.data_ptr()
     plan.network.pack(members["weights"], members["packed"])
     plan.network.first_order(members, keep, torch.get_num_threads())
+    if not keep:
+        memory.end_scratch()
     return energy, gradient, state if keep else vectors.new_empty(0)
 
 
@@ -80,6 +82,7 @@ def backward(
     if for_weights:
         members["by_weights"] = by_weights.data_ptr()
     plan.network.second_order(members, torch.get_num_threads())
+    memory.end_scratch()
     return by_vectors, by_weights
 
 
@@ -136,9 +139,9 @@ def evaluate(
         0 if by_strain is None else by_strain.data_ptr(),
     ]
     threads = torch.get_num_threads()
-    if not network.evaluate(weights.addresses, arrays, atoms, pairs, systems, room.data_ptr(), threads):
-        return None
-    return energies, forces, by_strain
+    known = network.evaluate(weights.addresses, arrays, atoms, pairs, systems, room.data_ptr(), threads)
+    memory.end_scratch()
+    return (energies, forces, by_strain) if known else None
 
 
 def state_numbers(vectors: Tensor, kinds: Tensor, weights: Sequence[Tensor], cutoff: float, even_only: bool) -> Any:

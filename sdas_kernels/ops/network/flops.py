@@ -32,7 +32,8 @@ def forward(vectors: Tensor, kinds: Tensor, weights: Sequence[Tensor], index: An
         grad = operands[3].new_empty(nodes, sizes.paths(layer).rows, sizes.channels)
         needs = _GEOMETRY if layer == 0 else _BUT_WEIGHTS
         total += attention.forward(*operands) + attention.backward(grad, *operands, needs)
-        total += nodes * (2 * _update(layer, sizes) + (1 if layer == 0 else 2) * _inputs(layer, sizes))
+        inputs = _inputs(layer, sizes, rows=1) if layer == 0 else 2 * _inputs(layer, sizes)
+        total += nodes * (2 * _update(layer, sizes) + inputs)
     return total
 
 
@@ -75,18 +76,23 @@ def _attention(nodes: int, edges: int, layer: int, sizes: Sizes) -> tuple[Any, .
     return query, key, sink, value, gain, *edge_operands, None, sizes.lmax, sizes.even_only
 
 
-def _inputs(layer: int, sizes: Sizes) -> int:
-    """Of a node: normalization and the maps to query, key, sink and value."""
+def _inputs(layer: int, sizes: Sizes, rows: int | None = None) -> int:
+    """Of a node, of whose features so many rows are not zero: normalization and the maps to query, key, sink, value."""
     C, K, M = sizes.channels, sizes.heads, (sizes.lmax + 1) ** 2
     logits = (2 * sizes.key_channels + sizes.radials + 1) * K
     values = 1 if layer == 0 else M
-    return 4 * M * C + 2 * C * (logits + M * K + values * C) + logits
+    return 4 * M * C + 2 * C * (logits + (rows or M) * K + values * C) + logits
 
 
 def _update(layer: int, sizes: Sizes) -> int:
-    """Of a node: mixing, normalization, invariants, their two maps, gates, products and readout."""
+    """Of a node: mixing, normalization, invariants, their two maps, gates, products and readout.
+
+    Of the last layer's output only the scalars are needed.
+    """
     C, M, R, width = sizes.channels, (sizes.lmax + 1) ** 2, sizes.readout, (sizes.lmax + 1) * sizes.channels
     mixing = 2 * sizes.paths(layer).rows * C * C
-    maps = 2 * 2 * 2 * C * width + 2 * (M - 1) * C * C + 2 * C * R + 2 * R
+    last = layer == sizes.layers - 1
+    factors, gates = (C, 0) if last else (width, 2 * (M - 1) * C * C)
+    maps = 2 * 2 * C * (width + factors) + gates + 2 * C * R + 2 * R
     single = 4 * M * C + 2 * M * C + 5 * 2 * C + 2 * M * C + 5 * R
     return mixing + maps + single
