@@ -128,8 +128,8 @@ template <class T, bool second>
 void to_receivers(const NeighborAttention<T>& job, std::int64_t begin, std::int64_t end) {
     for_sizes(job, [&](auto lmax, auto radials) {
         ReceiverPass<decltype(lmax)::value, T, decltype(radials)::value, second> receivers(job);
-        for (std::int64_t i = begin; i < end; i += job.receivers_per_block()) {
-            receivers.block(i, std::min(i + job.receivers_per_block(), end));
+        for (std::int64_t i = begin; i < end; i += job.block) {
+            receivers.block(i, std::min(i + job.block, end));
         }
         receivers.finish();
     });

@@ -151,9 +151,13 @@ SDAS_INLINE Vector<T> load_part(const T* p) {
 #if defined(__x86_64__)
     __m128 part;
     if constexpr (bytes <= 4) {
-        part = _mm_load_ss(reinterpret_cast<const float*>(p));
+        float number;
+        std::memcpy(&number, p, sizeof number);
+        part = _mm_set_ss(number);
     } else if constexpr (bytes == 8) {
-        part = _mm_castpd_ps(_mm_load_sd(reinterpret_cast<const double*>(p)));
+        double pair;
+        std::memcpy(&pair, p, sizeof pair);
+        part = _mm_castpd_ps(_mm_set_sd(pair));
     } else {
         part = _mm_loadu_ps(reinterpret_cast<const float*>(p));
     }
