@@ -4,10 +4,11 @@
 
 Operators: `spherical_harmonics`, `radial_basis`, `edge_geometry`, `edge_softmax`, `neighbor_tensor_product`,
 `neighbor_attention`, `tensor_product`, `tensor_product_conv`; each with first and second derivatives.
-Modules: `sk.nn`. Atoms: `NeighborGraph`. Backends: `use_backend`, `explain`. Units: Å, eV, eV/Å.
+Modules: `sk.nn`. Atoms: `NeighborGraph`. Backends: `use_backend`, `explain`. What is kept between calls: `memory`.
+Units: Å, eV, eV/Å.
 """
 
-from sdas_kernels import nn, profiling
+from sdas_kernels import memory, nn, profiling
 from sdas_kernels.dispatch import explain, use_backend
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
 from sdas_kernels.irreps import Irrep, Irreps
@@ -31,6 +32,7 @@ __all__ = [
     "edge_geometry",
     "edge_softmax",
     "explain",
+    "memory",
     "neighbor_attention",
     "neighbor_tensor_product",
     "nn",
