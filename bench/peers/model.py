@@ -38,7 +38,6 @@ class Model:
 
     load: from the arrays of `peers.systems.save` to whatever `step` takes; prepares the neighbor list, is not timed.
     step: one step on it; returns energies [B] and forces [N, 3] for "forces", all weights' gradient for "training".
-    release: gives back memory that is kept from step to step, so that a step's need can be measured.
     parameters: how many numbers are trained. packages: whose versions the result should say.
     """
 
@@ -46,4 +45,3 @@ class Model:
     step: Callable[[Any], tuple[Any, ...]]
     parameters: int
     packages: tuple[str, ...]
-    release: Callable[[], None] = lambda: None

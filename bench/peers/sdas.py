@@ -9,7 +9,6 @@ import torch
 
 import sdas_kernels as sk
 from peers.model import Model, Settings
-from sdas_kernels import memory
 from sdas_kernels.graph import EdgeIndex
 
 VARIANTS = ("eager", "compiled")
@@ -55,4 +54,4 @@ def build(settings: Settings) -> Model:
 
     count = sum(p.numel() for p in parameters)
     step = {"forces": forces, "training": training}[settings.step]
-    return Model(load, step, count, ("sdas-kernels",), memory.release)
+    return Model(load, step, count, ("sdas-kernels",))

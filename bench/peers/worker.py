@@ -91,7 +91,6 @@ class Worker:
 
     def memory(self) -> dict[str, Any]:
         """Bytes that one step needs beyond what is held before it."""
-        self.model.release()
         return {"bytes": peak_growth(lambda: self.model.step(self.system))}
 
 
