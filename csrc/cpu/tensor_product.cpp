@@ -38,7 +38,11 @@ class Kernel {
             total += rows;
             return total - rows;
         };
-        constexpr std::int64_t most_pairs = max_components * max_components;
+        std::int64_t most_pairs = 0;  // of a path whose second operand has channels of its own
+        for (std::int64_t n = 0; n < job.paths; ++n) {
+            const TensorProductPath& path = job.path[n];
+            if (!path.uniform) most_pairs = std::max<std::int64_t>(most_pairs, job.coupling[path.coupling].pairs);
+        }
         const std::int64_t places[] = {place(job.lane_rows), place(job.lane_rows), place(job.lane_rows),
                                        place(job.out_rows),  place(job.out_rows),  place(job.uniform_rows),
                                        place(most_pairs),    place(most_pairs),    place(matrices),

@@ -16,7 +16,7 @@ from sdas_kernels.ops.tensor_product.tables import Parts, Tables
 from sdas_kernels.ops.tensor_product.tables_dense import dense_tables
 
 _SPANS = 16  # into which the batch is cut at most to sum the gradient by the weight
-_SPAN = 128  # samples at least in a span
+_SPAN = 256  # samples at least in a span
 
 
 def forward(z: Tensor, x: Tensor, y: Tensor, weight: Tensor, p: Parts) -> None:
