@@ -6,6 +6,7 @@ swapped, hooked or parametrized must run as it is, so then the model runs module
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -39,23 +40,27 @@ def layer_weights(model: Any) -> list[LayerWeights] | None:
         return None
     if torch.compiler.is_compiling() or torch.is_autocast_enabled(weight.device.type) or _transformed():
         return None
-    if not all(_is_plain(child) for child in model.children()):
+    if not _are_plain(model._modules.values()):
         return None
     pairs = zip(model.layers._modules.values(), model.readouts._modules.values(), strict=True)
     found = [_of_layer(layer, readout) for layer, readout in pairs]
     return None if None in found else found  # type: ignore[return-value]
 
 
-def _is_plain(module: nn.Module | None) -> bool:
-    """Whether it and all that it holds are as they were made."""
-    if module is None:
-        return True
-    own = module.__dict__
-    if type(module) not in _PLAIN or "forward" in own:
-        return False
-    if own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]:
-        return False
-    return all(_is_plain(child) for child in own["_modules"].values())
+def _are_plain(modules: Iterable[nn.Module | None]) -> bool:
+    """Whether they and all that they hold are as they were made; not by recursion, as a small molecule's time shows."""
+    left = list(modules)
+    while left:
+        module = left.pop()
+        if module is None:
+            continue
+        own = module.__dict__
+        if type(module) not in _PLAIN or "forward" in own:
+            return False
+        if own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]:
+            return False
+        left += own["_modules"].values()
+    return True
 
 
 def _transformed() -> bool:
