@@ -80,20 +80,25 @@ class Results:
         write_result(self.benchmark, self.cases, self.unit, self.packages)
 
 
-def in_turn(functions: dict[str, Callable[[], Any]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
+def in_turn(
+    functions: dict[str, Callable[[], Any]], rounds: int, warmup: int = 1, turn: float = 0.0
+) -> dict[str, list[float]]:
     """Seconds of each function, called one after the other in every round, so that the machine's noise falls on all.
 
-    Every round begins with another one: memory that a function has just freed is warm for the next.
+    Every round begins with another one: memory that a function has just freed is warm for the next. A turn is one call,
+    which finds in the caches what the one before left there, or calls for so many seconds, of which the mean counts.
     """
     times: dict[str, list[float]] = {name: [] for name in functions}
     order = list(functions.items())
-    for turn in range(warmup + rounds):
+    for number in range(warmup + rounds):
         order.append(order.pop(0))
         for name, function in order:
-            start = time.perf_counter()
-            result = function()
-            if turn >= warmup:
-                times[name].append(time.perf_counter() - start)
+            start, calls = time.perf_counter(), 0
+            while calls == 0 or time.perf_counter() - start < turn:
+                result = function()
+                calls += 1
+            if number >= warmup:
+                times[name].append((time.perf_counter() - start) / calls)
             del result
     return times
 
