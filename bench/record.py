@@ -93,8 +93,9 @@ def in_turn(
     for number in range(warmup + rounds):
         order.append(order.pop(0))
         for name, function in order:
-            start, calls = time.perf_counter(), 0
+            start, calls, result = time.perf_counter(), 0, None
             while calls == 0 or time.perf_counter() - start < turn:
+                del result  # as a step's results are, before the next step
                 result = function()
                 calls += 1
             if number >= warmup:
