@@ -98,7 +98,7 @@ class BoundNetwork {
     }
 
     // Energies of systems, forces and derivatives by strain; false, and nothing is done, if an element is unknown. Every
-    // microsecond counts for a molecule, so arrays are given by their places: see below.
+    // microsecond counts for a molecule, so arrays have no names here but an order, that of `take`.
     bool evaluate(const std::vector<Address>& weights, const std::vector<Address>& arrays, std::int64_t nodes,
                   std::int64_t edges, std::int64_t systems, Address scratch, int threads) {
         sdas::Network<T> net = net_;

@@ -57,7 +57,10 @@ def release() -> None:
 
 
 def empty(shape: Sequence[int], like: Tensor, smallest: int = SMALLEST) -> Tensor:
-    """Contiguous, of the dtype and on the device of `like`, and uninitialized, as `torch.empty`."""
+    """Contiguous, of the dtype and on the device of `like`, and uninitialized, as `torch.empty`.
+
+    smallest: bytes of an array that is worth keeping.
+    """
     size = math.prod(shape) * like.element_size()
     if size < smallest or not like.is_cpu:
         return like.new_empty(shape)

@@ -145,10 +145,11 @@ void run(NeighborAttentionKernel<T> kernel, const NeighborAttention<T>& job, std
 // The keys of the operands, and of their steps where there are any, as the kernels take them.
 template <class T>
 void arrange_keys(NeighborAttention<T>& job, NeighborAttentionScratch<T>& scratch, bool second, int threads) {
-    for (auto* operands : {&job.at, second ? &job.step : nullptr}) {
-        if (operands == nullptr) continue;
-        operands->keys = job.keys_as_given() ? const_cast<T*>(operands->key) : scratch.take(job.key_numbers());
-    }
+    const auto keys = [&](const T* given) {
+        return job.keys_as_given() ? const_cast<T*>(given) : scratch.take(job.key_numbers());
+    };
+    job.at.keys = keys(job.at.key);
+    if (second) job.step.keys = keys(job.step.key);
     if (!job.keys_as_given()) run<T>(SDAS_SELECT(neighbor_attention_keys, T), job, 1, threads);
 }
 

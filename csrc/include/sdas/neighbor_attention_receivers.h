@@ -50,8 +50,7 @@ class ReceiverPass : public ReceiverLogits<L, T, N, second> {
         std::fill(gain_sums_.begin(), gain_sums_.end(), Vector<T>{});
         for (std::int64_t i = begin; i < end; ++i) receiver(i);
         if (job_.gain_sums == nullptr) return;
-        pass_.restore_gains(job_.gain_sums + begin / job_.block * job_.gain_numbers(),
-                            gain_sums_.data());
+        pass_.restore_gains(job_.gain_sums + begin / job_.block * job_.gain_numbers(), gain_sums_.data());
     }
 
   private:

@@ -4,7 +4,7 @@
 // One thread adds while it goes through the receivers. Of several each owns a range of senders: it goes through all
 // receivers once more, takes of their edges those that come from its range, and adds to the senders; so the tile
 // couplingᵀ · z of a receiver is made once for all of its edges. Either way every sender is summed in the order of its
-// edges.
+// edges; in a small system, in that of each part's edges.
 #pragma once
 
 #include <vector>

@@ -96,12 +96,6 @@ SDAS_INLINE void accumulate_rows(Vector<T>* tile, const Vector<T>* b, const T** 
     }
 }
 
-// Asks for a block of the rows of a value that will be needed soon.
-template <class Block, class T, class Job>
-SDAS_INLINE void prefetch_rows(const T* value, const Job& job, Block block) {
-    for (int m1 = 0; m1 < job.m1; ++m1) __builtin_prefetch(value + m1 * job.channels + block.first);
-}
-
 // z = coupling · tile for a block of channels; `sum` is room for the rows of z.
 template <class T, class Block, class Job>
 [[gnu::noinline]] void couple(T* z, const Vector<T>* __restrict tile, Vector<T>* __restrict sum, const Job& job,

@@ -36,6 +36,7 @@ def forward(
     vectors, weights = vectors.contiguous(), [w.contiguous() for w in weights]
     sizes = len(kinds), len(vectors)
     if keep:
+        # A molecule's too: it is freed at the end of a step, and the C library would give its pages back.
         state = memory.empty((plan.room.of_state(*sizes),), vectors, smallest=1 << 20)
     else:
         state = memory.scratch(sum(plan.network.numbers(*sizes, False)[:2]) * vectors.element_size())
@@ -90,9 +91,9 @@ class ModelWeights:
     """The weights of a model for `evaluate`, looked at once, and then again only if one lies elsewhere."""
 
     def __init__(self, weights: Sequence[Tensor], cutoff: float, even_only: bool) -> None:
-        self.sizes, self.like = Sizes.of(weights, even_only), weights[0]
-        check("network", weights, self.sizes, self.like)
-        self.plan = _plan(self.sizes, cutoff, self.like.dtype)
+        self.sizes = Sizes.of(weights, even_only)
+        check("network", weights, self.sizes, weights[0])
+        self.plan = _plan(self.sizes, cutoff, weights[0].dtype)
         self._contiguous = [w.contiguous() for w in weights]
         self.addresses = [w.data_ptr() for w in self._contiguous]
 
