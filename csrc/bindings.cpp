@@ -196,7 +196,6 @@ void read(sdas::TensorProduct<T>& job, const Members& members) {
     members.size(job.lane_views, "lane_views");
     members.size(job.lane_rows, "lane_rows");
     members.size(job.out_views, "out_views");
-    members.size(job.out_rows, "out_rows");
     members.size(job.uniforms, "uniforms");
     members.size(job.uniform_rows, "uniform_rows");
     members.size(job.paths, "paths");
@@ -209,6 +208,7 @@ void read(sdas::TensorProduct<T>& job, const Members& members) {
     members.address(job.uniform, "uniform");
     members.address(job.gap, "gap");
     members.address(job.path, "path");
+    members.address(job.path_start, "path_start");
     members.address(job.coupling, "coupling");
     members.address(job.index, "index");
     members.address(job.values, "values");

@@ -16,14 +16,15 @@ namespace {
 // e3nn's axes: its (x, y, z) are the (Y, Z, X) of the textbook's harmonics.
 template <class T>
 SDAS_INLINE Point<Vector<T>> load_points(const T* block) {
-    Point<Vector<T>> p;
-    load_triples<T>(block, p.y, p.z, p.x);
-    return p;
+    Vector<T> tile[3];
+    load_rows<T, 3>(block, tile);
+    return {tile[2], tile[0], tile[1]};
 }
 
 template <class T>
 SDAS_INLINE void store_points(T* block, const Point<Vector<T>>& p) {
-    store_triples<T>(block, p.y, p.z, p.x);
+    const Vector<T> tile[] = {p.y, p.z, p.x};
+    store_rows<T, 3>(block, tile);
 }
 
 // Limits between which a squared norm neither over- nor underflows, and powers of two that bring the vectors

@@ -102,14 +102,9 @@ void reduce(const TensorProductConv<T>& job, std::int64_t begin, std::int64_t en
         }
         for (std::int64_t v = 0; v < job.out_entries; ++v) {
             const TensorProductConvEntry& entry = job.out_entry[v];
-            T* target = job.out + n * job.out_dim + entry.offset;
             const int dim = static_cast<int>(entry.dim);
-            for (std::int64_t c = 0; c < entry.mul; c += W) {
-                Vector<T> tile[max_components];
-                for (int k = 0; k < dim; ++k) tile[k] = load<T>(out + entry.row + k * padded(entry.mul) + c);
-                const int count = static_cast<int>(std::min<std::int64_t>(W, entry.mul - c));
-                store_channels<T>(target + c * dim, {dim, 1, dim}, count, tile, false);
-            }
+            store_channels<T>(job.out + n * job.out_dim + entry.offset, {dim, 1, dim}, entry.mul, out + entry.row,
+                              padded(entry.mul), false);
         }
     }
 }
@@ -278,19 +273,12 @@ class Edges {
 
 template <class T>
 void tensor_product_conv_pack(const TensorProductConv<T>& job, std::int64_t begin, std::int64_t end) {
-    constexpr int W = width<T>;
     for (std::int64_t n = begin; n < end; ++n) {
         for (std::int64_t v = 0; v < job.in_entries; ++v) {
             const TensorProductConvEntry& entry = job.in_entry[v];
-            const T* source = job.in + n * job.in_dim + entry.offset;
-            T* rows = job.out + n * job.in_width + entry.row;
             const int dim = static_cast<int>(entry.dim);
-            for (std::int64_t c = 0; c < entry.mul; c += W) {
-                Vector<T> tile[max_components];
-                const int count = static_cast<int>(std::min<std::int64_t>(W, entry.mul - c));
-                load_channels<T>(source + c * dim, {dim, 1, dim}, count, tile);
-                for (int k = 0; k < dim; ++k) store<T>(rows + k * padded(entry.mul) + c, tile[k]);
-            }
+            load_channels<T>(job.in + n * job.in_dim + entry.offset, {dim, 1, dim}, entry.mul,
+                             job.out + n * job.in_width + entry.row, padded(entry.mul));
         }
     }
 }

@@ -26,7 +26,7 @@ struct JobTables {
         for (const auto& [name, size] : {
                  std::pair{"dim1", &job.dim1}, {"dim2", &job.dim2}, {"dim_out", &job.dim_out},
                  {"weight_numel", &job.weight_numel}, {"lane_views", &job.lane_views}, {"lane_rows", &job.lane_rows},
-                 {"out_views", &job.out_views}, {"out_rows", &job.out_rows}, {"uniforms", &job.uniforms},
+                 {"out_views", &job.out_views}, {"uniforms", &job.uniforms},
                  {"uniform_rows", &job.uniform_rows}, {"paths", &job.paths}, {"matrices", &job.matrices},
                  {"gaps", &job.gaps}, {"max_mul", &job.max_mul}, {"work", &job.work}}) {
             *size = table.size(name);
@@ -40,12 +40,13 @@ struct JobTables {
         rows("uniform", uniform_, job.uniform);
         rows("gap", gap_, job.gap);
         rows("path", path_, job.path);
+        rows("path_start", path_start_, job.path_start);
         rows("coupling", coupling_, job.coupling);
         job.index = index_.data(), job.values = values_.data();
     }
 
   private:
-    std::vector<std::int64_t> lane_view_, out_view_, uniform_, gap_, path_, coupling_;
+    std::vector<std::int64_t> lane_view_, out_view_, uniform_, gap_, path_, path_start_, coupling_;
     std::vector<std::int32_t> index_;
     std::vector<T> values_;
 };

@@ -194,15 +194,16 @@ def test_kernels_do_far_fewer_operations_than_the_reference():
 
 
 def test_flops_of_a_scalar_path_by_hand():
-    """One coefficient c: per sample the matrix c·y, per channel the form, its derivatives and their sums."""
+    """One coefficient c: per sample M = c y and c N, per channel the product, its derivatives and their sums."""
     one = Irreps("3x0e"), Irreps("1x0e"), Irreps("3x0e")
     spec = TensorProductSpec.of(*one, [(0, 0, 0, "uvu", True, 1.0)])
     given = operands(spec, 7, False)
     matrix, channels = 2, 3
     forward = matrix + channels * (2 + 2)
-    # w g; M w g; c g a and its sum; w h; s h; the sum over channels
-    backward = matrix + channels * (1 + 2 + 3 + 2 + 2) + channels
-    double = 2 * matrix + channels * (6 + 8 + 5 + 8) + channels
+    # u = M g; w u; a u; b = w a; N
+    backward = 2 * matrix + channels * (2 + 2 + 2 + 1 + 2)
+    # u and M' g; w u' + w' u; a u' + a' u; b and w a; M b + M' w a; N
+    double = 3 * matrix + channels * (4 + 4 + 4 + 4 + 5 + 2)
     assert counted("cpp", spec, given) == [7 * forward, 7 * backward, 7 * double]
 
 

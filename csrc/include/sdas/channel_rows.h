@@ -1,5 +1,5 @@
-// Rows of channels: a group of G vectors of neighboring channels for every component of a feature, moved between them
-// and memory in any layout. Included only by kernel files, like vector.h.
+// Vectors of neighboring channels, one for every component of a feature, moved between them and memory in any layout.
+// Included only by kernel files, like vector.h.
 #pragma once
 
 #include <algorithm>
@@ -14,32 +14,6 @@ namespace sdas::SDAS_SIMD {
 
 constexpr int max_components = 17;
 
-// G · width<T> neighboring channels.
-template <class T, int G>
-struct Pack {
-    static constexpr int size = G * width<T>;
-    Vector<T> v[G];
-
-    SDAS_INLINE Pack& operator+=(const Pack& other) {
-        for (int g = 0; g < G; ++g) v[g] += other.v[g];
-        return *this;
-    }
-};
-
-template <class T, int G>
-SDAS_INLINE Pack<T, G> operator*(const Pack<T, G>& a, const Pack<T, G>& b) {
-    Pack<T, G> c;
-    for (int g = 0; g < G; ++g) c.v[g] = a.v[g] * b.v[g];
-    return c;
-}
-
-template <class T, int G>
-SDAS_INLINE Pack<T, G> operator*(T a, const Pack<T, G>& b) {
-    Pack<T, G> c;
-    for (int g = 0; g < G; ++g) c.v[g] = a * b.v[g];
-    return c;
-}
-
 // Where channel c has component k: c · channel + k · component.
 struct Strides {
     std::int64_t channel, component;
@@ -47,28 +21,6 @@ struct Strides {
 
     SDAS_INLINE bool rows() const { return component == 1 && channel == dim; }
 };
-
-template <class T, int M>
-void load_tile(const T* block, Vector<T>* tile) {
-    if constexpr (M == 1) {
-        tile[0] = load<T>(block);
-    } else if constexpr (M == 3) {
-        load_triples<T>(block, tile[0], tile[1], tile[2]);
-    } else {
-        load_rows<T, M>(block, tile);
-    }
-}
-
-template <class T, int M>
-void store_tile(T* block, const Vector<T>* tile) {
-    if constexpr (M == 1) {
-        store<T>(block, tile[0]);
-    } else if constexpr (M == 3) {
-        store_triples<T>(block, tile[0], tile[1], tile[2]);
-    } else {
-        store_rows<T, M>(block, tile);
-    }
-}
 
 // Calls body with the number of components, 2 l + 1, as a compile-time constant.
 template <class Body>
@@ -86,107 +38,91 @@ SDAS_INLINE void for_components(int dim, const Body& body) {
     }
 }
 
-// Channels 0 .. count <= width<T> at p into one vector per component; the other lanes are zero.
+// One number for each of `count` channels, `channel` apart; zeros fill the vector.
 template <class T>
-SDAS_INLINE void load_channels(const T* p, Strides s, int count, Vector<T>* tile) {
-    if (s.rows()) {
-        T padded[width<T> * max_components];
-        if (count < width<T>) {
-            std::memset(padded, 0, sizeof(T) * width<T> * s.dim);
-            std::memcpy(padded, p, sizeof(T) * count * s.dim);
-            p = padded;
-        }
-        for_components(s.dim, [&](auto dim) { load_tile<T, decltype(dim)::value>(p, tile); });
-    } else if (s.channel == 1 && count == width<T>) {
-        for (int k = 0; k < s.dim; ++k) tile[k] = load<T>(p + k * s.component);
-    } else {
-        for (int k = 0; k < s.dim; ++k) {
-            tile[k] = Vector<T>{};
-            for (int c = 0; c < count; ++c) tile[k][c] = p[c * s.channel + k * s.component];
-        }
-    }
+SDAS_INLINE Vector<T> load_numbers(const T* p, std::int64_t channel, int count) {
+    if (channel == 1 && count == width<T>) return load<T>(p);
+    T numbers[width<T>] = {};
+    for (int c = 0; c < count; ++c) numbers[c] = p[c * channel];
+    return load<T>(numbers);
 }
 
 template <class T>
-SDAS_INLINE void store_channels(T* p, Strides s, int count, const Vector<T>* tile, bool streams) {
+SDAS_INLINE void store_numbers(T* p, std::int64_t channel, int count, Vector<T> v, bool streams) {
+    if (channel == 1 && count == width<T>) return streams && aligned(p) ? stream<T>(p, v) : store<T>(p, v);
+    T numbers[width<T>];
+    store<T>(numbers, v);
+    for (int c = 0; c < count; ++c) p[c * channel] = numbers[c];
+}
+
+// Calls body(first, count) for each vector of some channels, all of width<T> but the last.
+template <class T, class Body>
+SDAS_INLINE void for_channels(std::int64_t channels, const Body& body) {
+    std::int64_t c = 0;
+    for (; c + width<T> <= channels; c += width<T>) body(c, width<T>);
+    if (c < channels) body(c, static_cast<int>(channels - c));
+}
+
+// The channels at p into rows, one for each component, `row` numbers apart; where they end within a vector, zeros fill it.
+template <class T>
+SDAS_INLINE void load_channels(const T* p, Strides s, std::int64_t channels, T* rows, std::int64_t row) {
     if (s.rows()) {
-        T padded[width<T> * max_components];
-        streams = streams && count == width<T> && aligned(p);
-        T* block = streams || count < width<T> ? padded : p;
-        for_components(s.dim, [&](auto dim) { store_tile<T, decltype(dim)::value>(block, tile); });
-        if (streams) {
-            for (int k = 0; k < s.dim; ++k) stream<T>(p + k * width<T>, load<T>(padded + k * width<T>));
-        } else if (count < width<T>) {
-            std::memcpy(p, padded, sizeof(T) * count * s.dim);
-        }
-    } else if (s.channel == 1 && count == width<T>) {
-        streams = streams && aligned(p) && s.component % width<T> == 0;
+        for_components(s.dim, [&](auto dim) {
+            constexpr int M = decltype(dim)::value;
+            for_channels<T>(channels, [&](std::int64_t c, int count) {
+                Vector<T> tile[M];
+                if (count == width<T>) {
+                    load_rows<T, M>(p + c * M, tile);
+                } else {
+                    T padded[width<T> * M] = {};
+                    std::memcpy(padded, p + c * M, sizeof(T) * count * M);
+                    load_rows<T, M>(padded, tile);
+                }
+#pragma GCC unroll 17
+                for (int k = 0; k < M; ++k) store<T>(rows + k * row + c, tile[k]);
+            });
+        });
+        return;
+    }
+    for_channels<T>(channels, [&](std::int64_t c, int count) {
         for (int k = 0; k < s.dim; ++k) {
-            if (streams) {
-                stream<T>(p + k * s.component, tile[k]);
-            } else {
-                store<T>(p + k * s.component, tile[k]);
-            }
+            store<T>(rows + k * row + c, load_numbers<T>(p + c * s.channel + k * s.component, s.channel, count));
         }
-    } else {
+    });
+}
+
+// The other way round; `streams`: past the caches.
+template <class T>
+SDAS_INLINE void store_channels(T* p, Strides s, std::int64_t channels, const T* rows, std::int64_t row,
+                                bool streams) {
+    if (s.rows()) {
+        streams = streams && aligned(p);
+        for_components(s.dim, [&](auto dim) {
+            constexpr int M = decltype(dim)::value;
+            for_channels<T>(channels, [&](std::int64_t c, int count) {
+                Vector<T> tile[M];
+#pragma GCC unroll 17
+                for (int k = 0; k < M; ++k) tile[k] = load<T>(rows + k * row + c);
+                T* block = p + c * M;
+                if (count < width<T>) {
+                    T padded[width<T> * M];
+                    store_rows<T, M>(padded, tile);
+                    std::memcpy(block, padded, sizeof(T) * count * M);
+                } else if (streams) {
+                    put_rows<T, M>(tile, [&](int k, Vector<T> v) { stream<T>(block + k * width<T>, v); });
+                } else {
+                    store_rows<T, M>(block, tile);
+                }
+            });
+        });
+        return;
+    }
+    for_channels<T>(channels, [&](std::int64_t c, int count) {
         for (int k = 0; k < s.dim; ++k) {
-            for (int c = 0; c < count; ++c) p[c * s.channel + k * s.component] = tile[k][c];
+            const Vector<T> v = load<T>(rows + k * row + c);
+            store_numbers<T>(p + c * s.channel + k * s.component, s.channel, count, v, streams);
         }
-    }
-}
-
-// The group of channels at p of which `count` > 0 exist, as s.dim rows.
-template <class T, int G>
-SDAS_INLINE void load_group(const T* p, Strides s, std::int64_t count, Pack<T, G>* rows) {
-    for (int g = 0; g < G; ++g, count -= width<T>) {
-        if (count > 0) {
-            const int size = static_cast<int>(std::min<std::int64_t>(count, width<T>));
-            Vector<T> tile[max_components];
-            load_channels<T>(p + g * width<T> * s.channel, s, size, tile);
-            for (int k = 0; k < s.dim; ++k) rows[k].v[g] = tile[k];
-        } else {
-            for (int k = 0; k < s.dim; ++k) rows[k].v[g] = Vector<T>{};
-        }
-    }
-}
-
-// One number per channel, `channel` apart.
-template <class T, int G>
-SDAS_INLINE Pack<T, G> load_numbers(const T* p, std::int64_t channel, std::int64_t count) {
-    Pack<T, G> result;
-    for (int g = 0; g < G; ++g, count -= width<T>, p += width<T> * channel) {
-        if (channel == 1 && count >= width<T>) {
-            result.v[g] = load<T>(p);
-        } else {
-            result.v[g] = Vector<T>{};
-            for (int c = 0; c < std::min<std::int64_t>(count, width<T>); ++c) result.v[g][c] = p[c * channel];
-        }
-    }
-    return result;
-}
-
-template <class T, int G>
-SDAS_INLINE void store_numbers(T* p, std::int64_t channel, std::int64_t count, const Pack<T, G>& numbers,
-                               bool streams) {
-    for (int g = 0; g < G; ++g, count -= width<T>, p += width<T> * channel) {
-        if (streams && channel == 1 && count >= width<T> && aligned(p)) {
-            stream<T>(p, numbers.v[g]);
-        } else if (channel == 1 && count >= width<T>) {
-            store<T>(p, numbers.v[g]);
-        } else {
-            for (int c = 0; c < std::min<std::int64_t>(count, width<T>); ++c) p[c * channel] = numbers.v[g][c];
-        }
-    }
-}
-
-template <class T, int G>
-SDAS_INLINE void store_group(T* p, Strides s, std::int64_t count, const Pack<T, G>* rows, bool streams) {
-    for (int g = 0; g < G && count > 0; ++g, count -= width<T>) {
-        Vector<T> tile[max_components];
-        for (int k = 0; k < s.dim; ++k) tile[k] = rows[k].v[g];
-        const int size = static_cast<int>(std::min<std::int64_t>(count, width<T>));
-        store_channels<T>(p + g * width<T> * s.channel, s, size, tile, streams);
-    }
+    });
 }
 
 }  // namespace sdas::SDAS_SIMD

@@ -16,6 +16,32 @@ constexpr std::int64_t padded(std::int64_t mul) {
     return (mul + tensor_product_conv_padding - 1) / tensor_product_conv_padding * tensor_product_conv_padding;
 }
 
+// G · width<T> neighboring channels.
+template <class T, int G>
+struct Pack {
+    static constexpr int size = G * width<T>;
+    Vector<T> v[G];
+
+    SDAS_INLINE Pack& operator+=(const Pack& other) {
+        for (int g = 0; g < G; ++g) v[g] += other.v[g];
+        return *this;
+    }
+};
+
+template <class T, int G>
+SDAS_INLINE Pack<T, G> operator*(const Pack<T, G>& a, const Pack<T, G>& b) {
+    Pack<T, G> c;
+    for (int g = 0; g < G; ++g) c.v[g] = a.v[g] * b.v[g];
+    return c;
+}
+
+template <class T, int G>
+SDAS_INLINE Pack<T, G> operator*(T a, const Pack<T, G>& b) {
+    Pack<T, G> c;
+    for (int g = 0; g < G; ++g) c.v[g] = a * b.v[g];
+    return c;
+}
+
 template <class T, int G>
 SDAS_INLINE Pack<T, G> load_pack(const T* p) {
     Pack<T, G> rows;

@@ -21,7 +21,7 @@
 namespace sdas {
 
 // Where an array keeps component k of channel c of sample b: offset + per_batch · batch + b · sample + c · channel +
-// k · component. Kernels hold it in the rows `row` .. `row + dim` of a scratch, one vector of channels each.
+// k · component. Kernels hold an operand in the rows `row` .. `row + dim` of a scratch.
 struct TensorProductView {
     std::int64_t array, offset, per_batch, sample, channel, component, mul, dim, row;
 };
@@ -37,24 +37,23 @@ struct TensorProductGap {
 };
 
 // `weight` is the place of channel 0 in the flat weight, -1 for a weight of one; `matrix` the place of the path's
-// matrix C·s in a scratch.
+// first entry of its matrix among those of all paths.
 struct TensorProductPath {
-    std::int64_t first_row, second_row, uniform, second_array, second_offset, out_row, mul, weight, weight_channel,
-        coupling, matrix;
+    std::int64_t first_row, second_row, uniform, second_array, second_offset, mul, weight, weight_channel, coupling,
+        matrix;
 };
 
-// Non-zero coefficients of one path in the three orders that the kernels need; places in `index` and `values`.
-// The pairs (k, i) that occur are numbered by ascending k.
+// Coefficients of one path; places in `index` and `values`. They make the matrix M[k, i] = Σ_j C s_j, whose entries have
+// the numbers k · d1 + i, `entries` in all. Where s has one component, M is a number times the identity, and only that
+// number is kept: `diagonal`.
 struct TensorProductCoupling {
-    std::int64_t d1, d2, d3, pairs;
-    std::int64_t pair_start, pair_i;                          // pairs of each k, their i
-    std::int64_t term_start, term_j, term_value;              // coefficients of each pair
-    std::int64_t column_start, column_pair, column_k;         // pairs of each i, their k
-    std::int64_t entry_start, entry_k, entry_i, entry_value;  // coefficients of each j
-    std::int64_t pair_value;  // all coefficients, zeros too, [d2, pairs], pairs filled up to the padding
+    std::int64_t d1, d2, d3, diagonal, entries;
+    std::int64_t pair_start, pair_i;      // for each k, the i for which M is not zero throughout
+    std::int64_t column_start, column_k;  // for each i, these k
+    std::int64_t term_start, term_entry, term_j, term_value;  // non-zero coefficients of each entry
 };
 
-// Pairs of a matrix are stored in multiples of so many.
+// Rows of matrices are filled up to multiples of so many numbers.
 constexpr std::int64_t matrix_padding = 16;
 
 enum TensorProductArray : std::int64_t { array_x, array_y, array_out };
@@ -64,12 +63,13 @@ enum TensorProductArray : std::int64_t { array_x, array_y, array_out };
 template <class T>
 struct TensorProduct {
     std::int64_t batch, block, dim1, dim2, dim_out, weight_numel, shared;
-    std::int64_t lane_views, lane_rows, out_views, out_rows, uniforms, uniform_rows, paths, matrices, gaps, max_mul,
+    std::int64_t lane_views, lane_rows, out_views, uniforms, uniform_rows, paths, matrices, gaps, max_mul,
         work;
     const TensorProductView *lane_view, *out_view;
     const TensorProductUniform* uniform;
     const TensorProductGap* gap;
-    const TensorProductPath* path;
+    const TensorProductPath* path;    // those to one view of the output side by side
+    const std::int64_t* path_start;  // [out_views + 1], the first path to each view
     const TensorProductCoupling* coupling;
     const std::int32_t* index;
     const T* values;

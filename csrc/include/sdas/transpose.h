@@ -3,7 +3,7 @@
 // A block is width<T> consecutive rows of M elements, contiguous in memory. A tile is the same data with
 // one vector per column: element r of tile[k] is block[r * M + k]. The transposition works on squares of
 // width<T> columns; the last square overlaps the one before it, so that M need not be a multiple. Matrices
-// narrower than a vector are moved by 16-byte lanes.
+// narrower than a vector are moved by 16-byte lanes, or by shuffles of whole vectors where they are narrow enough.
 #pragma once
 
 #include <cstdint>
@@ -156,9 +156,51 @@ SDAS_INLINE void store_lane(T* p, Vector<T> v, int lane) {
     std::memcpy(p, reinterpret_cast<const char*>(&v) + 16 * lane, 16);
 }
 
-// Reads a block of rows of M elements into a tile.
+// Columns so few that each vector of a block or of a tile is put together from all of those of the other, by one shuffle
+// for each but the first: faster than 16-byte lanes where an instruction takes elements of two vectors at any places.
+template <int M>
+constexpr bool few_to_load = M == 3 || (M == 5 && SDAS_VECTOR_BYTES == 64);
+template <int M>
+constexpr bool few_to_store = M == 3 || ((M == 5 || M == 7) && SDAS_VECTOR_BYTES == 64);
+
+// Column c of a block of rows of M elements that lies in the vectors v.
+template <class T, int M, int c, int... n>
+SDAS_INLINE Vector<T> column_of(const Vector<T>* v, std::integer_sequence<int, n...>) {
+    constexpr int W = width<T>;
+    Vector<T> column = shuffle<T>(v[0], v[1], [](int row) { return row * M + c < 2 * W ? row * M + c : 0; });
+    ((column = shuffle<T>(column, v[n + 2],
+                          [](int row) { return (row * M + c) / W == n + 2 ? W + (row * M + c) % W : row; })),
+     ...);
+    return column;
+}
+
+// Vector k of a block of rows of M elements, from its columns.
+template <class T, int M, int k, int... n>
+SDAS_INLINE Vector<T> joined(const Vector<T>* columns, std::integer_sequence<int, n...>) {
+    constexpr int W = width<T>;
+    Vector<T> v = shuffle<T>(columns[0], columns[1], [](int i) {
+        const int row = (k * W + i) / M, column = (k * W + i) % M;
+        return column < 2 ? row + column * W : 0;
+    });
+    ((v = shuffle<T>(v, columns[n + 2],
+                     [](int i) { return (k * W + i) % M == n + 2 ? W + (k * W + i) / M : i; })),
+     ...);
+    return v;
+}
+
+template <class T, int M, int... k>
+SDAS_INLINE void load_few(const T* block, Vector<T>* tile, std::integer_sequence<int, k...>) {
+    const Vector<T> v[M] = {load<T>(block + k * width<T>)...};
+    ((tile[k] = column_of<T, M, k>(v, std::make_integer_sequence<int, M - 2>{})), ...);
+}
+
+template <class T, int M, class Put, int... k>
+SDAS_INLINE void put_few(const Vector<T>* tile, const Put& put, std::integer_sequence<int, k...>) {
+    (put(k, joined<T, M, k>(tile, std::make_integer_sequence<int, M - 2>{})), ...);
+}
+
 template <class T, int M>
-SDAS_INLINE void load_rows(const T* block, Vector<T>* tile) {
+SDAS_INLINE void load_squares(const T* block, Vector<T>* tile) {
     constexpr int W = width<T>, E = lane_width<T>;
     constexpr int square = M >= W ? W : E;
     static_assert(M >= E);
@@ -179,15 +221,11 @@ SDAS_INLINE void load_rows(const T* block, Vector<T>* tile) {
     }
 }
 
-// Writes a tile as a block of rows of M elements.
 template <class T, int M>
-SDAS_INLINE void store_rows(T* block, const Vector<T>* tile) {
+SDAS_INLINE void store_squares(T* block, const Vector<T>* tile) {
     constexpr int W = width<T>, E = lane_width<T>;
     constexpr int square = M >= W ? W : E;
     static_assert(M >= E);
-    if constexpr (M == 4 && W / E > 1) {
-        return put_quadruples<T>(tile, [&](int k, Vector<T> v) { store<T>(block + k * W, v); });
-    }
     for (int start = 0; start < M; start += square) {
         const int k = start + square <= M ? start : M - square;
         Vector<T> v[square];
@@ -207,6 +245,33 @@ SDAS_INLINE void store_rows(T* block, const Vector<T>* tile) {
                 }
             }
         }
+    }
+}
+
+// Reads a block of rows of M elements into a tile.
+template <class T, int M>
+SDAS_INLINE void load_rows(const T* block, Vector<T>* tile) {
+    if constexpr (M == 1) {
+        tile[0] = load<T>(block);
+    } else if constexpr (few_to_load<M>) {
+        load_few<T, M>(block, tile, std::make_integer_sequence<int, M>{});
+    } else {
+        load_squares<T, M>(block, tile);
+    }
+}
+
+// Writes a tile as a block of rows of M elements.
+template <class T, int M>
+SDAS_INLINE void store_rows(T* block, const Vector<T>* tile) {
+    const auto put = [&](int k, Vector<T> v) { store<T>(block + k * width<T>, v); };
+    if constexpr (M == 1) {
+        put(0, tile[0]);
+    } else if constexpr (few_to_store<M>) {
+        put_few<T, M>(tile, put, std::make_integer_sequence<int, M>{});
+    } else if constexpr (M == 4 && width<T> / lane_width<T> > 1) {
+        put_quadruples<T>(tile, put);
+    } else {
+        store_squares<T, M>(block, tile);
     }
 }
 
@@ -240,7 +305,11 @@ SDAS_INLINE void put_vectors(const Vector<T>* pieces, const Put& put, std::integ
 template <class T, int M, class Put>
 SDAS_INLINE void put_rows(const Vector<T>* tile, const Put& put) {
     constexpr int W = width<T>, squares = (M + W - 1) / W;
-    if constexpr (M == 4 && W / lane_width<T> > 1) {
+    if constexpr (M == 1) {
+        put(0, tile[0]);
+    } else if constexpr (few_to_store<M>) {
+        put_few<T, M>(tile, put, std::make_integer_sequence<int, M>{});
+    } else if constexpr (M == 4 && W / lane_width<T> > 1) {
         put_quadruples<T>(tile, put);
     } else if constexpr (M >= W && SDAS_VECTOR_BYTES == 64) {
         Vector<T> pieces[squares * W];
@@ -255,35 +324,6 @@ SDAS_INLINE void put_rows(const Vector<T>* tile, const Put& put) {
         store_rows<T, M>(rows, tile);
         for (int k = 0; k < M; ++k) put(k, load<T>(rows + k * W));
     }
-}
-
-// Reads a block of rows of 3 elements.
-template <class T>
-SDAS_INLINE void load_triples(const T* block, Vector<T>& x, Vector<T>& y, Vector<T>& z) {
-    constexpr int W = width<T>;
-    const Vector<T> a = load<T>(block), b = load<T>(block + W), c = load<T>(block + 2 * W);
-    const auto component = [&](auto offset) {
-        constexpr int o = decltype(offset)::value;
-        const Vector<T> ab = shuffle<T>(a, b, [](int i) { return 3 * i + o < 2 * W ? 3 * i + o : 0; });
-        return shuffle<T>(ab, c, [](int i) { return 3 * i + o < 2 * W ? i : 3 * i + o - W; });
-    };
-    x = component(Constant<0>{});
-    y = component(Constant<1>{});
-    z = component(Constant<2>{});
-}
-
-// Writes a block of rows of 3 elements.
-template <class T>
-SDAS_INLINE void store_triples(T* block, Vector<T> x, Vector<T> y, Vector<T> z) {
-    constexpr int W = width<T>;
-    const auto piece = [&](auto number) {
-        constexpr int first = decltype(number)::value * W;
-        const Vector<T> xy = shuffle<T>(x, y, [](int i) { return (first + i) / 3 + ((first + i) % 3 == 1 ? width<T> : 0); });
-        store<T>(block + first, shuffle<T>(xy, z, [](int i) { return (first + i) % 3 == 2 ? (first + i) / 3 + width<T> : i; }));
-    };
-    piece(Constant<0>{});
-    piece(Constant<1>{});
-    piece(Constant<2>{});
 }
 
 }  // namespace sdas::SDAS_SIMD

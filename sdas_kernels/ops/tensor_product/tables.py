@@ -22,7 +22,7 @@ from sdas_kernels.ops.tensor_product.spec import Instruction, TensorProductSpec
 
 X, Y, OUT = 0, 1, 2
 
-PADDING = 16  # `matrix_padding` of the kernels
+WHOLE = 7  # `whole_components` of the kernels
 
 DENSE = {"uvw": "uvuv", "uuw": "uuu"}  # mode -> that of its products
 
@@ -68,13 +68,15 @@ def build(
     dtype: torch.dtype,
 ) -> Tables:
     """Tables of some families of kernel paths. `gaps`: array, offset, size of what no path writes."""
-    paths = [path for family in families for path in family]
+    paths = _by_result([path for family in families for path in family])
     lane_views, out_views = _Rows(), _Rows()
     uniforms = _Rows()
     couplings: dict[tuple[int, int, int, float, bool], int] = {}
     index: list[int] = []
     values: list[Tensor] = []
-    coupling_rows, path_rows, counts = [], [], []
+    coupling_rows, counts = [], []
+    path_rows: list[list[int]] = []
+    path_start: list[int] = []
     matrices = 0
     for path in paths:
         if path.coupling not in couplings:
@@ -83,16 +85,19 @@ def build(
             coupling_rows.append(row)
             counts.append(count)
         number = couplings[path.coupling]
-        first, out = lane_views.place(path.first, path.first.dim), out_views.place(path.out, path.out.dim)
+        first = lane_views.place(path.first, path.first.dim)
+        if path.out not in out_views.rows:
+            path_start.append(len(path_rows))
+        out_views.place(path.out, path.out.dim)
         uniform = not isinstance(path.second, View)
         if isinstance(path.second, View):
             second, array, offset = lane_views.place(path.second, path.second.dim), path.second.array, 0
         else:
             array, offset, dim = path.second
             second = uniforms.place(path.second, dim)
-        place = [first, second, uniform, array, offset, out]
+        place = [first, second, uniform, array, offset]
         path_rows.append([*place, path.out.mul, path.weight, path.weight_channel, number, matrices if uniform else 0])
-        matrices += _padded(counts[number].pairs) if uniform else 0
+        matrices += counts[number].entries if uniform else 0
     gap_rows = [gap for gap in gaps if gap[2]]
     sizes = {
         "dim1": s.dims[0],
@@ -102,7 +107,6 @@ def build(
         "lane_views": len(lane_views.rows),
         "lane_rows": lane_views.total,
         "out_views": len(out_views.rows),
-        "out_rows": out_views.total,
         "uniforms": len(uniforms.rows),
         "uniform_rows": uniforms.total,
         "paths": len(paths),
@@ -112,7 +116,8 @@ def build(
     }
     arrays = {
         "lane_view": _int64([[*view, row] for view, row in lane_views.rows.items()]),
-        "out_view": _int64([[*view, row] for view, row in out_views.rows.items()]),
+        "out_view": _int64([[*view, 0] for view in out_views.rows]),
+        "path_start": torch.tensor([*path_start, len(path_rows)], dtype=torch.int64),
         "uniform": _int64([[*uniform, row] for uniform, row in uniforms.rows.items()]),
         "gap": _int64(gap_rows),
         "path": _int64(path_rows),
@@ -139,8 +144,12 @@ class _Rows:
         return self.rows[key]
 
 
-def _padded(pairs: int) -> int:
-    return -(-pairs // PADDING) * PADDING
+def _by_result(paths: list[Path]) -> list[Path]:
+    """Paths to one view of the output side by side."""
+    first: dict[View, int] = {}
+    for path in paths:
+        first.setdefault(path.out, len(first))
+    return sorted(paths, key=lambda path: first[path.out])
 
 
 class _Count(NamedTuple):
@@ -149,6 +158,7 @@ class _Count(NamedTuple):
     d3: int
     pairs: int
     terms: int
+    entries: int  # of a matrix
 
 
 @lru_cache(maxsize=4096)
@@ -161,9 +171,10 @@ def scaled_coupling(l1: int, l2: int, l3: int, factor: float, exchanged: bool) -
 def _coupling(
     key: tuple[int, int, int, float, bool], index: list[int], values: list[Tensor]
 ) -> tuple[list[int], _Count]:
-    """Append one coupling in its three orders; the row of `TensorProductCoupling`."""
+    """Append one coupling; the row of `TensorProductCoupling`."""
     c = scaled_coupling(*key)
     d1, d2, d3 = c.shape
+    diagonal = d2 == 1
 
     def put(numbers: Tensor) -> int:
         index.extend(numbers.tolist())
@@ -177,20 +188,16 @@ def _coupling(
         values.append(v)
         return place
 
-    k, i, j = c.permute(2, 0, 1).nonzero(as_tuple=True)
-    pairs, pair_of_term = torch.unique(k * d1 + i, return_inverse=True)
-    pair_k, pair_i = pairs // d1, pairs % d1
-    column_pair = torch.argsort(pair_i * d3 + pair_k)
-    entry_j, entry_k, entry_i = c.permute(1, 2, 0).nonzero(as_tuple=True)
-    row = [d1, d2, d3, len(pairs)]
+    matrix = c[:1, :, :1] if diagonal else c  # of y [i, j, k]: one number times the identity, or all
+    places = matrix.permute(1, 2, 0).flatten(1)  # [j, k d1 + i]
+    entry, j = places.T.nonzero(as_tuple=True)
+    pair_k, pair_i = c.any(1).T.nonzero(as_tuple=True)
+    column_i, column_k = c.any(1).nonzero(as_tuple=True)
+    row = [d1, d2, d3, diagonal, places.shape[1]]
     row += [put(starts(pair_k, d3)), put(pair_i)]
-    row += [put(starts(pair_of_term, len(pairs))), put(j), put_values(c[i, j, k])]
-    row += [put(starts(pair_i[column_pair], d1)), put(column_pair), put(pair_k[column_pair])]
-    row += [put(starts(entry_j, d2)), put(entry_k), put(entry_i), put_values(c[entry_i, entry_j, entry_k])]
-    columns = c.new_zeros(d2, _padded(len(pairs)))
-    columns[:, : len(pairs)] = c[pair_i, :, pair_k].T
-    row += [put_values(columns.flatten())]
-    return row, _Count(d1, d2, d3, len(pairs), len(j))
+    row += [put(starts(column_i, d1)), put(column_k)]
+    row += [put(starts(entry, places.shape[1])), put(entry), put(j), put_values(places[j, entry])]
+    return row, _Count(d1, d2, d3, len(pair_k), len(j), places.shape[1])
 
 
 def _int64(rows: list[list[int]] | list[tuple[int, int, int]]) -> Tensor:
@@ -198,16 +205,19 @@ def _int64(rows: list[list[int]] | list[tuple[int, int, int]]) -> Tensor:
 
 
 def _flops(paths: list[tuple[Path, _Count]]) -> dict[str, int]:
-    """Per sample, all gradients wanted; the channels that exist, not the lanes that fill a vector."""
+    """Per sample, all gradients wanted; the channels that exist, not the lanes that fill a vector.
+
+    Counted as `csrc/include/sdas/tensor_product_paths.h` writes them: M and the gradient by what it is made of,
+    products with M, and what weights multiply.
+    """
     forward = backward = double_backward = 0
-    for path, (d1, d2, d3, pairs, terms) in paths:
+    for path, (d1, d2, d3, pairs, terms, _) in paths:
         mul, uniform = path.out.mul, not isinstance(path.second, View)
+        entries = d1 if d2 == 1 else d1 * d3 if uniform and max(d1, d3) <= WHOLE else pairs
         matrix = 2 * terms * (1 if uniform else mul)
-        reduction = d2 * mul if uniform else 0
-        forward += matrix + mul * (2 * pairs + 2 * d3)
-        backward += matrix + mul * (d3 + 2 * pairs + 3 * terms + 4 * d2) + reduction
-        operands = 4 * d1 + 2 * d3
-        double_backward += 2 * matrix + mul * (operands + 8 * pairs + 5 * terms + 8 * d2) + reduction
+        forward += matrix + mul * (2 * entries + 2 * d3)
+        backward += 2 * matrix + mul * (4 * entries + 5 * d1)
+        double_backward += 3 * matrix + mul * (10 * entries + 12 * d1 + d3)
     return {"forward": forward, "backward": backward, "double_backward": double_backward}
 
 

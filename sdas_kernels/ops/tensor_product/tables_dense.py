@@ -24,7 +24,6 @@ from sdas_kernels.ops.tensor_product.spec import Instruction, TensorProductSpec
 from sdas_kernels.ops.tensor_product.tables import (
     DENSE,
     OUT,
-    PADDING,
     Path,
     Tables,
     View,
@@ -38,6 +37,7 @@ from sdas_kernels.ops.tensor_product.tables import (
 )
 
 BLOCK_BYTES = 1 << 19  # of products and mixed features, to stay in the second cache together with W
+PADDING = 16  # `matrix_padding` of the kernels
 ROWS = 6  # `tile_rows` of the kernels
 COUPLING_COST = 4  # of a multiply-add with a coefficient of a coupling, in those of a matrix product
 

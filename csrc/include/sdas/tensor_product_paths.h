@@ -1,0 +1,365 @@
+// One path of the tensor product for some vectors of channels, in its three orders. Included only by
+// csrc/cpu/tensor_product.cpp.
+//
+// With the matrix M[k, i] = Σ_j C s_j of the second operand, a path multiplies the other ones by M and by its transpose:
+//
+//   forward           z_k += w Σ_i M_ki a_i
+//   backward          u_i = Σ_k M_ki g_k      ∂a_i += w u_i                 ∂w = Σ_i a_i u_i
+//                     b_i = w a_i             N_ki = Σ_c g_k b_i            ∂s_j += Σ_ki C N_ki
+//   double backward   b_i = w a'_i + w' a_i   z_k += Σ_i M_ki b_i + M'_ki w a_i
+//                     u'_i = Σ_k M'_ki g_k    ∂a_i += w u'_i + w' u_i       ∂w = Σ_i a'_i u_i + a_i u'_i
+//                     N_ki = Σ_c g_k b_i      ∂s_j += Σ_ki C N_ki
+//
+// where ' marks the tangents, and M' is made of s'. How M lies in memory and is multiplied is the business of a
+// contraction: `Whole`, `Diagonal` or `Sparse`. Its entries are numbers, or where s has channels vectors of them.
+#pragma once
+
+#include <cstdint>
+
+#include "sdas/channel_rows.h"
+#include "sdas/tensor_product.h"
+#include "sdas/vector.h"
+
+namespace sdas::SDAS_SIMD {
+
+// Up to so many components, M is multiplied as a whole, by loops that the compiler unrolls: of the entries of the
+// couplings that there are, few are zero for every s.
+constexpr int whole_components = 7;
+
+// Rows of a path's operands, one for each component, which lie `row` vectors apart. Pointers ending in `_step` are
+// tangents; a result that is null is not wanted.
+template <class T>
+struct PathRows {
+    std::int64_t row, vectors;
+    const Vector<T> *a, *a_step, *g;
+    const T *w, *w_step;
+    Vector<T>* z;
+    bool fresh;  // whether z is to be overwritten
+    T* out;      // where z goes in place of its rows, or null
+    std::int64_t component;  // from one component to the next there, 1 where each channel has all of them
+    bool streams;            // past the caches
+    Vector<T>*by_a, *by_w, *b;
+};
+
+// Whether the kernel for such paths knows the number of components of z, which `out` asks for if `component` is 1.
+inline bool knows_size(const TensorProductCoupling& c, bool uniform) {
+    return uniform && c.d1 <= whole_components && c.d3 <= whole_components;
+}
+
+// Entries of matrices that are numbers, those of width<T> samples side by side, of which m points to one; sums over
+// channels are vectors.
+template <class T>
+struct NumberEntries {
+    static SDAS_INLINE T entry(const T* m, std::int64_t number, std::int64_t, std::int64_t) {
+        return m[number * width<T>];
+    }
+
+    static SDAS_INLINE void put(Vector<T>* n, std::int64_t number, std::int64_t, std::int64_t v, Vector<T> product) {
+        n[number] = v == 0 ? product : n[number] + product;
+    }
+};
+
+// Entries that are rows of channels.
+template <class T>
+struct RowEntries {
+    static SDAS_INLINE Vector<T> entry(const T* m, std::int64_t number, std::int64_t row, std::int64_t v) {
+        return load<T>(m + (number * row + v) * width<T>);
+    }
+
+    static SDAS_INLINE void put(Vector<T>* n, std::int64_t number, std::int64_t row, std::int64_t v,
+                                Vector<T> product) {
+        n[number * row + v] = product;
+    }
+};
+
+// All entries, numbers, of a matrix of a size known to the compiler.
+template <class T, int D1, int D3>
+struct Whole {
+    static constexpr int most = D1 > D3 ? D1 : D3, size = D3;
+    Whole(const TensorProductCoupling&, const std::int32_t*) {}
+    static constexpr int d1() { return D1; }
+    static constexpr int d3() { return D3; }
+
+    // out_k += Σ_i M_ki x_i, of vector v of the channels.
+    SDAS_INLINE void add(Vector<T>* out, const T* m, const Vector<T>* x, std::int64_t, std::int64_t) const {
+#pragma GCC unroll 64
+        for (int t = 0; t < D1 * D3; ++t) out[t % D3] += m[(t % D3 * D1 + t / D3) * width<T>] * x[t / D3];
+    }
+
+    // out_i += Σ_k M_ki g_k.
+    SDAS_INLINE void add_transposed(Vector<T>* out, const T* m, const Vector<T>* g, std::int64_t, std::int64_t) const {
+#pragma GCC unroll 64
+        for (int t = 0; t < D1 * D3; ++t) out[t % D1] += m[t * width<T>] * g[t / D1];
+    }
+
+    // N, a group of its rows after the other, such that their sums stay in registers.
+    SDAS_INLINE void outer(Vector<T>* n, const PathRows<T>& p) const {
+        constexpr int registers = SDAS_VECTOR_BYTES == 64 ? 25 : 10;
+        constexpr int group = D1 * D3 <= registers ? D3 : registers / D1;
+        int k = 0;
+        for (; k + group <= D3; k += group) outer_rows<group>(n + k * D1, p, k);
+        if constexpr (D3 % group != 0) outer_rows<D3 % group>(n + k * D1, p, k);
+    }
+
+    template <int K>
+    static SDAS_INLINE void outer_rows(Vector<T>* n, const PathRows<T>& p, int first) {
+        Vector<T> sum[K * D1];
+#pragma GCC unroll 32
+        for (int t = 0; t < K * D1; ++t) sum[t] = Vector<T>{};
+        for (std::int64_t v = 0; v < p.vectors; ++v) {
+            Vector<T> b[D1];
+#pragma GCC unroll 8
+            for (int i = 0; i < D1; ++i) b[i] = p.b[i * p.row + v];
+#pragma GCC unroll 32
+            for (int t = 0; t < K * D1; ++t) sum[t] += p.g[(first + t / D1) * p.row + v] * b[t % D1];
+        }
+#pragma GCC unroll 32
+        for (int t = 0; t < K * D1; ++t) n[t] = sum[t];
+    }
+};
+
+// A number, or a vector of them, times the identity of D components; of any number of them where D is 0.
+template <class T, class Entries, int D>
+struct Diagonal {
+    static constexpr int most = D ? D : max_components, size = D;
+    const int components;
+    Diagonal(const TensorProductCoupling& c, const std::int32_t*) : components(static_cast<int>(c.d1)) {}
+    SDAS_INLINE int d1() const { return D ? D : components; }
+    SDAS_INLINE int d3() const { return d1(); }
+
+    SDAS_INLINE void add(Vector<T>* out, const T* m, const Vector<T>* x, std::int64_t row, std::int64_t v) const {
+        const auto entry = Entries::entry(m, 0, row, v);
+        const int size = d1();
+#pragma GCC unroll 8
+        for (int k = 0; k < size; ++k) out[k] += entry * x[k];
+    }
+
+    SDAS_INLINE void add_transposed(Vector<T>* out, const T* m, const Vector<T>* g, std::int64_t row,
+                                    std::int64_t v) const {
+        add(out, m, g, row, v);
+    }
+
+    SDAS_INLINE void outer(Vector<T>* n, const PathRows<T>& p) const {
+        const int size = d1();
+        for (std::int64_t v = 0; v < p.vectors; ++v) {
+            Vector<T> sum{};
+#pragma GCC unroll 8
+            for (int k = 0; k < size; ++k) sum += p.g[k * p.row + v] * p.b[k * p.row + v];
+            Entries::put(n, 0, p.row, v, sum);
+        }
+    }
+};
+
+// The entries that are not zero throughout, of any matrix.
+template <class T, class Entries>
+struct Sparse {
+    static constexpr int most = max_components, size = 0;
+    const int size1, size3;
+    const std::int32_t *const pair_start, *const pair_i, *const column_start, *const column_k;
+    Sparse(const TensorProductCoupling& c, const std::int32_t* index)
+        : size1(static_cast<int>(c.d1)),
+          size3(static_cast<int>(c.d3)),
+          pair_start(index + c.pair_start),
+          pair_i(index + c.pair_i),
+          column_start(index + c.column_start),
+          column_k(index + c.column_k) {}
+
+    SDAS_INLINE int d1() const { return size1; }
+    SDAS_INLINE int d3() const { return size3; }
+
+    SDAS_INLINE void add(Vector<T>* out, const T* m, const Vector<T>* x, std::int64_t row, std::int64_t v) const {
+        for (int k = 0; k < size3; ++k) {
+            Vector<T> sum = out[k];
+            for (int q = pair_start[k]; q < pair_start[k + 1]; ++q) {
+                sum += Entries::entry(m, k * size1 + pair_i[q], row, v) * x[pair_i[q]];
+            }
+            out[k] = sum;
+        }
+    }
+
+    SDAS_INLINE void add_transposed(Vector<T>* out, const T* m, const Vector<T>* g, std::int64_t row,
+                                    std::int64_t v) const {
+        for (int i = 0; i < size1; ++i) {
+            Vector<T> sum = out[i];
+            for (int q = column_start[i]; q < column_start[i + 1]; ++q) {
+                sum += Entries::entry(m, column_k[q] * size1 + i, row, v) * g[column_k[q]];
+            }
+            out[i] = sum;
+        }
+    }
+
+    SDAS_INLINE void outer(Vector<T>* n, const PathRows<T>& p) const {
+        for (std::int64_t v = 0; v < p.vectors; ++v) {
+            for (int k = 0; k < size3; ++k) {
+                for (int q = pair_start[k]; q < pair_start[k + 1]; ++q) {
+                    const int i = pair_i[q];
+                    Entries::put(n, k * size1 + i, p.row, v, p.g[k * p.row + v] * p.b[i * p.row + v]);
+                }
+            }
+        }
+    }
+};
+
+// The components of vector v of some rows.
+template <class T>
+SDAS_INLINE void components(Vector<T>* out, const Vector<T>* rows, std::int64_t row, std::int64_t v, int dim) {
+#pragma GCC unroll 8
+    for (int k = 0; k < dim; ++k) out[k] = rows[k * row + v];
+}
+
+template <class T>
+SDAS_INLINE void clear(Vector<T>* out, int dim) {
+#pragma GCC unroll 8
+    for (int k = 0; k < dim; ++k) out[k] = Vector<T>{};
+}
+
+// Vector v of the channels of z; `size` is the number of its components if the compiler knows it, or 0.
+template <int size, class T>
+SDAS_INLINE void put_result(const PathRows<T>& p, const Vector<T>* z, std::int64_t v, int dim) {
+    const auto put = [&](T* target, Vector<T> part) { p.streams ? stream<T>(target, part) : store<T>(target, part); };
+    if (p.out == nullptr) {
+#pragma GCC unroll 8
+        for (int k = 0; k < dim; ++k) {
+            Vector<T>& row = p.z[k * p.row + v];
+            row = p.fresh ? z[k] : row + z[k];
+        }
+    } else if (size > 0 && p.component == 1) {
+        T* block = p.out + v * size * width<T>;
+        if constexpr (size > 0) put_rows<T, size>(z, [&](int k, Vector<T> part) { put(block + k * width<T>, part); });
+    } else {
+#pragma GCC unroll 8
+        for (int k = 0; k < dim; ++k) put(p.out + k * p.component + v * width<T>, z[k]);
+    }
+}
+
+template <class T, class Contraction>
+SDAS_INLINE void path_forward(const Contraction& c, const PathRows<T>& p, const T* m) {
+    const int d1 = c.d1(), d3 = c.d3();
+    for (std::int64_t v = 0; v < p.vectors; ++v) {
+        Vector<T> a[Contraction::most], z[Contraction::most];
+        components<T>(a, p.a, p.row, v, d1);
+        clear<T>(z, d3);
+        c.add(z, m, a, p.row, v);
+        const Vector<T> w = load<T>(p.w + v * width<T>);
+#pragma GCC unroll 8
+        for (int k = 0; k < d3; ++k) z[k] = w * z[k];
+        put_result<Contraction::size>(p, z, v, d3);
+    }
+}
+
+template <class T, class Contraction>
+SDAS_INLINE void path_backward(const Contraction& c, const PathRows<T>& p, const T* m) {
+    const int d1 = c.d1(), d3 = c.d3();
+    for (std::int64_t v = 0; v < p.vectors; ++v) {
+        Vector<T> a[Contraction::most];
+        components<T>(a, p.a, p.row, v, d1);
+        const Vector<T> w = load<T>(p.w + v * width<T>);
+        if (p.by_a != nullptr || p.by_w != nullptr) {
+            Vector<T> g[Contraction::most], u[Contraction::most];
+            components<T>(g, p.g, p.row, v, d3);
+            clear<T>(u, d1);
+            c.add_transposed(u, m, g, p.row, v);
+            Vector<T> by_w{};
+#pragma GCC unroll 8
+            for (int i = 0; i < d1; ++i) {
+                if (p.by_a != nullptr) p.by_a[i * p.row + v] += w * u[i];
+                by_w += a[i] * u[i];
+            }
+            if (p.by_w != nullptr) p.by_w[v] = by_w;
+        }
+        if (p.b == nullptr) continue;
+#pragma GCC unroll 8
+        for (int i = 0; i < d1; ++i) p.b[i * p.row + v] = w * a[i];
+    }
+}
+
+template <class T, class Contraction>
+SDAS_INLINE void path_double_backward(const Contraction& c, const PathRows<T>& p, const T* m, const T* m_step) {
+    const int d1 = c.d1(), d3 = c.d3();
+    for (std::int64_t v = 0; v < p.vectors; ++v) {
+        const Vector<T> w = load<T>(p.w + v * width<T>), w_step = load<T>(p.w_step + v * width<T>);
+        Vector<T> a[Contraction::most], a_step[Contraction::most];
+        components<T>(a, p.a, p.row, v, d1);
+        components<T>(a_step, p.a_step, p.row, v, d1);
+        if (p.by_a != nullptr || p.by_w != nullptr) {
+            Vector<T> g[Contraction::most], u[Contraction::most], u_step[Contraction::most];
+            components<T>(g, p.g, p.row, v, d3);
+            clear<T>(u, d1);
+            clear<T>(u_step, d1);
+            c.add_transposed(u, m, g, p.row, v);
+            c.add_transposed(u_step, m_step, g, p.row, v);
+            Vector<T> by_w{};
+#pragma GCC unroll 8
+            for (int i = 0; i < d1; ++i) {
+                if (p.by_a != nullptr) p.by_a[i * p.row + v] += w * u_step[i] + w_step * u[i];
+                by_w += a_step[i] * u[i];
+                by_w += a[i] * u_step[i];
+            }
+            if (p.by_w != nullptr) p.by_w[v] = by_w;
+        }
+        if (p.z == nullptr && p.b == nullptr) continue;
+#pragma GCC unroll 8
+        for (int i = 0; i < d1; ++i) {
+            a_step[i] = w * a_step[i] + w_step * a[i];
+            a[i] = w * a[i];
+            if (p.b != nullptr) p.b[i * p.row + v] = a_step[i];
+        }
+        if (p.z == nullptr) continue;
+        Vector<T> z[Contraction::most];
+        clear<T>(z, d3);
+        c.add(z, m, a_step, p.row, v);
+        c.add(z, m_step, a, p.row, v);
+        put_result<Contraction::size>(p, z, v, d3);
+    }
+}
+
+enum Order { forward, backward, double_backward };
+
+// One order of a path; `n` takes N where b is wanted.
+template <class T>
+using PathKernel = void (*)(const TensorProductCoupling&, const std::int32_t* index, const PathRows<T>&, const T* m,
+                            const T* m_step, Vector<T>* n);
+
+template <class T, Order order, class Contraction>
+void run_path(const TensorProductCoupling& coupling, const std::int32_t* index, const PathRows<T>& rows, const T* m,
+              const T* m_step, Vector<T>* n) {
+    const Contraction c(coupling, index);
+    if constexpr (order == forward) {
+        path_forward<T>(c, rows, m);
+    } else {
+        if constexpr (order == backward) path_backward<T>(c, rows, m);
+        if constexpr (order == double_backward) path_double_backward<T>(c, rows, m, m_step);
+        if (rows.b != nullptr) c.outer(n, rows);
+    }
+}
+
+// The kernel for paths with a coupling, whose second operand has no channels (`uniform`) or has them.
+template <class T, Order order>
+PathKernel<T> path_kernel(const TensorProductCoupling& c, bool uniform) {
+    using Numbers = NumberEntries<T>;
+    using Rows = RowEntries<T>;
+    if (!uniform) return c.diagonal ? run_path<T, order, Diagonal<T, Rows, 0>> : run_path<T, order, Sparse<T, Rows>>;
+    if (c.diagonal && c.d1 == 3) return run_path<T, order, Diagonal<T, Numbers, 3>>;
+    if (c.diagonal && c.d1 == 5) return run_path<T, order, Diagonal<T, Numbers, 5>>;
+    if (c.diagonal && c.d1 == 7) return run_path<T, order, Diagonal<T, Numbers, 7>>;
+    if (c.diagonal && c.d1 > whole_components) return run_path<T, order, Diagonal<T, Numbers, 0>>;
+    const auto with_first = [&](auto third) -> PathKernel<T> {
+        constexpr int D3 = decltype(third)::value;
+        switch (c.d1) {
+            case 1: return run_path<T, order, Whole<T, 1, D3>>;
+            case 3: return run_path<T, order, Whole<T, 3, D3>>;
+            case 5: return run_path<T, order, Whole<T, 5, D3>>;
+            case 7: return run_path<T, order, Whole<T, 7, D3>>;
+            default: return run_path<T, order, Sparse<T, Numbers>>;
+        }
+    };
+    switch (c.d3) {
+        case 1: return with_first(Constant<1>{});
+        case 3: return with_first(Constant<3>{});
+        case 5: return with_first(Constant<5>{});
+        case 7: return with_first(Constant<7>{});
+        default: return run_path<T, order, Sparse<T, Numbers>>;
+    }
+}
+
+}  // namespace sdas::SDAS_SIMD
