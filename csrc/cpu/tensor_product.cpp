@@ -269,7 +269,7 @@ class Kernel {
             if (order == double_backward) make_matrix(c, lanes_step_ + second, row_matrix_step_, row_, rows.vectors);
             m = numbers(row_matrix_), m_step = numbers(row_matrix_step_);
         }
-        step.kernel(c, job_.index, rows, m, m_step, outer_);
+        step.kernel(c, rows, m, m_step, outer_);
         if (step.want_second && p.uniform) add_shares(c, by_uniforms_ + p.second_row, outer_, 1, 1);
         if (step.want_second && !p.uniform) add_shares(c, by_lanes_ + second, outer_, row_, rows.vectors);
         if (step.want_weight) put_weight(p, b, first);

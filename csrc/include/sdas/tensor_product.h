@@ -6,7 +6,7 @@
 // The channels c of the first operand a are the lanes of a vector register. The second operand s either is the same for
 // all channels (uniform) or has channels itself. Every connection mode is a set of such paths: `uvu` one per v, `uvv`
 // one per u with the inputs exchanged, and so on; sdas_kernels/ops/tensor_product/tables.py makes them. The forms of
-// the derivatives stand in csrc/cpu/tensor_product.cpp.
+// the derivatives stand in tensor_product_paths.h.
 #pragma once
 
 #include <algorithm>
@@ -48,13 +48,8 @@ struct TensorProductPath {
 // number is kept: `diagonal`.
 struct TensorProductCoupling {
     std::int64_t d1, d2, d3, diagonal, entries;
-    std::int64_t pair_start, pair_i;      // for each k, the i for which M is not zero throughout
-    std::int64_t column_start, column_k;  // for each i, these k
-    std::int64_t term_start, term_entry, term_j, term_value;  // non-zero coefficients of each entry
+    std::int64_t term_start, term_entry, term_j, term_value;  // non-zero coefficients, those of each entry side by side
 };
-
-// Rows of matrices are filled up to multiples of so many numbers.
-constexpr std::int64_t matrix_padding = 16;
 
 enum TensorProductArray : std::int64_t { array_x, array_y, array_out };
 
@@ -63,12 +58,11 @@ enum TensorProductArray : std::int64_t { array_x, array_y, array_out };
 template <class T>
 struct TensorProduct {
     std::int64_t batch, block, dim1, dim2, dim_out, weight_numel, shared;
-    std::int64_t lane_views, lane_rows, out_views, uniforms, uniform_rows, paths, matrices, gaps, max_mul,
-        work;
+    std::int64_t lane_views, lane_rows, out_views, uniforms, uniform_rows, paths, matrices, gaps, max_mul, work;
     const TensorProductView *lane_view, *out_view;
     const TensorProductUniform* uniform;
     const TensorProductGap* gap;
-    const TensorProductPath* path;    // those to one view of the output side by side
+    const TensorProductPath* path;   // those to one view of the output side by side
     const std::int64_t* path_start;  // [out_views + 1], the first path to each view
     const TensorProductCoupling* coupling;
     const std::int32_t* index;

@@ -13,6 +13,9 @@
 
 namespace sdas {
 
+// Rows of matrices are filled up to multiples of so many numbers.
+constexpr std::int64_t matrix_padding = 16;
+
 // One matrix of W, [depth, columns]. It takes `rows` rows of each sample from the products, the results of P, to the
 // mixed features, the first operand of Q: arrays [batch, rows, depth] and [batch, rows, columns], which begin at batch
 // times `products` and `mixed`. The matrix lies at `weight`, its transpose at `transposed`. All rows in memory are

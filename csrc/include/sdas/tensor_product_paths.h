@@ -11,7 +11,8 @@
 //                     N_ki = Σ_c g_k b_i      ∂s_j += Σ_ki C N_ki
 //
 // where ' marks the tangents, and M' is made of s'. How M lies in memory and is multiplied is the business of a
-// contraction: `Whole`, `Diagonal` or `Sparse`. Its entries are numbers, or where s has channels vectors of them.
+// contraction: `Whole`, `Rows` or `Diagonal`. All of its entries are multiplied, though some are zero whatever s is: a third
+// of them, or fewer, and to know which would take longer. They are numbers, or vectors of them where s has channels.
 #pragma once
 
 #include <cstdint>
@@ -22,8 +23,7 @@
 
 namespace sdas::SDAS_SIMD {
 
-// Up to so many components, M is multiplied as a whole, by loops that the compiler unrolls: of the entries of the
-// couplings that there are, few are zero for every s.
+// Up to so many components, kernels are compiled for every size of M.
 constexpr int whole_components = 7;
 
 // Rows of a path's operands, one for each component, which lie `row` vectors apart. Pointers ending in `_step` are
@@ -76,7 +76,7 @@ struct RowEntries {
 template <class T, int D1, int D3>
 struct Whole {
     static constexpr int most = D1 > D3 ? D1 : D3, size = D3;
-    Whole(const TensorProductCoupling&, const std::int32_t*) {}
+    Whole(const TensorProductCoupling&) {}
     static constexpr int d1() { return D1; }
     static constexpr int d3() { return D3; }
 
@@ -123,7 +123,7 @@ template <class T, class Entries, int D>
 struct Diagonal {
     static constexpr int most = D ? D : max_components, size = D;
     const int components;
-    Diagonal(const TensorProductCoupling& c, const std::int32_t*) : components(static_cast<int>(c.d1)) {}
+    Diagonal(const TensorProductCoupling& c) : components(static_cast<int>(c.d1)) {}
     SDAS_INLINE int d1() const { return D ? D : components; }
     SDAS_INLINE int d3() const { return d1(); }
 
@@ -150,51 +150,38 @@ struct Diagonal {
     }
 };
 
-// The entries that are not zero throughout, of any matrix.
-template <class T, class Entries>
-struct Sparse {
+// All entries of a matrix with any number of rows, of which the compiler knows the length.
+template <class T, class Entries, int D1>
+struct Rows {
     static constexpr int most = max_components, size = 0;
-    const int size1, size3;
-    const std::int32_t *const pair_start, *const pair_i, *const column_start, *const column_k;
-    Sparse(const TensorProductCoupling& c, const std::int32_t* index)
-        : size1(static_cast<int>(c.d1)),
-          size3(static_cast<int>(c.d3)),
-          pair_start(index + c.pair_start),
-          pair_i(index + c.pair_i),
-          column_start(index + c.column_start),
-          column_k(index + c.column_k) {}
-
-    SDAS_INLINE int d1() const { return size1; }
-    SDAS_INLINE int d3() const { return size3; }
+    const int rows;
+    Rows(const TensorProductCoupling& c) : rows(static_cast<int>(c.d3)) {}
+    static constexpr int d1() { return D1; }
+    SDAS_INLINE int d3() const { return rows; }
 
     SDAS_INLINE void add(Vector<T>* out, const T* m, const Vector<T>* x, std::int64_t row, std::int64_t v) const {
-        for (int k = 0; k < size3; ++k) {
+        for (int k = 0; k < rows; ++k) {
             Vector<T> sum = out[k];
-            for (int q = pair_start[k]; q < pair_start[k + 1]; ++q) {
-                sum += Entries::entry(m, k * size1 + pair_i[q], row, v) * x[pair_i[q]];
-            }
+#pragma GCC unroll 17
+            for (int i = 0; i < D1; ++i) sum += Entries::entry(m, k * D1 + i, row, v) * x[i];
             out[k] = sum;
         }
     }
 
     SDAS_INLINE void add_transposed(Vector<T>* out, const T* m, const Vector<T>* g, std::int64_t row,
                                     std::int64_t v) const {
-        for (int i = 0; i < size1; ++i) {
-            Vector<T> sum = out[i];
-            for (int q = column_start[i]; q < column_start[i + 1]; ++q) {
-                sum += Entries::entry(m, column_k[q] * size1 + i, row, v) * g[column_k[q]];
-            }
-            out[i] = sum;
+        for (int k = 0; k < rows; ++k) {
+#pragma GCC unroll 17
+            for (int i = 0; i < D1; ++i) out[i] += Entries::entry(m, k * D1 + i, row, v) * g[k];
         }
     }
 
     SDAS_INLINE void outer(Vector<T>* n, const PathRows<T>& p) const {
-        for (std::int64_t v = 0; v < p.vectors; ++v) {
-            for (int k = 0; k < size3; ++k) {
-                for (int q = pair_start[k]; q < pair_start[k + 1]; ++q) {
-                    const int i = pair_i[q];
-                    Entries::put(n, k * size1 + i, p.row, v, p.g[k * p.row + v] * p.b[i * p.row + v]);
-                }
+        for (int k = 0; k < rows; ++k) {
+            for (std::int64_t v = 0; v < p.vectors; ++v) {
+                const Vector<T> g = p.g[k * p.row + v];
+#pragma GCC unroll 17
+                for (int i = 0; i < D1; ++i) Entries::put(n, k * D1 + i, p.row, v, g * p.b[i * p.row + v]);
             }
         }
     }
@@ -203,13 +190,13 @@ struct Sparse {
 // The components of vector v of some rows.
 template <class T>
 SDAS_INLINE void components(Vector<T>* out, const Vector<T>* rows, std::int64_t row, std::int64_t v, int dim) {
-#pragma GCC unroll 8
+#pragma GCC unroll 17
     for (int k = 0; k < dim; ++k) out[k] = rows[k * row + v];
 }
 
 template <class T>
 SDAS_INLINE void clear(Vector<T>* out, int dim) {
-#pragma GCC unroll 8
+#pragma GCC unroll 17
     for (int k = 0; k < dim; ++k) out[k] = Vector<T>{};
 }
 
@@ -260,7 +247,7 @@ SDAS_INLINE void path_backward(const Contraction& c, const PathRows<T>& p, const
             clear<T>(u, d1);
             c.add_transposed(u, m, g, p.row, v);
             Vector<T> by_w{};
-#pragma GCC unroll 8
+#pragma GCC unroll 17
             for (int i = 0; i < d1; ++i) {
                 if (p.by_a != nullptr) p.by_a[i * p.row + v] += w * u[i];
                 by_w += a[i] * u[i];
@@ -268,7 +255,7 @@ SDAS_INLINE void path_backward(const Contraction& c, const PathRows<T>& p, const
             if (p.by_w != nullptr) p.by_w[v] = by_w;
         }
         if (p.b == nullptr) continue;
-#pragma GCC unroll 8
+#pragma GCC unroll 17
         for (int i = 0; i < d1; ++i) p.b[i * p.row + v] = w * a[i];
     }
 }
@@ -289,7 +276,7 @@ SDAS_INLINE void path_double_backward(const Contraction& c, const PathRows<T>& p
             c.add_transposed(u, m, g, p.row, v);
             c.add_transposed(u_step, m_step, g, p.row, v);
             Vector<T> by_w{};
-#pragma GCC unroll 8
+#pragma GCC unroll 17
             for (int i = 0; i < d1; ++i) {
                 if (p.by_a != nullptr) p.by_a[i * p.row + v] += w * u_step[i] + w_step * u[i];
                 by_w += a_step[i] * u[i];
@@ -298,7 +285,7 @@ SDAS_INLINE void path_double_backward(const Contraction& c, const PathRows<T>& p
             if (p.by_w != nullptr) p.by_w[v] = by_w;
         }
         if (p.z == nullptr && p.b == nullptr) continue;
-#pragma GCC unroll 8
+#pragma GCC unroll 17
         for (int i = 0; i < d1; ++i) {
             a_step[i] = w * a_step[i] + w_step * a[i];
             a[i] = w * a[i];
@@ -317,13 +304,12 @@ enum Order { forward, backward, double_backward };
 
 // One order of a path; `n` takes N where b is wanted.
 template <class T>
-using PathKernel = void (*)(const TensorProductCoupling&, const std::int32_t* index, const PathRows<T>&, const T* m,
-                            const T* m_step, Vector<T>* n);
+using PathKernel = void (*)(const TensorProductCoupling&, const PathRows<T>&, const T* m, const T* m_step, Vector<T>* n);
 
 template <class T, Order order, class Contraction>
-void run_path(const TensorProductCoupling& coupling, const std::int32_t* index, const PathRows<T>& rows, const T* m,
-              const T* m_step, Vector<T>* n) {
-    const Contraction c(coupling, index);
+void run_path(const TensorProductCoupling& coupling, const PathRows<T>& rows, const T* m, const T* m_step,
+              Vector<T>* n) {
+    const Contraction c(coupling);
     if constexpr (order == forward) {
         path_forward<T>(c, rows, m);
     } else {
@@ -333,32 +319,47 @@ void run_path(const TensorProductCoupling& coupling, const std::int32_t* index, 
     }
 }
 
+template <class T, Order order, class Entries>
+PathKernel<T> kernel_of_any_size(const TensorProductCoupling& c) {
+    if (c.diagonal) return run_path<T, order, Diagonal<T, Entries, 0>>;
+    switch (c.d1) {
+        case 1: return run_path<T, order, Rows<T, Entries, 1>>;
+        case 3: return run_path<T, order, Rows<T, Entries, 3>>;
+        case 5: return run_path<T, order, Rows<T, Entries, 5>>;
+        case 7: return run_path<T, order, Rows<T, Entries, 7>>;
+        case 9: return run_path<T, order, Rows<T, Entries, 9>>;
+        case 11: return run_path<T, order, Rows<T, Entries, 11>>;
+        case 13: return run_path<T, order, Rows<T, Entries, 13>>;
+        case 15: return run_path<T, order, Rows<T, Entries, 15>>;
+        default: return run_path<T, order, Rows<T, Entries, 17>>;
+    }
+}
+
+template <class T, Order order, int D3>
+PathKernel<T> kernel_of_size(int d1) {
+    switch (d1) {
+        case 1: return run_path<T, order, Whole<T, 1, D3>>;
+        case 3: return run_path<T, order, Whole<T, 3, D3>>;
+        case 5: return run_path<T, order, Whole<T, 5, D3>>;
+        default: return run_path<T, order, Whole<T, 7, D3>>;
+    }
+}
+
 // The kernel for paths with a coupling, whose second operand has no channels (`uniform`) or has them.
 template <class T, Order order>
 PathKernel<T> path_kernel(const TensorProductCoupling& c, bool uniform) {
     using Numbers = NumberEntries<T>;
-    using Rows = RowEntries<T>;
-    if (!uniform) return c.diagonal ? run_path<T, order, Diagonal<T, Rows, 0>> : run_path<T, order, Sparse<T, Rows>>;
-    if (c.diagonal && c.d1 == 3) return run_path<T, order, Diagonal<T, Numbers, 3>>;
-    if (c.diagonal && c.d1 == 5) return run_path<T, order, Diagonal<T, Numbers, 5>>;
-    if (c.diagonal && c.d1 == 7) return run_path<T, order, Diagonal<T, Numbers, 7>>;
-    if (c.diagonal && c.d1 > whole_components) return run_path<T, order, Diagonal<T, Numbers, 0>>;
-    const auto with_first = [&](auto third) -> PathKernel<T> {
-        constexpr int D3 = decltype(third)::value;
-        switch (c.d1) {
-            case 1: return run_path<T, order, Whole<T, 1, D3>>;
-            case 3: return run_path<T, order, Whole<T, 3, D3>>;
-            case 5: return run_path<T, order, Whole<T, 5, D3>>;
-            case 7: return run_path<T, order, Whole<T, 7, D3>>;
-            default: return run_path<T, order, Sparse<T, Numbers>>;
-        }
-    };
+    const int d1 = static_cast<int>(c.d1);
+    if (!uniform) return kernel_of_any_size<T, order, RowEntries<T>>(c);
+    if (!knows_size(c, uniform)) return kernel_of_any_size<T, order, Numbers>(c);
+    if (c.diagonal && d1 == 3) return run_path<T, order, Diagonal<T, Numbers, 3>>;
+    if (c.diagonal && d1 == 5) return run_path<T, order, Diagonal<T, Numbers, 5>>;
+    if (c.diagonal && d1 == 7) return run_path<T, order, Diagonal<T, Numbers, 7>>;
     switch (c.d3) {
-        case 1: return with_first(Constant<1>{});
-        case 3: return with_first(Constant<3>{});
-        case 5: return with_first(Constant<5>{});
-        case 7: return with_first(Constant<7>{});
-        default: return run_path<T, order, Sparse<T, Numbers>>;
+        case 1: return kernel_of_size<T, order, 1>(d1);
+        case 3: return kernel_of_size<T, order, 3>(d1);
+        case 5: return kernel_of_size<T, order, 5>(d1);
+        default: return kernel_of_size<T, order, 7>(d1);
     }
 }
 

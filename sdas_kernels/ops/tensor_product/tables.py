@@ -22,8 +22,6 @@ from sdas_kernels.ops.tensor_product.spec import Instruction, TensorProductSpec
 
 X, Y, OUT = 0, 1, 2
 
-WHOLE = 7  # `whole_components` of the kernels
-
 DENSE = {"uvw": "uvuv", "uuw": "uuu"}  # mode -> that of its products
 
 
@@ -156,7 +154,6 @@ class _Count(NamedTuple):
     d1: int
     d2: int
     d3: int
-    pairs: int
     terms: int
     entries: int  # of a matrix
 
@@ -180,9 +177,6 @@ def _coupling(
         index.extend(numbers.tolist())
         return len(index) - len(numbers)
 
-    def starts(sorted_numbers: Tensor, size: int) -> Tensor:
-        return torch.nn.functional.pad(torch.bincount(sorted_numbers, minlength=size).cumsum(0), (1, 0))
-
     def put_values(v: Tensor) -> int:
         place = sum(len(t) for t in values)
         values.append(v)
@@ -191,13 +185,10 @@ def _coupling(
     matrix = c[:1, :, :1] if diagonal else c  # of y [i, j, k]: one number times the identity, or all
     places = matrix.permute(1, 2, 0).flatten(1)  # [j, k d1 + i]
     entry, j = places.T.nonzero(as_tuple=True)
-    pair_k, pair_i = c.any(1).T.nonzero(as_tuple=True)
-    column_i, column_k = c.any(1).nonzero(as_tuple=True)
     row = [d1, d2, d3, diagonal, places.shape[1]]
-    row += [put(starts(pair_k, d3)), put(pair_i)]
-    row += [put(starts(column_i, d1)), put(column_k)]
-    row += [put(starts(entry, places.shape[1])), put(entry), put(j), put_values(places[j, entry])]
-    return row, _Count(d1, d2, d3, len(pair_k), len(j), places.shape[1])
+    start = torch.nn.functional.pad(places.count_nonzero(0).cumsum(0), (1, 0))
+    row += [put(start), put(entry), put(j), put_values(places[j, entry])]
+    return row, _Count(d1, d2, d3, len(j), places.shape[1])
 
 
 def _int64(rows: list[list[int]] | list[tuple[int, int, int]]) -> Tensor:
@@ -211,9 +202,9 @@ def _flops(paths: list[tuple[Path, _Count]]) -> dict[str, int]:
     products with M, and what weights multiply.
     """
     forward = backward = double_backward = 0
-    for path, (d1, d2, d3, pairs, terms, _) in paths:
+    for path, (d1, d2, d3, terms, entries) in paths:
         mul, uniform = path.out.mul, not isinstance(path.second, View)
-        entries = d1 if d2 == 1 else d1 * d3 if uniform and max(d1, d3) <= WHOLE else pairs
+        entries = d1 if d2 == 1 else entries
         matrix = 2 * terms * (1 if uniform else mul)
         forward += matrix + mul * (2 * entries + 2 * d3)
         backward += 2 * matrix + mul * (4 * entries + 5 * d1)
