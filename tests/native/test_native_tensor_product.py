@@ -115,6 +115,17 @@ def convolution(channels, lmax=2, apart=True):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize("channels", [144, 150])
+def test_more_channels_than_are_worked_on_at_a_time(channels, apart, dtype):
+    """Groups of channels, the last one smaller, whole vectors or not."""
+    spec = convolution(channels, 1, apart)
+    wanted = ladder(reference, spec, operands(spec, 5, False))
+    found = ladder(cpp, spec, operands(spec, 5, False, dtype))
+    assert_close(found, wanted, TOLERANCE[dtype], spec.text)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("channels", "batch", "apart"), [(32, 2500, True), (64, 3000, False), (20, 3500, True)])
 def test_results_larger_than_the_caches(channels, batch, apart, dtype):
     """These are stored in another way; 20 channels leave rows that no vector is aligned to."""

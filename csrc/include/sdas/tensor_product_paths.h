@@ -11,8 +11,9 @@
 //                     N_ki = Σ_c g_k b_i      ∂s_j += Σ_ki C N_ki
 //
 // where ' marks the tangents, and M' is made of s'. How M lies in memory and is multiplied is the business of a
-// contraction: `Whole`, `Rows` or `Diagonal`. All of its entries are multiplied, though some are zero whatever s is: a third
-// of them, or fewer, and to know which would take longer. They are numbers, or vectors of them where s has channels.
+// contraction: `Whole`, `Rows` or `Diagonal`. All of its entries are multiplied, though some are zero whatever s is: up to
+// degree 3 a sixth of them, and a list of the others takes longer to read than it saves. They are numbers, or vectors of
+// them where s has channels.
 #pragma once
 
 #include <cstdint>
@@ -34,8 +35,8 @@ struct PathRows {
     const Vector<T> *a, *a_step, *g;
     const T *w, *w_step;
     Vector<T>* z;
-    bool fresh;  // whether z is to be overwritten
-    T* out;      // where z goes in place of its rows, or null
+    bool fresh;              // whether z is to be overwritten
+    T* out;                  // where z goes in place of its rows, or null
     std::int64_t component;  // from one component to the next there, 1 where each channel has all of them
     bool streams;            // past the caches
     Vector<T>*by_a, *by_w, *b;
