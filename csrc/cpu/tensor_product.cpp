@@ -34,6 +34,8 @@ class Kernel {
         const std::int64_t dims[] = {job.dim1, job.dim2, job.dim_out};
         for (int n = 0; n < 3; ++n) streams_[n] = exceeds_caches(job.batch * dims[n] * sizeof(T));
         streams_weight_ = !job.shared && exceeds_caches(job.batch * job.weight_numel * sizeof(T));
+        for (std::int64_t n = 0; n < job.uniforms; ++n) sums_uniforms_ |= result_[job.uniform[n].array] != nullptr;
+        sums_uniforms_ &= order != forward;
         std::int64_t out_dim = 0, first_dim = 0, row_entries = 0, entries = 0;
         for (std::int64_t n = 0; n < job.out_views; ++n) out_dim = std::max(out_dim, job.out_view[n].dim);
         for (std::int64_t n = 0; n < job.paths; ++n) {
@@ -108,6 +110,7 @@ class Kernel {
     const TensorProduct<T>& job_;
     T* result_[3];
     bool streams_[3], streams_weight_;  // whether a result is stored past the caches
+    bool sums_uniforms_ = false;        // whether a gradient by a uniform operand is wanted
     std::int64_t row_;                  // vectors of channels in a row
     LookAhead<T> ahead_;
     std::vector<Step> steps_;
@@ -168,7 +171,7 @@ class Kernel {
     void sample(std::int64_t b, std::int64_t lane) {
         clear_results(b);
         for (std::int64_t first = 0; first < job_.max_mul; first += row_ * W) group(b, lane, first);
-        if (order != forward) add_uniforms(b);
+        if (sums_uniforms_) add_uniforms(b);
     }
 
     // Zeros where no path leads, and in what is summed over the groups of a sample.
@@ -180,7 +183,7 @@ class Kernel {
             const std::int64_t row = gap.array == array_out ? job_.dim_out : dim(gap.array);
             std::memset(array + b * row + gap.offset, 0, sizeof(T) * gap.size);
         }
-        if (order != forward) std::fill(by_uniforms_, by_uniforms_ + job_.uniform_rows, Vector<T>{});
+        if (sums_uniforms_) std::fill(by_uniforms_, by_uniforms_ + job_.uniform_rows, Vector<T>{});
     }
 
     // M, and M' for a double backward, of the paths whose second operand is uniform, for `count` samples: the lanes.

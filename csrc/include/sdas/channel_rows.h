@@ -41,7 +41,7 @@ SDAS_INLINE void for_components(int dim, const Body& body) {
 // One number for each of `count` channels, `channel` apart; zeros fill the vector.
 template <class T>
 SDAS_INLINE Vector<T> load_numbers(const T* p, std::int64_t channel, int count) {
-    if (channel == 1 && count == width<T>) return load<T>(p);
+    if (channel == 1) return count == width<T> ? load<T>(p) : load_first(p, count);
     T numbers[width<T>] = {};
     for (int c = 0; c < count; ++c) numbers[c] = p[c * channel];
     return load<T>(numbers);
