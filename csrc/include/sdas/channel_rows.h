@@ -49,7 +49,7 @@ SDAS_INLINE Vector<T> load_numbers(const T* p, std::int64_t channel, int count) 
 
 template <class T>
 SDAS_INLINE void store_numbers(T* p, std::int64_t channel, int count, Vector<T> v, bool streams) {
-    if (channel == 1 && count == width<T>) return streams && aligned(p) ? stream<T>(p, v) : store<T>(p, v);
+    if (channel == 1 && count == width<T>) return put_vector<T>(p, v, streams && aligned(p));
     T numbers[width<T>];
     store<T>(numbers, v);
     for (int c = 0; c < count; ++c) p[c * channel] = numbers[c];

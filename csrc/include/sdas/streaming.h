@@ -27,6 +27,22 @@ SDAS_INLINE void stream(T* p, Vector<T> v) {
 #endif
 }
 
+// `streams`: past the caches.
+template <class T>
+SDAS_INLINE void put_vector(T* p, Vector<T> v, bool streams) {
+    streams ? stream<T>(p, v) : store<T>(p, v);
+}
+
+// Numbers in a line of the caches.
+template <class T>
+constexpr std::int64_t line = 64 / sizeof(T);
+
+// Asks for the line of the caches at p, which may lie outside of all arrays.
+template <class T>
+SDAS_INLINE void fetch_ahead(const T* p) {
+    __builtin_prefetch(p, 0, 2);
+}
+
 // Makes streamed results visible to other threads.
 inline void finish_streams() {
 #if defined(__x86_64__)

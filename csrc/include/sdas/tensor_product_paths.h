@@ -3,7 +3,7 @@
 //
 // With the matrix M[k, i] = Σ_j C s_j of the second operand, a path multiplies the other ones by M and by its transpose:
 //
-//   forward           z_k += w Σ_i M_ki a_i
+//   forward           b_i = w a_i             z_k += Σ_i M_ki b_i
 //   backward          u_i = Σ_k M_ki g_k      ∂a_i += w u_i                 ∂w = Σ_i a_i u_i
 //                     b_i = w a_i             N_ki = Σ_c g_k b_i            ∂s_j += Σ_ki C N_ki
 //   double backward   b_i = w a'_i + w' a_i   z_k += Σ_i M_ki b_i + M'_ki w a_i
@@ -27,19 +27,44 @@ namespace sdas::SDAS_SIMD {
 // Up to so many components, kernels are compiled for every size of M.
 constexpr int whole_components = 7;
 
-// Rows of a path's operands, one for each component, which lie `row` vectors apart. Pointers ending in `_step` are
-// tangents; a result that is null is not wanted.
+// The non-zero coefficients C of a coupling, those of each entry of M side by side.
+template <class T>
+struct Terms {
+    std::int64_t entries;
+    const std::int32_t *start, *entry, *j;
+    const T* value;
+};
+
+// What a path reads and writes of some samples: rows of vectors of channels, one for each component, `row` vectors apart,
+// and numbers of the weight. Pointers are to the first sample; those ending in `_step` are tangents, and a result that is
+// null is not wanted.
 template <class T>
 struct PathRows {
-    std::int64_t row, vectors;
+    std::int64_t samples, vectors, row;
+    Terms<T> terms;
     const Vector<T> *a, *a_step, *g;
-    const T *w, *w_step;
+    const Vector<T> *s, *s_step;  // null where s has no channels: then there is M
+    const T *m, *m_step, *w, *w_step;
     Vector<T>* z;
-    bool fresh;              // whether z is to be overwritten
-    T* out;                  // where z goes in place of its rows, or null
-    std::int64_t component;  // from one component to the next there, 1 where each channel has all of them
-    bool streams;            // past the caches
-    Vector<T>*by_a, *by_w, *b;
+    bool fresh;                    // whether this is the first path to z
+    T* out;                        // where z goes in place of its rows if this is the last one, or null
+    std::int64_t component;        // from one component to the next there, 1 where each channel has all of them
+    bool streams, streams_weight;  // z and by_w past the caches
+    Vector<T>*by_a, *by_s;
+    T* by_w;
+    Vector<T>*b, *n, *own_matrix, *own_matrix_step;  // room for one sample
+    std::int64_t next_lanes, next_s, next_result, next_out, next_w, next_by_w;
+    std::int64_t ahead;  // from weights to those that are worked on after these
+
+    SDAS_INLINE void next() {
+        a += next_lanes, a_step += next_lanes, g += next_result, w += next_w, w_step += next_w, ++m, ++m_step;
+        if (s != nullptr) s += next_lanes, s_step += next_lanes;
+        if (z != nullptr) z += next_result;
+        if (out != nullptr) out += next_out;
+        if (by_a != nullptr) by_a += next_lanes;
+        if (by_s != nullptr) by_s += next_s;
+        if (by_w != nullptr) by_w += next_by_w;
+    }
 };
 
 // Whether the kernel for such paths knows the number of components of z, which `out` asks for if `component` is 1.
@@ -51,6 +76,8 @@ inline bool knows_size(const TensorProductCoupling& c, bool uniform) {
 // channels are vectors.
 template <class T>
 struct NumberEntries {
+    static constexpr bool by_rows = false;
+
     static SDAS_INLINE T entry(const T* m, std::int64_t number, std::int64_t, std::int64_t) {
         return m[number * width<T>];
     }
@@ -63,6 +90,8 @@ struct NumberEntries {
 // Entries that are rows of channels.
 template <class T>
 struct RowEntries {
+    static constexpr bool by_rows = true;
+
     static SDAS_INLINE Vector<T> entry(const T* m, std::int64_t number, std::int64_t row, std::int64_t v) {
         return load<T>(m + (number * row + v) * width<T>);
     }
@@ -77,6 +106,7 @@ struct RowEntries {
 template <class T, int D1, int D3>
 struct Whole {
     static constexpr int most = D1 > D3 ? D1 : D3, size = D3;
+    static constexpr bool by_rows = false;
     Whole(const TensorProductCoupling&) {}
     static constexpr int d1() { return D1; }
     static constexpr int d3() { return D3; }
@@ -123,6 +153,7 @@ struct Whole {
 template <class T, class Entries, int D>
 struct Diagonal {
     static constexpr int most = D ? D : max_components, size = D;
+    static constexpr bool by_rows = Entries::by_rows;
     const int components;
     Diagonal(const TensorProductCoupling& c) : components(static_cast<int>(c.d1)) {}
     SDAS_INLINE int d1() const { return D ? D : components; }
@@ -155,6 +186,7 @@ struct Diagonal {
 template <class T, class Entries, int D1>
 struct Rows {
     static constexpr int most = max_components, size = 0;
+    static constexpr bool by_rows = Entries::by_rows;
     const int rows;
     Rows(const TensorProductCoupling& c) : rows(static_cast<int>(c.d3)) {}
     static constexpr int d1() { return D1; }
@@ -201,16 +233,31 @@ SDAS_INLINE void clear(Vector<T>* out, int dim) {
     for (int k = 0; k < dim; ++k) out[k] = Vector<T>{};
 }
 
-// Vector v of the channels of z; `size` is the number of its components if the compiler knows it, or 0.
+// A vector of weights. Those that are worked on after these are fetched: rows that are read once, in pieces, come too late
+// if the processor has to guess them.
+template <class T>
+SDAS_INLINE Vector<T> weights(const T* w, std::int64_t v, std::int64_t ahead) {
+    fetch_ahead(w + v * width<T> + ahead);
+    return load<T>(w + v * width<T>);
+}
+
+// Vector v of the channels of z before the path adds to it.
+template <class T>
+SDAS_INLINE void result_so_far(Vector<T>* z, const PathRows<T>& p, std::int64_t v, int dim) {
+    if (p.fresh) {
+        clear<T>(z, dim);
+    } else {
+        components<T>(z, p.z, p.row, v, dim);
+    }
+}
+
+// And after; `size` is the number of its components if the compiler knows it, or 0.
 template <int size, class T>
 SDAS_INLINE void put_result(const PathRows<T>& p, const Vector<T>* z, std::int64_t v, int dim) {
-    const auto put = [&](T* target, Vector<T> part) { p.streams ? stream<T>(target, part) : store<T>(target, part); };
+    const auto put = [&](T* target, Vector<T> part) { put_vector<T>(target, part, p.streams); };
     if (p.out == nullptr) {
 #pragma GCC unroll 8
-        for (int k = 0; k < dim; ++k) {
-            Vector<T>& row = p.z[k * p.row + v];
-            row = p.fresh ? z[k] : row + z[k];
-        }
+        for (int k = 0; k < dim; ++k) p.z[k * p.row + v] = z[k];
     } else if (size > 0 && p.component == 1) {
         T* block = p.out + v * size * width<T>;
         if constexpr (size > 0) put_rows<T, size>(z, [&](int k, Vector<T> part) { put(block + k * width<T>, part); });
@@ -224,13 +271,12 @@ template <class T, class Contraction>
 SDAS_INLINE void path_forward(const Contraction& c, const PathRows<T>& p, const T* m) {
     const int d1 = c.d1(), d3 = c.d3();
     for (std::int64_t v = 0; v < p.vectors; ++v) {
-        Vector<T> a[Contraction::most], z[Contraction::most];
-        components<T>(a, p.a, p.row, v, d1);
-        clear<T>(z, d3);
-        c.add(z, m, a, p.row, v);
-        const Vector<T> w = load<T>(p.w + v * width<T>);
-#pragma GCC unroll 8
-        for (int k = 0; k < d3; ++k) z[k] = w * z[k];
+        Vector<T> b[Contraction::most], z[Contraction::most];
+        const Vector<T> w = weights<T>(p.w, v, p.ahead);
+#pragma GCC unroll 17
+        for (int i = 0; i < d1; ++i) b[i] = w * p.a[i * p.row + v];
+        result_so_far<T>(z, p, v, d3);
+        c.add(z, m, b, p.row, v);
         put_result<Contraction::size>(p, z, v, d3);
     }
 }
@@ -241,7 +287,7 @@ SDAS_INLINE void path_backward(const Contraction& c, const PathRows<T>& p, const
     for (std::int64_t v = 0; v < p.vectors; ++v) {
         Vector<T> a[Contraction::most];
         components<T>(a, p.a, p.row, v, d1);
-        const Vector<T> w = load<T>(p.w + v * width<T>);
+        const Vector<T> w = weights<T>(p.w, v, p.ahead);
         if (p.by_a != nullptr || p.by_w != nullptr) {
             Vector<T> g[Contraction::most], u[Contraction::most];
             components<T>(g, p.g, p.row, v, d3);
@@ -253,7 +299,7 @@ SDAS_INLINE void path_backward(const Contraction& c, const PathRows<T>& p, const
                 if (p.by_a != nullptr) p.by_a[i * p.row + v] += w * u[i];
                 by_w += a[i] * u[i];
             }
-            if (p.by_w != nullptr) p.by_w[v] = by_w;
+            if (p.by_w != nullptr) put_vector<T>(p.by_w + v * width<T>, by_w, p.streams_weight);
         }
         if (p.b == nullptr) continue;
 #pragma GCC unroll 17
@@ -265,7 +311,7 @@ template <class T, class Contraction>
 SDAS_INLINE void path_double_backward(const Contraction& c, const PathRows<T>& p, const T* m, const T* m_step) {
     const int d1 = c.d1(), d3 = c.d3();
     for (std::int64_t v = 0; v < p.vectors; ++v) {
-        const Vector<T> w = load<T>(p.w + v * width<T>), w_step = load<T>(p.w_step + v * width<T>);
+        const Vector<T> w = weights<T>(p.w, v, p.ahead), w_step = weights<T>(p.w_step, v, p.ahead);
         Vector<T> a[Contraction::most], a_step[Contraction::most];
         components<T>(a, p.a, p.row, v, d1);
         components<T>(a_step, p.a_step, p.row, v, d1);
@@ -283,7 +329,7 @@ SDAS_INLINE void path_double_backward(const Contraction& c, const PathRows<T>& p
                 by_w += a_step[i] * u[i];
                 by_w += a[i] * u_step[i];
             }
-            if (p.by_w != nullptr) p.by_w[v] = by_w;
+            if (p.by_w != nullptr) put_vector<T>(p.by_w + v * width<T>, by_w, p.streams_weight);
         }
         if (p.z == nullptr && p.b == nullptr) continue;
 #pragma GCC unroll 17
@@ -294,7 +340,7 @@ SDAS_INLINE void path_double_backward(const Contraction& c, const PathRows<T>& p
         }
         if (p.z == nullptr) continue;
         Vector<T> z[Contraction::most];
-        clear<T>(z, d3);
+        result_so_far<T>(z, p, v, d3);
         c.add(z, m, a_step, p.row, v);
         c.add(z, m_step, a, p.row, v);
         put_result<Contraction::size>(p, z, v, d3);
@@ -303,20 +349,59 @@ SDAS_INLINE void path_double_backward(const Contraction& c, const PathRows<T>& p
 
 enum Order { forward, backward, double_backward };
 
-// One order of a path; `n` takes N where b is wanted.
+// m[entry] = Σ_j C s_j, of rows of some vectors.
 template <class T>
-using PathKernel = void (*)(const TensorProductCoupling&, const PathRows<T>&, const T* m, const T* m_step, Vector<T>* n);
+SDAS_INLINE void make_matrix(const Terms<T>& terms, const Vector<T>* s, Vector<T>* m, std::int64_t row,
+                             std::int64_t vectors) {
+    for (std::int64_t k = 0; k < terms.entries; ++k) {
+        for (std::int64_t v = 0; v < vectors; ++v) {
+            Vector<T> sum{};
+            for (int q = terms.start[k]; q < terms.start[k + 1]; ++q) sum += terms.value[q] * s[terms.j[q] * row + v];
+            m[k * row + v] = sum;
+        }
+    }
+}
+
+// by_s[j] += Σ C n[entry]. In the order of the entries a sum seldom waits for the one before.
+template <class T>
+SDAS_INLINE void add_shares(const Terms<T>& terms, Vector<T>* by_s, const Vector<T>* n, std::int64_t row,
+                            std::int64_t vectors) {
+    const int count = terms.start[terms.entries];
+    for (int q = 0; q < count; ++q) {
+        for (std::int64_t v = 0; v < vectors; ++v) {
+            by_s[terms.j[q] * row + v] += terms.value[q] * n[terms.entry[q] * row + v];
+        }
+    }
+}
+
+// One order of a path for some samples.
+template <class T>
+using PathKernel = void (*)(const TensorProductCoupling&, const PathRows<T>&);
 
 template <class T, Order order, class Contraction>
-void run_path(const TensorProductCoupling& coupling, const PathRows<T>& rows, const T* m, const T* m_step,
-              Vector<T>* n) {
+void run_path(const TensorProductCoupling& coupling, const PathRows<T>& rows) {
     const Contraction c(coupling);
-    if constexpr (order == forward) {
-        path_forward<T>(c, rows, m);
-    } else {
-        if constexpr (order == backward) path_backward<T>(c, rows, m);
-        if constexpr (order == double_backward) path_double_backward<T>(c, rows, m, m_step);
-        if (rows.b != nullptr) c.outer(n, rows);
+    PathRows<T> p = rows;
+    for (std::int64_t n = 0; n < rows.samples; ++n, p.next()) {
+        p.streams = rows.streams && aligned(p.out), p.streams_weight = rows.streams_weight && aligned(p.by_w);
+        const T *m = p.m, *m_step = p.m_step;
+        if constexpr (Contraction::by_rows) {
+            make_matrix(p.terms, p.s, p.own_matrix, p.row, p.vectors);
+            if (order == double_backward) make_matrix(p.terms, p.s_step, p.own_matrix_step, p.row, p.vectors);
+            m = reinterpret_cast<const T*>(p.own_matrix), m_step = reinterpret_cast<const T*>(p.own_matrix_step);
+        }
+        if constexpr (order == forward) path_forward<T>(c, p, m);
+        if constexpr (order == backward) path_backward<T>(c, p, m);
+        if constexpr (order == double_backward) path_double_backward<T>(c, p, m, m_step);
+        if constexpr (order != forward) {
+            if (p.by_s == nullptr) continue;
+            c.outer(p.n, p);
+            if constexpr (Contraction::by_rows) {
+                add_shares(p.terms, p.by_s, p.n, p.row, p.vectors);
+            } else {
+                add_shares(p.terms, p.by_s, p.n, 1, 1);
+            }
+        }
     }
 }
 

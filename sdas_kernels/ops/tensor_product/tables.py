@@ -153,7 +153,6 @@ def _by_result(paths: list[Path]) -> list[Path]:
 class _Count(NamedTuple):
     d1: int
     d2: int
-    d3: int
     terms: int
     entries: int  # of a matrix
 
@@ -188,7 +187,7 @@ def _coupling(
     row = [d1, d2, d3, diagonal, places.shape[1]]
     start = torch.nn.functional.pad(places.count_nonzero(0).cumsum(0), (1, 0))
     row += [put(start), put(entry), put(j), put_values(places[j, entry])]
-    return row, _Count(d1, d2, d3, len(j), places.shape[1])
+    return row, _Count(d1, d2, len(j), places.shape[1])
 
 
 def _int64(rows: list[list[int]] | list[tuple[int, int, int]]) -> Tensor:
@@ -202,13 +201,13 @@ def _flops(paths: list[tuple[Path, _Count]]) -> dict[str, int]:
     products with M, and what weights multiply.
     """
     forward = backward = double_backward = 0
-    for path, (d1, d2, d3, terms, entries) in paths:
+    for path, (d1, d2, terms, entries) in paths:
         mul, uniform = path.out.mul, not isinstance(path.second, View)
         entries = d1 if d2 == 1 else entries
         matrix = 2 * terms * (1 if uniform else mul)
-        forward += matrix + mul * (2 * entries + 2 * d3)
+        forward += matrix + mul * (2 * entries + d1)
         backward += 2 * matrix + mul * (4 * entries + 5 * d1)
-        double_backward += 3 * matrix + mul * (10 * entries + 12 * d1 + d3)
+        double_backward += 3 * matrix + mul * (10 * entries + 12 * d1)
     return {"forward": forward, "backward": backward, "double_backward": double_backward}
 
 
