@@ -31,7 +31,7 @@ class Kernel {
           result_{job.by_x, job.by_y, order == backward ? nullptr : job.out},
           row_(std::clamp<std::int64_t>((job.max_mul + W - 1) / W, 1, group_vectors)) {
         const std::int64_t dims[] = {job.dim1, job.dim2, job.dim_out};
-        for (int n = 0; n < 3; ++n) streams_[n] = exceeds_caches(job.batch * dims[n] * sizeof(T));
+        for (int n = 0; n < 3; ++n) streams_[n] = job.is_part[n] || exceeds_caches(job.batch * dims[n] * sizeof(T));
         streams_weight_ = !job.shared && exceeds_caches(job.batch * job.weight_numel * sizeof(T));
         for (std::int64_t n = 0; n < job.uniforms; ++n) sums_uniforms_ |= result_[job.uniform[n].array] != nullptr;
         sums_uniforms_ &= order != forward;
@@ -186,7 +186,7 @@ class Kernel {
         for (std::int64_t n = 0; n < job_.gaps; ++n) {
             const TensorProductGap& gap = job_.gap[n];
             T* array = result_[gap.array];
-            if (array == nullptr) continue;
+            if (array == nullptr || job_.adds[gap.array]) continue;
             const std::int64_t row = gap.array == array_out ? job_.dim_out : dim(gap.array);
             for (std::int64_t s = b; s < b + count_; ++s) {
                 std::memset(array + s * row + gap.offset, 0, sizeof(T) * gap.size);
@@ -224,7 +224,7 @@ class Kernel {
                 if (order == double_backward) load(view, steps(view.array), b + s, first, lanes_step_ + at);
             }
         }
-        if (order != forward) std::fill(by_lanes_, by_lanes_ + count_ * lanes_size_, Vector<T>{});
+        if (order != forward) begin_gradients(b, first);
         for (std::int64_t n = 0; n < job_.out_views; ++n) {
             const TensorProductView& view = job_.out_view[n];
             if (view.mul <= first) continue;
@@ -244,6 +244,17 @@ class Kernel {
             if (view.mul <= first) continue;
             for (std::int64_t s = 0; s < count_; ++s) {
                 store(view, b + s, first, by_lanes_ + s * lanes_size_ + view.row * row_);
+            }
+        }
+    }
+
+    void begin_gradients(std::int64_t b, std::int64_t first) {
+        std::fill(by_lanes_, by_lanes_ + count_ * lanes_size_, Vector<T>{});
+        for (std::int64_t n = 0; n < job_.lane_views; ++n) {
+            const TensorProductView& view = job_.lane_view[n];
+            if (!job_.adds[view.array] || result_[view.array] == nullptr || view.mul <= first) continue;
+            for (std::int64_t s = 0; s < count_; ++s) {
+                load(view, result_[view.array], b + s, first, by_lanes_ + s * lanes_size_ + view.row * row_);
             }
         }
     }

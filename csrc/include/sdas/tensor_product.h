@@ -71,6 +71,9 @@ struct TensorProduct {
     const T *x_step, *y_step, *weight_step;
     T *out;  // the product; in a double backward the gradient by grad
     T *by_x, *by_y, *by_weight, *partial;
+    // By TensorProductArray: whether a result is a part of an array that exceeds the caches, and whether a gradient is
+    // added to what is there.
+    bool is_part[3] = {}, adds[3] = {};
 };
 
 #define SDAS_DECLARE_TENSOR_PRODUCT(level)                                                          \

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "sdas/matrix_product.h"
+#include "sdas/streaming.h"
 #include "sdas/tensor_product_dense.h"
 #include "sdas/vector.h"
 
@@ -32,9 +33,7 @@ class DenseBlocks {
           mixed_(samples * job.outer.dim1),
           mixed_step_(samples * job.outer.dim1),
           by_mixed_(samples * job.outer.dim1),
-          by_mixed_step_(samples * job.outer.dim1),
-          more_x_(samples * job.inner.dim1),
-          more_y_(samples * job.inner.dim2) {}
+          by_mixed_step_(samples * job.outer.dim1) {}
 
     void forward(std::int64_t begin, std::int64_t end) {
         for_blocks(begin, end, [&] {
@@ -52,7 +51,7 @@ class DenseBlocks {
             if (job_.by_y != nullptr) mix(mixed_, products_, job_.packed, true, false);
             TensorProduct<T> q = outer();
             q.by_x = by_mixed_.get();
-            if (job_.by_y != nullptr) q.by_y = more_y_.get();
+            q.by_y = result(job_.by_y, q.dim2);
             tensor_product_backward(q, 0, size_);
             if (job_.by_weight != nullptr) add_by_weight(products_, by_mixed_, false);
             if (job_.by_x == nullptr && job_.by_y == nullptr) return;
@@ -60,8 +59,9 @@ class DenseBlocks {
             TensorProduct<T> p = inner();
             p.grad = by_products_.get();
             p.by_x = result(job_.by_x, p.dim1), p.by_y = result(job_.by_y, p.dim2);
+            p.is_part[array_x] = exceeds_caches(job_.inner.batch * p.dim1 * sizeof(T));
+            p.adds[array_y] = true;
             tensor_product_backward(p, 0, size_);
-            add(p.by_y, more_y_, p.dim2);
         });
     }
 
@@ -86,9 +86,9 @@ class DenseBlocks {
             q = outer();
             q.by_x = by_mixed_step_.get();
             q.out = result(job_.out, q.dim_out);
-            if (p.by_y != nullptr) q.by_y = more_y_.get();
+            q.by_y = p.by_y;
+            q.adds[array_y] = true;
             tensor_product_double_backward(q, 0, size_);
-            add(p.by_y, more_y_, p.dim2);
             if (job_.by_weight != nullptr) {
                 add_by_weight(products_step_, by_mixed_, false);
                 add_by_weight(products_, by_mixed_step_, true);
@@ -98,11 +98,9 @@ class DenseBlocks {
             unmix(by_products_, by_mixed_step_, job_.packed, true, true);
             TensorProduct<T> more = inner();
             more.grad = by_products_.get();
-            if (p.by_x != nullptr) more.by_x = more_x_.get();
-            if (p.by_y != nullptr) more.by_y = more_y_.get();
+            more.by_x = p.by_x, more.by_y = p.by_y;
+            more.adds[array_x] = more.adds[array_y] = true;
             tensor_product_backward(more, 0, size_);
-            add(p.by_x, more_x_, p.dim1);
-            add(p.by_y, more_y_, p.dim2);
         });
     }
 
@@ -124,7 +122,7 @@ class DenseBlocks {
     };
 
     const TensorProductDense<T>& job_;
-    Scratch products_, products_step_, by_products_, mixed_, mixed_step_, by_mixed_, by_mixed_step_, more_x_, more_y_;
+    Scratch products_, products_step_, by_products_, mixed_, mixed_step_, by_mixed_, by_mixed_step_;
     std::int64_t first_ = 0, size_ = 0;  // samples of the block
     T* partial_ = nullptr;
 
@@ -159,6 +157,7 @@ class DenseBlocks {
         TensorProduct<T> q = job_.outer;
         q.batch = size_;
         q.x = mixed_.get(), q.x_step = mixed_step_.get();
+        q.is_part[array_out] = exceeds_caches(job_.inner.batch * q.dim_out * sizeof(T));
         q.y += first_ * q.dim2;
         if (q.y_step != nullptr) q.y_step += first_ * q.dim2;
         if (q.grad != nullptr) q.grad += first_ * q.dim_out;
@@ -203,12 +202,6 @@ class DenseBlocks {
             multiply<T>(partial_ + m.weight, columns, m.depth, columns, {products.get() + size_ * m.products, 1, depth},
                         mixed.get() + size_ * m.mixed, columns, size_ * m.rows, true);
         });
-    }
-
-    void add(T* result, Scratch& more, std::int64_t dim) {
-        if (result == nullptr) return;
-        const T* part = more.get();
-        for (std::int64_t i = 0; i < size_ * dim; ++i) result[i] += part[i];
     }
 };
 

@@ -95,7 +95,7 @@ def _blocks_backward(p: Parts, needs: Sequence[bool]) -> int:
     t, (by_x, by_y, by_weight) = dense_tables(p.text, p.dtype), needs
     each = t.outer.flops["backward"]
     each += t.inner.flops["forward"] if by_y or by_weight else 0
-    each += _mixed(t, coupled=True) + t.inner.sizes["dim2"] if by_y else 0
+    each += _mixed(t, coupled=True) if by_y else 0
     each += t.inner.flops["backward"] + _mixed(t) if by_x or by_y else 0
     return each + (_mixed(t) if by_weight else 0)
 
@@ -111,7 +111,6 @@ def _blocks_double_backward(p: Parts, needs: Sequence[bool]) -> int:
     each += _added(p) if by_grad and not p.dense_alone else 0
     if by_x or by_y:
         each += t.inner.flops["backward"] + 2 * _mixed(t) + _mixed(t, coupled=True)
-        each += t.inner.sizes["dim1"] * by_x + 2 * t.inner.sizes["dim2"] * by_y
     return each + (_mixed(t) + _mixed(t, coupled=True) if by_weight else 0)
 
 
