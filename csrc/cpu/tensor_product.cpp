@@ -107,12 +107,12 @@ class Kernel {
 
     const TensorProduct<T>& job_;
     T* result_[3];
-    bool streams_[3], streams_weight_;  // whether a result is stored past the caches
-    bool sums_uniforms_ = false;        // whether a gradient by a uniform operand is wanted
-    std::int64_t row_;                  // vectors of channels in a row
-    std::int64_t lanes_size_, result_size_;  // vectors of a sample in `lanes_` and its like, and in `out_`
-    std::int64_t samples_ = 1, count_ = 1;  // worked on at a time, at most and now
-    std::int64_t lane_ = 0;             // of the first of them in `matrices_`
+    bool streams_[3], streams_weight_;       // whether a result is stored past the caches
+    bool sums_uniforms_ = false;             // whether a gradient by a uniform operand is wanted
+    std::int64_t row_;                       // vectors of channels in a row
+    std::int64_t lanes_size_, result_size_;  // vectors of a sample in `lanes_` and its like, in `grad_` and `out_`
+    std::int64_t samples_ = 1, count_ = 1;   // worked on at a time, at most and now
+    std::int64_t lane_ = 0;                  // of the first of them in `matrices_`
     std::vector<Step> steps_;
     Vectors<T> scratch_;
     Vector<T> *lanes_, *lanes_step_, *by_lanes_, *grad_, *out_, *ones_, *zeros_, *weight_, *weight_step_, *by_weight_,
@@ -162,6 +162,7 @@ class Kernel {
         return {view.channel, view.component, static_cast<int>(view.dim)};
     }
 
+    // Channels of a sample; those of the samples after these are fetched.
     void load(const TensorProductView& view, const T* array, std::int64_t b, std::int64_t first,
               Vector<T>* rows) const {
         const T* at = array + place(view, b, first);
@@ -214,16 +215,21 @@ class Kernel {
         }
     }
 
-    void group(std::int64_t b, std::int64_t first) {
+    // Calls body(view, s, rows of sample b + s in `lanes_` and its like) for all that have channels in a group.
+    template <class Body>
+    void for_lanes(std::int64_t first, const Body& body) {
         for (std::int64_t n = 0; n < job_.lane_views; ++n) {
             const TensorProductView& view = job_.lane_view[n];
             if (view.mul <= first) continue;
-            for (std::int64_t s = 0; s < count_; ++s) {
-                const std::int64_t at = s * lanes_size_ + view.row * row_;
-                load(view, values(view.array), b + s, first, lanes_ + at);
-                if (order == double_backward) load(view, steps(view.array), b + s, first, lanes_step_ + at);
-            }
+            for (std::int64_t s = 0; s < count_; ++s) body(view, s, s * lanes_size_ + view.row * row_);
         }
+    }
+
+    void group(std::int64_t b, std::int64_t first) {
+        for_lanes(first, [&](const TensorProductView& view, std::int64_t s, std::int64_t rows) {
+            load(view, values(view.array), b + s, first, lanes_ + rows);
+            if (order == double_backward) load(view, steps(view.array), b + s, first, lanes_step_ + rows);
+        });
         if (order != forward) begin_gradients(b, first);
         for (std::int64_t n = 0; n < job_.out_views; ++n) {
             const TensorProductView& view = job_.out_view[n];
@@ -239,24 +245,18 @@ class Kernel {
             for (std::int64_t s = 0; s < count_; ++s) store(view, b + s, first, out_ + s * result_size_);
         }
         if (order == forward) return;
-        for (std::int64_t n = 0; n < job_.lane_views; ++n) {
-            const TensorProductView& view = job_.lane_view[n];
-            if (view.mul <= first) continue;
-            for (std::int64_t s = 0; s < count_; ++s) {
-                store(view, b + s, first, by_lanes_ + s * lanes_size_ + view.row * row_);
-            }
-        }
+        for_lanes(first, [&](const TensorProductView& view, std::int64_t s, std::int64_t rows) {
+            store(view, b + s, first, by_lanes_ + rows);
+        });
     }
 
+    // Zeros, or what is to be added to.
     void begin_gradients(std::int64_t b, std::int64_t first) {
         std::fill(by_lanes_, by_lanes_ + count_ * lanes_size_, Vector<T>{});
-        for (std::int64_t n = 0; n < job_.lane_views; ++n) {
-            const TensorProductView& view = job_.lane_view[n];
-            if (!job_.adds[view.array] || result_[view.array] == nullptr || view.mul <= first) continue;
-            for (std::int64_t s = 0; s < count_; ++s) {
-                load(view, result_[view.array], b + s, first, by_lanes_ + s * lanes_size_ + view.row * row_);
-            }
-        }
+        for_lanes(first, [&](const TensorProductView& view, std::int64_t s, std::int64_t rows) {
+            const T* array = job_.adds[view.array] ? result_[view.array] : nullptr;
+            if (array != nullptr) load(view, array, b + s, first, by_lanes_ + rows);
+        });
     }
 
     // One path for one group of channels. `out`: the group's place in the output.
