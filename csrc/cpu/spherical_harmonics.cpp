@@ -193,9 +193,9 @@ void forward_range(const SphericalHarmonics<T>& job, std::int64_t begin, std::in
     constexpr int W = width<T>, M = (L + 1) * (L + 1);
     std::int64_t i = begin;
     // Where there are few harmonics for a vector, the processor does not read far enough ahead by itself.
-    constexpr int ahead = 2048 / sizeof(T), line = 64 / sizeof(T);
+    constexpr int ahead = 2048 / sizeof(T);
     for (; i + W <= end; i += W) {
-        for (int k = 0; k < 3 * W; k += line) __builtin_prefetch(job.vectors + 3 * i + ahead + k);
+        for (int k = 0; k < 3 * W; k += line<T>) __builtin_prefetch(job.vectors + 3 * i + ahead + k);
         forward<L, target, T>(job, job.vectors + 3 * i, job.harmonics + M * i);
     }
     if (const std::int64_t rest = end - i) {

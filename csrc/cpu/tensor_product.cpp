@@ -137,9 +137,9 @@ class Kernel {
         rows.streams = streams_[array_out] && (view.component == 1 || view.component % W == 0);
         rows.by_a = result_[1 - p.second_array] != nullptr ? by_lanes_ + first : nullptr;
         if (order != forward && result_[p.second_array] != nullptr) {
-            rows.by_s = p.uniform ? by_uniforms_ + p.second_row : by_lanes_ + second, rows.b = scaled_;
+            rows.by_s = p.uniform ? by_uniforms_ + p.second_row : by_lanes_ + second;
         }
-        rows.n = outer_, rows.own_matrix = own_matrix_, rows.own_matrix_step = own_matrix_step_;
+        rows.b = scaled_, rows.n = outer_, rows.own_matrix = own_matrix_, rows.own_matrix_step = own_matrix_step_;
         rows.next_lanes = lanes_size_, rows.next_result = result_size_, rows.next_out = view.sample;
         rows.next_s = p.uniform ? job_.uniform_rows : lanes_size_;
         return step;

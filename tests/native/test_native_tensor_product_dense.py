@@ -96,6 +96,14 @@ def test_many_blocks_and_spans_are_those_of_the_reference(batch, name):
     assert_reference(SPECS[name], batch, torch.float64)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("channels", [32, 30])
+def test_results_larger_than_the_caches_are_those_of_the_reference(channels, dtype):
+    """These are stored in another way, which rows of 30 channels, that no vector is aligned to, do not allow."""
+    irreps = f"{channels}x0e+{channels}x1o"
+    assert_reference(fully_connected(irreps, "1x0e+1x1o", irreps), 9000, dtype)
+
+
 @pytest.mark.parametrize("n", range(4))
 @pytest.mark.parametrize("name", ["odd sizes", "with other modes"])
 def test_each_result_asked_for_alone_is_that_of_the_reference(name, n):

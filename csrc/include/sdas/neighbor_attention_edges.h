@@ -14,6 +14,7 @@
 #include "sdas/neighbor_attention.h"
 #include "sdas/neighbor_tiles.h"
 #include "sdas/softmax.h"
+#include "sdas/streaming.h"
 #include "sdas/transpose.h"
 
 namespace sdas::SDAS_SIMD {
@@ -116,10 +117,10 @@ class AttentionPass {
     // Asks for the rows of `array` that belong to the senders of `count` edges, before they are wanted: nobody can guess
     // them, and in a large system they are far away.
     SDAS_INLINE void fetch_senders(const T* array, std::int64_t row, std::int64_t edge, std::int64_t count) const {
-        const std::int64_t end = std::min(edge + count, job.edges), bytes = row * static_cast<std::int64_t>(sizeof(T));
+        const std::int64_t end = std::min(edge + count, job.edges);
         for (; edge < end; ++edge) {
-            const char* sent = reinterpret_cast<const char*>(array + job.senders[edge] * row);
-            for (std::int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(sent + b, 0, 2);
+            const T* sent = array + job.senders[edge] * row;
+            for (std::int64_t k = 0; k < row; k += line<T>) fetch_ahead(sent + k);
         }
     }
 

@@ -37,7 +37,7 @@ SDAS_INLINE void put_vector(T* p, Vector<T> v, bool streams) {
 template <class T>
 constexpr std::int64_t line = 64 / sizeof(T);
 
-// Asks for the line of the caches at p, which may lie outside of all arrays.
+// Asks for the line of the caches at p, which may lie outside of all arrays, into the second one.
 template <class T>
 SDAS_INLINE void fetch_ahead(const T* p) {
     __builtin_prefetch(p, 0, 2);

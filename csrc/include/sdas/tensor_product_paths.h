@@ -90,7 +90,7 @@ SDAS_INLINE void path_backward(const Contraction& c, const PathRows<T>& p, const
             }
             if (p.by_w != nullptr) put_vector<T>(p.by_w + v * width<T>, by_w, p.streams_weight);
         }
-        if (p.b == nullptr) continue;
+        if (p.by_s == nullptr) continue;
 #pragma GCC unroll 17
         for (int i = 0; i < d1; ++i) p.b[i * p.row + v] = w * a[i];
     }
@@ -120,12 +120,12 @@ SDAS_INLINE void path_double_backward(const Contraction& c, const PathRows<T>& p
             }
             if (p.by_w != nullptr) put_vector<T>(p.by_w + v * width<T>, by_w, p.streams_weight);
         }
-        if (p.z == nullptr && p.b == nullptr) continue;
+        if (p.z == nullptr && p.by_s == nullptr) continue;
 #pragma GCC unroll 17
         for (int i = 0; i < d1; ++i) {
             a_step[i] = w * a_step[i] + w_step * a[i];
             a[i] = w * a[i];
-            if (p.b != nullptr) p.b[i * p.row + v] = a_step[i];
+            if (p.by_s != nullptr) p.b[i * p.row + v] = a_step[i];
         }
         if (p.z == nullptr) continue;
         Vector<T> z[Contraction::most];
@@ -185,11 +185,7 @@ void run_path(const TensorProductCoupling& coupling, const PathRows<T>& rows) {
         if constexpr (order != forward) {
             if (p.by_s == nullptr) continue;
             c.outer(p.n, p);
-            if constexpr (Contraction::by_rows) {
-                add_shares(p.terms, p.by_s, p.n, p.row, p.vectors);
-            } else {
-                add_shares(p.terms, p.by_s, p.n, 1, 1);
-            }
+            add_shares(p.terms, p.by_s, p.n, Contraction::by_rows ? p.row : 1, Contraction::by_rows ? p.vectors : 1);
         }
     }
 }
