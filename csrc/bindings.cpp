@@ -205,6 +205,7 @@ void read(sdas::TensorProduct<T>& job, const Members& members) {
     members.size(job.work, "work");
     members.address(job.lane_view, "lane_view");
     members.address(job.out_view, "out_view");
+    members.address(job.row_view, "row_view");
     members.address(job.uniform, "uniform");
     members.address(job.gap, "gap");
     members.address(job.path, "path");

@@ -123,8 +123,8 @@ class Kernel {
         const TensorProductCoupling& c = job_.coupling[p.coupling];
         const std::int64_t first = p.first_row * row_, second = p.second_row * row_;
         Step step{};
-        step.kernel = path_kernel<T, order>(c, p.uniform), step.coupling = &c;
-        const bool moves = strides(view).rows() ? knows_size(c, p.uniform) : view.channel == 1;
+        step.kernel = path_kernel<T, order>(p, c), step.coupling = &c;
+        const bool moves = strides(view).rows() ? knows_size(p, c) : view.channel == 1;
         step.puts_out = last && view.mul % W == 0 && moves;
         step.want_weight = order != forward && job_.by_weight != nullptr && p.weight >= 0;
         PathRows<T>& rows = step.rows;
@@ -132,12 +132,14 @@ class Kernel {
         rows.terms = {c.entries, job_.index + c.term_start, job_.index + c.term_entry, job_.index + c.term_j,
                       job_.values + c.term_value};
         rows.a = lanes_ + first, rows.a_step = lanes_step_ + first, rows.g = grad_;
-        if (!p.uniform) rows.s = lanes_ + second, rows.s_step = lanes_step_ + second;
+        rows.copied_row = row_, rows.adds_a = true;
         rows.z = result_[array_out] != nullptr ? out_ : nullptr;
         rows.streams = streams_[array_out] && (view.component == 1 || view.component % W == 0);
-        rows.by_a = result_[1 - p.second_array] != nullptr ? by_lanes_ + first : nullptr;
-        if (order != forward && result_[p.second_array] != nullptr) {
-            rows.by_s = p.uniform ? by_uniforms_ + p.second_row : by_lanes_ + second;
+        rows.by_a = result_[p.first_array] != nullptr ? by_lanes_ + first : nullptr;
+        if (!p.copies) {
+            if (!p.uniform) rows.s = lanes_ + second, rows.s_step = lanes_step_ + second;
+            const bool wanted = order != forward && result_[1 - p.first_array] != nullptr;
+            if (wanted) rows.by_s = p.uniform ? by_uniforms_ + p.second_row : by_lanes_ + second;
         }
         rows.b = scaled_, rows.n = outer_, rows.own_matrix = own_matrix_, rows.own_matrix_step = own_matrix_step_;
         rows.next_lanes = lanes_size_, rows.next_result = result_size_, rows.next_out = view.sample;
@@ -266,6 +268,7 @@ class Kernel {
         rows.samples = count_, rows.vectors = (size + W - 1) / W;
         rows.m = numbers(matrices_ + p.matrix) + lane_, rows.m_step = numbers(matrices_step_ + p.matrix) + lane_;
         rows.out = step.puts_out ? out : nullptr;
+        if (p.row_view >= 0) take_rows(job_.row_view[p.row_view], b, first, rows);
         // Weights, and gradients by them, in place where they are whole vectors.
         const bool in_place = p.weight >= 0 && p.weight_channel == 1 && size % W == 0;
         rows.w = rows.w_step = numbers(ones_), rows.next_w = rows.ahead = 0;
@@ -289,6 +292,15 @@ class Kernel {
         }
         step.kernel(*step.coupling, rows);
         if (puts_weight) put_weights(p, b, first);
+    }
+
+    // Has a path that copies work on rows in place.
+    void take_rows(const TensorProductView& view, std::int64_t b, std::int64_t first, PathRows<T>& rows) const {
+        const auto at = [&](auto* array) { return array + place(view, b, first); };
+        rows.a = reinterpret_cast<const Vector<T>*>(at(values(view.array)));
+        if (order == double_backward) rows.a_step = reinterpret_cast<const Vector<T>*>(at(steps(view.array)));
+        if (rows.by_a != nullptr) rows.by_a = reinterpret_cast<Vector<T>*>(at(result_[view.array]));
+        rows.copied_row = view.component / W, rows.next_lanes = view.sample / W, rows.adds_a = false;
     }
 
     std::int64_t weight_place(const TensorProductPath& p, std::int64_t b, std::int64_t first) const {

@@ -84,11 +84,11 @@ SDAS_INLINE void load_channels(const T* p, Strides s, std::int64_t channels, T* 
         });
         return;
     }
-    for_channels<T>(channels, [&](std::int64_t c, int count) {
-        for (int k = 0; k < s.dim; ++k) {
+    for (int k = 0; k < s.dim; ++k) {
+        for_channels<T>(channels, [&](std::int64_t c, int count) {
             store<T>(rows + k * row + c, load_numbers<T>(p + c * s.channel + k * s.component, s.channel, count));
-        }
-    });
+        });
+    }
 }
 
 // The other way round; `streams`: past the caches.
@@ -117,12 +117,12 @@ SDAS_INLINE void store_channels(T* p, Strides s, std::int64_t channels, const T*
         });
         return;
     }
-    for_channels<T>(channels, [&](std::int64_t c, int count) {
-        for (int k = 0; k < s.dim; ++k) {
+    for (int k = 0; k < s.dim; ++k) {
+        for_channels<T>(channels, [&](std::int64_t c, int count) {
             const Vector<T> v = load<T>(rows + k * row + c);
             store_numbers<T>(p + c * s.channel + k * s.component, s.channel, count, v, streams);
-        }
-    });
+        });
+    }
 }
 
 }  // namespace sdas::SDAS_SIMD

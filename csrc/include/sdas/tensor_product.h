@@ -37,9 +37,11 @@ struct TensorProductGap {
 };
 
 // `weight` is the place of channel 0 in the flat weight, -1 for a weight of one; `matrix` the place of the path's
-// first entry of its matrix among those of all paths.
+// first entry of its matrix among those of all paths. A path that `copies` has no second operand: z = a. Its a may be
+// rows of whole vectors that no other path takes; they are read in place then, and the gradient by them is written, not
+// added: number `row_view` of those views, or -1. A double backward leaves that gradient, which is zero, alone.
 struct TensorProductPath {
-    std::int64_t first_row, second_row, uniform, second_array, second_offset, mul, weight, weight_channel, coupling,
+    std::int64_t first_row, second_row, uniform, copies, row_view, first_array, mul, weight, weight_channel, coupling,
         matrix;
 };
 
@@ -59,7 +61,7 @@ template <class T>
 struct TensorProduct {
     std::int64_t batch, block, dim1, dim2, dim_out, weight_numel, shared;
     std::int64_t lane_views, lane_rows, out_views, uniforms, uniform_rows, paths, matrices, gaps, max_mul, work;
-    const TensorProductView *lane_view, *out_view;
+    const TensorProductView *lane_view, *out_view, *row_view;
     const TensorProductUniform* uniform;
     const TensorProductGap* gap;
     const TensorProductPath* path;   // those to one view of the output side by side

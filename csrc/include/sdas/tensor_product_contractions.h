@@ -32,6 +32,7 @@ struct PathRows {
     std::int64_t samples, vectors, row;
     Terms<T> terms;
     const Vector<T> *a, *a_step, *g;
+    std::int64_t copied_row;  // between the rows of a and those of by_a where a path copies
     const Vector<T> *s, *s_step;  // null where s has no channels: then there is M
     const T *m, *m_step, *w, *w_step;
     Vector<T>* z;
@@ -40,6 +41,7 @@ struct PathRows {
     std::int64_t component;        // from one component to the next there, 1 where each channel has all of them
     bool streams, streams_weight;  // z and by_w past the caches
     Vector<T>*by_a, *by_s;
+    bool adds_a;  // whether others add to by_a as well, where a path copies
     T* by_w;
     Vector<T>*b, *n, *own_matrix, *own_matrix_step;  // room for one sample
     std::int64_t next_lanes, next_s, next_result, next_out, next_w, next_by_w;
@@ -57,8 +59,8 @@ struct PathRows {
 };
 
 // Whether the kernel for such paths knows the number of components of z, which `out` asks for if `component` is 1.
-inline bool knows_size(const TensorProductCoupling& c, bool uniform) {
-    return uniform && c.d1 <= whole_components && c.d3 <= whole_components;
+inline bool knows_size(const TensorProductPath& p, const TensorProductCoupling& c) {
+    return (p.uniform || p.copies) && c.d1 <= whole_components && c.d3 <= whole_components;
 }
 
 // Entries of matrices that are numbers, those of width<T> samples side by side, of which m points to one; sums over

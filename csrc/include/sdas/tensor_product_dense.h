@@ -2,7 +2,7 @@
 //
 // P and Q are tensor products without a weight (tensor_product.h). A path is contracted with its coupling either by P,
 // so that W multiplies 2 l3 + 1 rows per sample, or by Q, so that it multiplies 2 l1 + 1; tables_dense.py chooses. What
-// the other one does is to copy: it multiplies with the last component of y, which is 1.
+// the other one does is to copy.
 #pragma once
 
 #include <algorithm>
@@ -42,19 +42,32 @@ struct TensorProductDense {
     T *out, *by_x, *by_y, *by_weight, *partial;
 };
 
-// All matrices and their transposes; zeros fill up their rows.
+// A few columns at a time: what is written of them stays in the first cache.
 template <class T>
-std::vector<T> pack(const T* weight, const TensorProductDense<T>& job) {
+void transpose(const T* weight, T* transposed, const TensorProductPart& part) {
+    constexpr std::int64_t few = 16;
+    for (std::int64_t first = 0; first < part.columns; first += few) {
+        const std::int64_t end = std::min(first + few, part.columns);
+        for (std::int64_t r = 0; r < part.rows; ++r) {
+            for (std::int64_t c = first; c < end; ++c) {
+                transposed[c * part.transposed_row + r] = weight[r * part.columns + c];
+            }
+        }
+    }
+}
+
+// All matrices, and their transposes if they are wanted; zeros fill up their rows.
+template <class T>
+std::vector<T> pack(const T* weight, const TensorProductDense<T>& job, bool transposes) {
     if (weight == nullptr) return {};
-    std::vector<T> packed(job.numbers);
+    std::vector<T> packed(transposes ? job.numbers : job.by_matrices);
     for (std::int64_t n = 0; n < job.parts; ++n) {
         const TensorProductPart& part = job.part[n];
         for (std::int64_t r = 0; r < part.rows; ++r) {
             const T* row = weight + part.source + r * part.columns;
             std::copy(row, row + part.columns, packed.data() + part.place + r * part.place_row);
-            T* column = packed.data() + part.transposed + r;
-            for (std::int64_t c = 0; c < part.columns; ++c) column[c * part.transposed_row] = row[c];
         }
+        if (transposes) transpose(weight + part.source, packed.data() + part.transposed, part);
     }
     return packed;
 }
@@ -97,7 +110,9 @@ template <class T>
 void run(void (*kernel)(const TensorProductDense<T>&, std::int64_t, std::int64_t), TensorProductDense<T> job,
          int threads) {
     const std::int64_t batch = job.inner.batch;
-    const std::vector<T> packed = pack(job.weight, job), packed_step = pack(job.weight_step, job);
+    const bool transposes = job.outer.grad != nullptr;
+    const std::vector<T> packed = pack(job.weight, job, transposes);
+    const std::vector<T> packed_step = pack(job.weight_step, job, transposes);
     job.packed = packed.data(), job.packed_step = packed_step.data();
     const FreshResults<T> results{{{job.out, job.outer.dim_out},
                                    {job.by_x, job.inner.dim1},

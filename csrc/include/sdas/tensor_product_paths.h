@@ -190,6 +190,45 @@ void run_path(const TensorProductCoupling& coupling, const PathRows<T>& rows) {
     }
 }
 
+// One order of a path that copies `D` components, or any number of them where D is 0.
+template <class T, Order order, int D>
+void run_copy(const TensorProductCoupling& coupling, const PathRows<T>& rows) {
+    const int dim = D ? D : static_cast<int>(coupling.d1);
+    Vector<T> z[D ? D : max_components];
+    PathRows<T> p = rows;
+    for (std::int64_t n = 0; n < rows.samples; ++n, p.next()) {
+        p.streams = rows.streams && aligned(p.out);
+        for (std::int64_t v = 0; v < p.vectors; ++v) {
+            if constexpr (order == backward) {
+                if (p.by_a == nullptr) return;
+#pragma GCC unroll 8
+                for (int k = 0; k < dim; ++k) {
+                    Vector<T>& by_a = p.by_a[k * p.copied_row + v];
+                    by_a = p.adds_a ? by_a + p.g[k * p.row + v] : p.g[k * p.row + v];
+                }
+            } else {
+                const Vector<T>* a = order == forward ? p.a : p.a_step;
+                if (p.z == nullptr) return;
+                result_so_far<T>(z, p, v, dim);
+#pragma GCC unroll 8
+                for (int k = 0; k < dim; ++k) z[k] += a[k * p.copied_row + v];
+                put_result<D>(p, z, v, dim);
+            }
+        }
+    }
+}
+
+template <class T, Order order>
+PathKernel<T> copy_kernel(const TensorProductCoupling& c) {
+    switch (c.d1) {
+        case 1: return run_copy<T, order, 1>;
+        case 3: return run_copy<T, order, 3>;
+        case 5: return run_copy<T, order, 5>;
+        case 7: return run_copy<T, order, 7>;
+        default: return run_copy<T, order, 0>;
+    }
+}
+
 template <class T, Order order, class Entries>
 PathKernel<T> kernel_of_any_size(const TensorProductCoupling& c) {
     if (c.diagonal) return run_path<T, order, Diagonal<T, Entries, 0>>;
@@ -216,13 +255,13 @@ PathKernel<T> kernel_of_size(int d1) {
     }
 }
 
-// The kernel for paths with a coupling, whose second operand has no channels (`uniform`) or has them.
 template <class T, Order order>
-PathKernel<T> path_kernel(const TensorProductCoupling& c, bool uniform) {
+PathKernel<T> path_kernel(const TensorProductPath& p, const TensorProductCoupling& c) {
     using Numbers = NumberEntries<T>;
     const int d1 = static_cast<int>(c.d1);
-    if (!uniform) return kernel_of_any_size<T, order, RowEntries<T>>(c);
-    if (!knows_size(c, uniform)) return kernel_of_any_size<T, order, Numbers>(c);
+    if (p.copies) return copy_kernel<T, order>(c);
+    if (!p.uniform) return kernel_of_any_size<T, order, RowEntries<T>>(c);
+    if (!knows_size(p, c)) return kernel_of_any_size<T, order, Numbers>(c);
     if (c.diagonal && d1 == 3) return run_path<T, order, Diagonal<T, Numbers, 3>>;
     if (c.diagonal && d1 == 5) return run_path<T, order, Diagonal<T, Numbers, 5>>;
     if (c.diagonal && d1 == 7) return run_path<T, order, Diagonal<T, Numbers, 7>>;

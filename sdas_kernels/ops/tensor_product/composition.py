@@ -77,7 +77,8 @@ def double_backward(
     steps = [_or_zeros(t, like) for t, like in ((grad_x, x), (grad_y, y), (grad_weight, weight))]
     by_grad = by_x = by_y = None
     if p.channel and (p.channelwise or needs[0]):
-        by_grad, by_x, by_y = _like((grad, x, y), needs)
+        wanted = needs if p.channelwise else (needs[0], False, False, False)  # what else there is, others write
+        by_grad, by_x, by_y = _like((grad, x, y), wanted)
         kernels.run(
             "double_backward",
             p.channel,
@@ -91,7 +92,7 @@ def double_backward(
             out=by_grad,
             by_x=by_x,
             by_y=by_y,
-            by_weight=by_weight,
+            by_weight=by_weight if wanted[3] else None,
         )
     if p.rest:
         columns = None if grad_weight is None else _columns(grad_weight, p)

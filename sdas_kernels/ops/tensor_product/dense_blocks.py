@@ -79,7 +79,6 @@ def _run(
     span = block = t.sizes["block"]
     if by_weight is not None:
         span *= -(-max(_SPAN, -(-batch // _SPANS)) // block)
-    y = _with_last(y, 1)
     by_x = memory.empty_like(x) if needs[0] else None
     by_y = memory.empty_like(y) if needs[1] else None
     inner: dict[str, Tensor | None] = {"x": x, "y": y}
@@ -94,19 +93,14 @@ def _run(
         "partial": None if by_weight is None else memory.empty((-(-batch // span), t.sizes["by_matrices"]), x),
     }
     if steps is not None:
-        outer["y_step"] = inner["y_step"] = _with_last(steps[1], 0)
+        outer["y_step"] = inner["y_step"] = steps[1]
         inner["x_step"] = steps[0]
         whole["weight_step"] = steps[2]
     sides = {"inner": _members(t.inner, batch, inner), "outer": _members(t.outer, batch, outer)}
     dtype = str(x.dtype).removeprefix("torch.")
     run = getattr(native.extension(), f"tensor_product_dense_{kernel}_{dtype}")
     run(t.sizes | {"span": span} | sides | _addresses(whole), torch.get_num_threads())
-    return by_x, None if by_y is None else by_y[:, :-1].contiguous()
-
-
-def _with_last(y: Tensor, value: float) -> Tensor:
-    """y and one more component, by which kernels copy."""
-    return torch.nn.functional.pad(y, (0, 1), value=value)
+    return by_x, by_y
 
 
 def _members(tables: Tables, batch: int, given: dict[str, Tensor | None]) -> dict[str, int]:

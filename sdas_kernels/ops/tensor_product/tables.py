@@ -39,14 +39,23 @@ class View(NamedTuple):
 
 
 class Path(NamedTuple):
-    """One kernel path: operands, result, place and stride of its weight (-1: none), coupling."""
+    """One kernel path: operands, result, place and stride of its weight (-1: none), coupling.
+
+    `in_place`: a path that copies does so from rows of whole vectors, which no other path takes.
+    """
 
     first: View
-    second: View | tuple[int, int, int]  # a view, or array, offset and dim of a uniform operand
+    second: View | tuple[int, int, int] | None  # a view; array, offset, dim of a uniform operand; None: it copies
     out: View
     weight: int
     weight_channel: int
     coupling: tuple[int, int, int, float, bool]  # l1, l2, l3, factor, inputs exchanged
+    in_place: bool = False
+
+    @property
+    def uniform(self) -> bool:
+        """Whether the second operand has no channels."""
+        return isinstance(self.second, tuple) and not isinstance(self.second, View)
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,7 @@ def build(
     """Tables of some families of kernel paths. `gaps`: array, offset, size of what no path writes."""
     paths = _by_result([path for family in families for path in family])
     lane_views, out_views = _Rows(), _Rows()
-    uniforms = _Rows()
+    uniforms, row_views = _Rows(), _Rows()
     couplings: dict[tuple[int, int, int, float, bool], int] = {}
     index: list[int] = []
     values: list[Tensor] = []
@@ -83,17 +92,17 @@ def build(
             coupling_rows.append(row)
             counts.append(count)
         number = couplings[path.coupling]
-        first = lane_views.place(path.first, path.first.dim)
+        row_view = row_views.place(path.first, 1) if path.in_place else -1
+        first = 0 if path.in_place else lane_views.place(path.first, path.first.dim)
         if path.out not in out_views.rows:
             path_start.append(len(path_rows))
         out_views.place(path.out, path.out.dim)
-        uniform = not isinstance(path.second, View)
+        second, uniform = 0, path.uniform
         if isinstance(path.second, View):
-            second, array, offset = lane_views.place(path.second, path.second.dim), path.second.array, 0
-        else:
-            array, offset, dim = path.second
-            second = uniforms.place(path.second, dim)
-        place = [first, second, uniform, array, offset]
+            second = lane_views.place(path.second, path.second.dim)
+        elif path.second is not None:
+            second = uniforms.place(path.second, path.second[2])
+        place = [first, second, uniform, path.second is None, row_view, path.first.array]
         path_rows.append([*place, path.out.mul, path.weight, path.weight_channel, number, matrices if uniform else 0])
         matrices += counts[number].entries if uniform else 0
     gap_rows = [gap for gap in gaps if gap[2]]
@@ -115,6 +124,7 @@ def build(
     arrays = {
         "lane_view": _int64([[*view, row] for view, row in lane_views.rows.items()]),
         "out_view": _int64([[*view, 0] for view in out_views.rows]),
+        "row_view": _int64([[*view, 0] for view in row_views.rows]),
         "path_start": torch.tensor([*path_start, len(path_rows)], dtype=torch.int64),
         "uniform": _int64([[*uniform, row] for uniform, row in uniforms.rows.items()]),
         "gap": _int64(gap_rows),
@@ -202,9 +212,12 @@ def _flops(paths: list[tuple[Path, _Count]]) -> dict[str, int]:
     """
     forward = backward = double_backward = 0
     for path, (d1, d2, terms, entries) in paths:
-        mul, uniform = path.out.mul, not isinstance(path.second, View)
+        mul = path.out.mul
+        if path.second is None:
+            forward, backward, double_backward = (n + mul * d1 for n in (forward, backward, double_backward))
+            continue
         entries = d1 if d2 == 1 else entries
-        matrix = 2 * terms * (1 if uniform else mul)
+        matrix = 2 * terms * (1 if path.uniform else mul)
         forward += matrix + mul * (2 * entries + d1)
         backward += 2 * matrix + mul * (4 * entries + 5 * d1)
         double_backward += 3 * matrix + mul * (10 * entries + 12 * d1)

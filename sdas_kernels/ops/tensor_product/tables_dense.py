@@ -6,7 +6,7 @@ tensor_product_dense.h`). A path is contracted with its coupling
     by P    [2 l3 + 1, m1 m2] · W [m1 m2, m3] per sample, the paths to one entry of the output side by side
     by Q    [2 l1 + 1, m1] · W [m1, m2 m3], the paths from one entry of x side by side
 
-whichever takes less work. The other one of P and Q copies, which is a path with a component of y that is 1.
+whichever takes less work. The other one of P and Q copies.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sdas_kernels.irreps import Irreps
 from sdas_kernels.ops.tensor_product.spec import Instruction, TensorProductSpec
 from sdas_kernels.ops.tensor_product.tables import (
     DENSE,
@@ -80,7 +79,7 @@ class _Part(NamedTuple):
 @lru_cache(maxsize=1024)
 def dense_tables(text: str, dtype: torch.dtype) -> DenseTables:
     """The tables of those paths of a specification whose weight mixes channels."""
-    s = _with_one(TensorProductSpec.parse(text))
+    s = TensorProductSpec.parse(text)
     groups = _groups(s)
     matrices = _matrices(groups, s)
     products = sum(m.rows * _padded(m.depth) for m in matrices)
@@ -103,11 +102,6 @@ def dense_tables(text: str, dtype: torch.dtype) -> DenseTables:
     }
     arrays = {"matrix": torch.tensor(matrices, dtype=torch.int64), "part": torch.tensor(parts, dtype=torch.int64)}
     return DenseTables(p, replace(q, sizes=q.sizes | {"dim1": mixed}), matrices, sizes, arrays)
-
-
-def _with_one(s: TensorProductSpec) -> TensorProductSpec:
-    """The same with one more component of y."""
-    return TensorProductSpec(s.irreps_in1, Irreps([*s.irreps_in2, (1, (0, 1))]), s.irreps_out, s.instructions)
 
 
 def _padded(n: int) -> int:
@@ -165,7 +159,7 @@ def _inner(parts: list[_Part], m: Matrix, s: TensorProductSpec) -> list[list[Pat
         path = parts[0].path
         m1, ir = s.irreps_in1[path.i_in1]
         x = entry_view(X, s.dims[0], s.slices_in1[path.i_in1].start, m1, ir.dim)
-        return [[_copy(x, view(parts[0]), ir.l, s)]]
+        return [[_copy(x, view(parts[0]), ir.l)]]
     return [kernel_paths(p.path, DENSE[p.path.connection_mode], -1, s, view(p)) for p in parts]
 
 
@@ -178,7 +172,7 @@ def _outer(parts: list[_Part], m: Matrix, s: TensorProductSpec) -> list[list[Pat
         z = entry_view(OUT, s.dims[2], s.slices_out[path.i_out].start, m3, ir3.dim)
         mixed = View(X, part.column, m.mixed, m.rows * width, 1, width, m3, m.rows)
         if not m.coupled:
-            return [[_copy(mixed, z, ir3.l, s)]]
+            return [[_copy(mixed, z, ir3.l, in_place=True)]]
         coupling = (ir1.l, ir2.l, ir3.l, path.path_weight, False)
         family = []
         for v in range(m2):
@@ -188,9 +182,8 @@ def _outer(parts: list[_Part], m: Matrix, s: TensorProductSpec) -> list[list[Pat
     return found
 
 
-def _copy(source: View, target: View, l: int, s: TensorProductSpec) -> Path:
-    """The path that multiplies with the last component of y."""
-    return Path(source, (Y, s.dims[1] - 1, 1), target, -1, 1, (l, 0, l, sqrt(2 * l + 1), False))
+def _copy(source: View, target: View, l: int, in_place: bool = False) -> Path:
+    return Path(source, None, target, -1, 1, (l, 0, l, sqrt(2 * l + 1), False), in_place)
 
 
 def _place(part: _Part, m: Matrix) -> tuple[int, ...]:
