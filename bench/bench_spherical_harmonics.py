@@ -1,4 +1,5 @@
-"""Claim: the compiled spherical harmonics are at least as fast as sphericart's C++, and faster than e3nn.
+"""Claim: the compiled spherical harmonics are at least as fast as sphericart's C++, and faster than e3nn and
+cuequivariance on a CPU.
 
 Each case runs the rivals in turn within one process, so that what else the machine does falls on all of them alike;
 its figure is the median of the ratios rival / ours, with the quartiles. Before it is timed, a case is checked.
@@ -12,10 +13,12 @@ Run: `make bench`, with OMP_NUM_THREADS for the threads of all rivals; the resul
 """
 
 import statistics
+from functools import cache, partial
 
 import pytest
 import record
 import torch
+from peers import cuequivariance_products as cuequivariance
 
 from sdas_kernels.ops.spherical_harmonics import cpp
 
@@ -23,7 +26,8 @@ sphericart = pytest.importorskip("sphericart")
 o3 = pytest.importorskip("e3nn.o3")
 
 LARGEST_PEER_RESULT = 4e8  # bytes
-LARGEST_E3NN = 100_000  # vectors
+LARGEST_SLOW = 100_000  # vectors, for e3nn and cuequivariance
+LARGEST_CUEQUIVARIANCE = 4  # lmax; it takes minutes to make larger ones
 OPTIONS = True, "integral"
 
 CASES = [
@@ -35,6 +39,11 @@ CASES = [
     if count * (lmax + 1) ** 2 * dtype.itemsize * factor <= LARGEST_PEER_RESULT
     if what != "second" or (count == 10_000 and lmax % 2 == 0)
 ]
+
+
+@cache
+def cuequivariance_harmonics(lmax, dtype):
+    return cuequivariance.harmonics(lmax, dtype)
 
 
 def rivals(what, vectors, lmax):
@@ -52,11 +61,11 @@ def rivals(what, vectors, lmax):
             cpp.double_backward(grad_grad, grad, vectors, lmax, *OPTIONS)
         return values
 
-    def e3nn():
+    def by_autograd(harmonics):
         if what == "values":
-            return o3.spherical_harmonics(degrees, vectors, *OPTIONS)
+            return harmonics(vectors)
         leaf, weight = vectors.clone().requires_grad_(), grad.clone().requires_grad_(what == "second")
-        values = o3.spherical_harmonics(degrees, leaf, *OPTIONS)
+        values = harmonics(leaf)
         (first,) = torch.autograd.grad(values, leaf, weight, create_graph=what == "second")
         if what == "second":
             torch.autograd.grad(first, (leaf, weight), grad_grad)
@@ -65,8 +74,10 @@ def rivals(what, vectors, lmax):
     name = {"values": "compute", "gradient": "compute_with_gradients", "second": "compute_with_hessians"}[what]
     compute = getattr(peer, name)
     result = {"ours": ours, "sphericart": lambda: compute(array)}
-    if len(vectors) <= LARGEST_E3NN:
-        result["e3nn"] = e3nn
+    if len(vectors) <= LARGEST_SLOW:
+        result["e3nn"] = partial(by_autograd, lambda v: o3.spherical_harmonics(degrees, v, *OPTIONS))
+        if cuequivariance.available() and lmax <= LARGEST_CUEQUIVARIANCE:
+            result["cuequivariance"] = partial(by_autograd, cuequivariance_harmonics(lmax, vectors.dtype))
     return result
 
 
@@ -79,14 +90,16 @@ def check(what, lmax, dtype):
     theirs = theirs if what == "values" else theirs[0]
     tolerance = {"rtol": 0.0, "atol": 1e-4 if dtype == torch.float32 else 1e-10}
     torch.testing.assert_close(torch.as_tensor(theirs), expected, **tolerance)
-    torch.testing.assert_close(rivals(what, vectors, lmax)["e3nn"](), expected, **tolerance)
+    for name in rivals(what, vectors, lmax).keys() - {"ours", "sphericart"}:
+        torch.testing.assert_close(rivals(what, vectors, lmax)[name](), expected, **tolerance)
 
 
 @pytest.fixture(scope="module")
 def report():
     record.set_threads()
+    packages = ["sphericart", "e3nn", "cuequivariance-torch"]
     unit = "milliseconds; ratios are rival / ours, [lower quartile, median, upper quartile]"
-    return record.Results("spherical_harmonics", ("what", "count", "lmax", "dtype"), unit, ["sphericart", "e3nn"])
+    return record.Results("spherical_harmonics", ("what", "count", "lmax", "dtype"), unit, packages)
 
 
 @pytest.mark.parametrize(("what", "count", "lmax", "dtype"), CASES)

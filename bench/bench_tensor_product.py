@@ -1,7 +1,8 @@
-"""Tensor products on the CPU: this library's module against e3nn's, with the same weights and the same operands.
+"""Tensor products on the CPU: this library's module against e3nn's, with the same weights and the same operands, and
+against cuequivariance's in its own layout, by einsum, where it has a counterpart.
 
-A case runs both in turn within one process, so that what else the machine does falls on both alike; its figure is the
-median of the ratios e3nn / ours, with the quartiles. Before it is timed, a case is checked.
+A case runs all in turn within one process, so that what else the machine does falls on all alike; its figure is the
+median of the ratios rival / ours, with the quartiles. Before it is timed, a case is checked.
 
     forward    the value, without gradients
     backward   the value, and its gradients by x, y and the weight
@@ -12,14 +13,19 @@ median of the ratios e3nn / ours, with the quartiles. Before it is timed, a case
 (edge), path and channel; the results of paths lie apart as in NequIP and MACE, or are added up (MACE-large's set of
 published kernel benchmarks). `fully-connected` is `uvw` with one weight for all.
 
-Run: `make bench`, with OMP_NUM_THREADS for the threads of both; the result goes to bench/results/.
+The bytes that must move at least, operands and results of each rung of the ladder once, per second stand beside the
+speed of a large copy, both measured in turn after the rivals: `share_of_copy`.
+
+Run: `make bench`, with OMP_NUM_THREADS for the threads of all rivals; the result goes to bench/results/.
 """
 
 import statistics
+from functools import partial
 
 import pytest
 import record
 import torch
+from peers import cuequivariance_products as cuequivariance
 
 from sdas_kernels import nn
 
@@ -27,6 +33,7 @@ o3 = pytest.importorskip("e3nn.o3")
 
 EDGES = 4000
 ROUNDS = {"forward": 15, "backward": 9, "double": 5}
+COPIED = 1 << 27  # bytes, read and written
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-11}
 
 
@@ -70,6 +77,7 @@ CASES = [
     "convolution, MACE-large",
     "fully-connected, 64 channels, lmax 2",
 ]
+SUMMED = CASES[3:4]  # without a counterpart in cuequivariance, which keeps the results of paths apart
 
 
 def draw(module, edges, dtype):
@@ -92,6 +100,18 @@ def work(what, module, operands):
     return first if what == "backward" else torch.autograd.grad(first, (x, y, weight, grad), directions)
 
 
+def least_bytes(what, operands):
+    """Of all operands and results, once for each order."""
+    x, y, weight, grad = (t.numel() for t in operands[:4])
+    inputs = x + y + weight
+    numbers = inputs + grad
+    if what != "forward":
+        numbers += inputs + grad + inputs
+    if what == "double":
+        numbers += 2 * inputs + grad + inputs + grad
+    return numbers * operands[0].element_size()
+
+
 def check(what, ours, theirs, dtype):
     """Raise unless both agree."""
     operands = draw(ours, 50, dtype)
@@ -99,11 +119,22 @@ def check(what, ours, theirs, dtype):
         assert (a - b).abs().max() <= TOLERANCE[dtype] * b.abs().max()
 
 
+def rivals(case, what, dtype):
+    """Modules by name, ours first, all of which agree."""
+    ours, theirs = modules(case)
+    check(what, ours, theirs, dtype)
+    found = {"ours": ours, "e3nn": theirs}
+    if cuequivariance.available() and case not in SUMMED:
+        found["cuequivariance"] = cuequivariance.product(ours, dtype)
+        check(what, ours, cuequivariance.as_ours(ours, found["cuequivariance"]), dtype)
+    return found
+
+
 @pytest.fixture(scope="module")
 def report():
     record.set_threads()
-    unit = "milliseconds; ratios are e3nn / ours, [lower quartile, median, upper quartile]"
-    return record.Results("tensor_product", ("case", "what", "dtype"), unit, ["e3nn"])
+    unit = "milliseconds; ratios are rival / ours, [lower quartile, median, upper quartile]"
+    return record.Results("tensor_product", ("case", "what", "dtype"), unit, ["e3nn", "cuequivariance-torch"])
 
 
 @pytest.fixture
@@ -119,13 +150,17 @@ def default_dtype(request):
 @pytest.mark.parametrize("what", ["forward", "backward", "double"])
 @pytest.mark.parametrize("case", CASES)
 def test_tensor_product(benchmark, report, case, what, default_dtype):
-    ours, theirs = modules(case)
-    check(what, ours, theirs, default_dtype)
-    operands = draw(ours, EDGES, default_dtype)
-    functions = {"ours": lambda: work(what, ours, operands), "e3nn": lambda: work(what, theirs, operands)}
+    found = rivals(case, what, default_dtype)
+    operands = draw(found["ours"], EDGES, default_dtype)
+    functions = {name: partial(work, what, module, operands) for name, module in found.items()}
     times = benchmark.pedantic(record.in_turn, (functions, ROUNDS[what]), rounds=1)
+    memory = torch.ones(COPIED, dtype=torch.uint8)
+    copy = partial(torch.zeros_like(memory).copy_, memory)
+    beside = record.in_turn({"ours": functions["ours"], "copy": copy}, ROUNDS[what])
     row = {"case": case, "edges": EDGES, "what": what, "dtype": str(default_dtype).removeprefix("torch.")}
-    row |= {f"{name}_ms": round(1e3 * statistics.median(seconds), 4) for name, seconds in times.items()}
-    row["e3nn_over_ours"] = record.quartiles(times["e3nn"], times["ours"])
+    row |= {f"{name}_ms": round(1e3 * statistics.median(times[name]), 4) for name in found}
+    row |= {f"{name}_over_ours": record.quartiles(times[name], times["ours"]) for name in found if name != "ours"}
+    row["least_bytes"] = moved = least_bytes(what, operands)
+    row["share_of_copy"] = record.quartiles([moved / (2 * COPIED) * t for t in beside["copy"]], beside["ours"])
     benchmark.extra_info.update(row)
     report.append(row)

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from sdas_kernels import native
 
-# Bytes of an array that is worth keeping. Smaller ones are kept by the C library, which gives out what was freed last
-# and is still in the caches, whoever had it.
-SMALLEST = 1 << 22
+# Bytes of an array that is worth keeping. For smaller ones the C library does as well: it gives out what was freed last
+# and is still in the second cache, whoever had it. Larger ones it may give back to the system in every step.
+SMALLEST = 1 << 20
 _keep = 1 << 29
 
 
@@ -56,13 +56,10 @@ def release() -> None:
     _kept.storages.clear()
 
 
-def empty(shape: Sequence[int], like: Tensor, smallest: int = SMALLEST) -> Tensor:
-    """Contiguous, of the dtype and on the device of `like`, and uninitialized, as `torch.empty`.
-
-    smallest: bytes of an array that is worth keeping.
-    """
+def empty(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Contiguous, of the dtype and on the device of `like`, and uninitialized, as `torch.empty`."""
     size = math.prod(shape) * like.element_size()
-    if size < smallest or not like.is_cpu:
+    if size < SMALLEST or not like.is_cpu:
         return like.new_empty(shape)
     size = _rounded(size)
     if size > _keep:

@@ -37,6 +37,7 @@ struct JobTables {
         };
         rows("lane_view", lane_view_, job.lane_view);
         rows("out_view", out_view_, job.out_view);
+        rows("row_view", row_view_, job.row_view);
         rows("uniform", uniform_, job.uniform);
         rows("gap", gap_, job.gap);
         rows("path", path_, job.path);
@@ -46,7 +47,7 @@ struct JobTables {
     }
 
   private:
-    std::vector<std::int64_t> lane_view_, out_view_, uniform_, gap_, path_, path_start_, coupling_;
+    std::vector<std::int64_t> lane_view_, out_view_, row_view_, uniform_, gap_, path_, path_start_, coupling_;
     std::vector<std::int32_t> index_;
     std::vector<T> values_;
 };

@@ -36,8 +36,7 @@ def forward(
     vectors, weights = vectors.contiguous(), [w.contiguous() for w in weights]
     sizes = len(kinds), len(vectors)
     if keep:
-        # A molecule's too: it is freed at the end of a step, and the C library would give its pages back.
-        state = memory.empty((plan.room.of_state(*sizes),), vectors, smallest=1 << 20)
+        state = memory.empty((plan.room.of_state(*sizes),), vectors)
     else:
         state = memory.scratch(sum(plan.network.numbers(*sizes, False)[:2]) * vectors.element_size())
     energy, gradient = vectors.new_empty(len(kinds)), memory.empty_like(vectors)

@@ -21,6 +21,7 @@ from sdas_kernels.clebsch_gordan import wigner_3j
 from sdas_kernels.ops.tensor_product.spec import Instruction, TensorProductSpec
 
 X, Y, OUT = 0, 1, 2
+NOTHING = (Y, 0, 0)  # in place of a second operand: the path copies the first one
 
 DENSE = {"uvw": "uvuv", "uuw": "uuu"}  # mode -> that of its products
 
@@ -45,7 +46,7 @@ class Path(NamedTuple):
     """
 
     first: View
-    second: View | tuple[int, int, int] | None  # a view; array, offset, dim of a uniform operand; None: it copies
+    second: View | tuple[int, int, int]  # a view, or array, offset and dim of a uniform operand
     out: View
     weight: int
     weight_channel: int
@@ -55,7 +56,12 @@ class Path(NamedTuple):
     @property
     def uniform(self) -> bool:
         """Whether the second operand has no channels."""
-        return isinstance(self.second, tuple) and not isinstance(self.second, View)
+        return not isinstance(self.second, View) and not self.copies
+
+    @property
+    def copies(self) -> bool:
+        """Whether there is no second operand."""
+        return self.second == NOTHING
 
 
 @dataclass(frozen=True)
@@ -100,9 +106,9 @@ def build(
         second, uniform = 0, path.uniform
         if isinstance(path.second, View):
             second = lane_views.place(path.second, path.second.dim)
-        elif path.second is not None:
+        elif uniform:
             second = uniforms.place(path.second, path.second[2])
-        place = [first, second, uniform, path.second is None, row_view, path.first.array]
+        place = [first, second, uniform, path.copies, row_view, path.first.array]
         path_rows.append([*place, path.out.mul, path.weight, path.weight_channel, number, matrices if uniform else 0])
         matrices += counts[number].entries if uniform else 0
     gap_rows = [gap for gap in gaps if gap[2]]
@@ -213,7 +219,7 @@ def _flops(paths: list[tuple[Path, _Count]]) -> dict[str, int]:
     forward = backward = double_backward = 0
     for path, (d1, d2, terms, entries) in paths:
         mul = path.out.mul
-        if path.second is None:
+        if path.copies:
             forward, backward, double_backward = (n + mul * d1 for n in (forward, backward, double_backward))
             continue
         entries = d1 if d2 == 1 else entries

@@ -22,6 +22,7 @@ from torch import Tensor
 from sdas_kernels.ops.tensor_product.spec import Instruction, TensorProductSpec
 from sdas_kernels.ops.tensor_product.tables import (
     DENSE,
+    NOTHING,
     OUT,
     Path,
     Tables,
@@ -183,7 +184,7 @@ def _outer(parts: list[_Part], m: Matrix, s: TensorProductSpec) -> list[list[Pat
 
 
 def _copy(source: View, target: View, l: int, in_place: bool = False) -> Path:
-    return Path(source, None, target, -1, 1, (l, 0, l, sqrt(2 * l + 1), False), in_place)
+    return Path(source, NOTHING, target, -1, 1, (l, 0, l, sqrt(2 * l + 1), False), in_place)
 
 
 def _place(part: _Part, m: Matrix) -> tuple[int, ...]:
