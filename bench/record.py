@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import random
 import statistics
 import subprocess
 import time
@@ -85,14 +86,14 @@ def in_turn(
 ) -> dict[str, list[float]]:
     """Seconds of each function, called one after the other in every round, so that the machine's noise falls on all.
 
-    Every round begins with another one: memory that a function has just freed is warm for the next. A turn is one call,
-    which finds in the caches what the one before left there, or calls for so many seconds, of which the mean counts.
+    Every round has an order of its own, since what a function has just read or freed is warm for the next. A turn is
+    one call, which finds in the caches what the one before left there, or calls for so many seconds, of which the mean
+    counts.
     """
     times: dict[str, list[float]] = {name: [] for name in functions}
-    order = list(functions.items())
+    shuffled = random.Random(0)
     for number in range(warmup + rounds):
-        order.append(order.pop(0))
-        for name, function in order:
+        for name, function in shuffled.sample(list(functions.items()), len(functions)):
             start, calls, result = time.perf_counter(), 0, None
             while calls == 0 or time.perf_counter() - start < turn:
                 del result  # as a step's results are, before the next step

@@ -342,6 +342,8 @@ PYBIND11_MODULE(_native, module) {
     module.def("simd", [] { return sdas::name(sdas::simd()); }, "SIMD level of the kernels: baseline, avx2 or avx512");
     module.def("lend_pages", [](Address array, std::size_t bytes) { return sdas::lend_pages(at<char>(array), bytes); },
                "Lets the system take an array's pages when it needs memory; whether it knows that");
+    module.def("has_pages", [](Address array, std::size_t bytes) { return sdas::has_pages(at<char>(array), bytes); },
+               "Whether the system has given an array's pages already");
     module.attr("spherical_harmonics_max_degree") = sdas::spherical_harmonics_max_degree;
     module.def("spherical_harmonics_forward_float32", &spherical_harmonics_forward<float>, release);
     module.def("spherical_harmonics_forward_float64", &spherical_harmonics_forward<double>, release);

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from sdas_kernels import native
 
-# Bytes of an array that is worth keeping. For smaller ones the C library does as well: it gives out what was freed last
-# and is still in the second cache, whoever had it. Larger ones it may give back to the system in every step.
-SMALLEST = 1 << 20
+# Bytes of an array that is worth keeping. Smaller ones the C library gives out well: what was freed last and is still
+# in the caches, whoever had it. Between the two sizes it may give them back to the system in every step; so there what
+# it gives out is taken if it has pages.
+SMALLEST, LARGE = 1 << 20, 1 << 22
 _keep = 1 << 29
 
 
@@ -61,6 +62,11 @@ def empty(shape: Sequence[int], like: Tensor) -> Tensor:
     size = math.prod(shape) * like.element_size()
     if size < SMALLEST or not like.is_cpu:
         return like.new_empty(shape)
+    if size < LARGE:
+        array = like.new_empty(shape)
+        if native.extension().has_pages(array.data_ptr(), size):
+            return array
+        del array
     size = _rounded(size)
     if size > _keep:
         return like.new_empty(shape)

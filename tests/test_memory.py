@@ -1,5 +1,7 @@
 """Memory kept between calls: used again when nobody has it, and only then."""
 
+import ctypes
+import mmap
 import threading
 from types import SimpleNamespace
 
@@ -8,7 +10,7 @@ import torch
 
 from sdas_kernels import memory, native
 
-SIZE = memory.SMALLEST // 4 * 3  # of float32
+SIZE = memory.LARGE // 4 * 3  # of float32
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +36,28 @@ def test_shape_dtype_strides():
 def test_used_again():
     place = made().data_ptr()
     assert made().data_ptr() == place
+
+
+@pytest.mark.skipif(not native.available()[0], reason=native.available()[1])
+def test_pages_that_the_system_has_given():
+    size = 1 << 23
+    with mmap.mmap(-1, size) as pages:
+        place = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+        assert not native.extension().has_pages(place, size)
+        for k in range(0, size, mmap.PAGESIZE):
+            pages[k] = 1
+        assert native.extension().has_pages(place, size)
+
+
+@pytest.mark.parametrize("has_pages", [True, False])
+def test_arrays_of_medium_size_are_kept_where_the_c_library_has_no_pages_for_them(monkeypatch, has_pages):
+    monkeypatch.setattr(native, "extension", lambda: SimpleNamespace(has_pages=lambda *_: has_pages))
+    tensor = made(memory.SMALLEST // 4)
+    assert (memory._kept.storages == []) == has_pages
+    place = tensor.data_ptr()
+    del tensor
+    if not has_pages:
+        assert made(memory.SMALLEST // 4).data_ptr() == place
 
 
 def test_sizes_that_are_close_share_a_place():

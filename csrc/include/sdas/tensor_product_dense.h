@@ -110,7 +110,7 @@ template <class T>
 void run(void (*kernel)(const TensorProductDense<T>&, std::int64_t, std::int64_t), TensorProductDense<T> job,
          int threads) {
     const std::int64_t batch = job.inner.batch;
-    const bool transposes = job.outer.grad != nullptr;
+    const bool transposes = job.outer.grad != nullptr;  // which a forward has not
     const std::vector<T> packed = pack(job.weight, job, transposes);
     const std::vector<T> packed_step = pack(job.weight_step, job, transposes);
     job.packed = packed.data(), job.packed_step = packed_step.data();

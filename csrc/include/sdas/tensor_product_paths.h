@@ -255,6 +255,7 @@ PathKernel<T> kernel_of_size(int d1) {
     }
 }
 
+// The kernel of a path, by its form and its coupling.
 template <class T, Order order>
 PathKernel<T> path_kernel(const TensorProductPath& p, const TensorProductCoupling& c) {
     using Numbers = NumberEntries<T>;
