@@ -1,8 +1,8 @@
 """Tensor products on the CPU: this library's module against e3nn's, with the same weights and the same operands, and
 against cuequivariance's in its own layout, by einsum, where it has a counterpart.
 
-A case runs all in turn within one process, so that what else the machine does falls on all alike; its figure is the
-median of the ratios rival / ours, with the quartiles. Before it is timed, a case is checked.
+A case runs each rival and ours in turn within one process, so that what else the machine does falls on both alike; its
+figure is the median of the ratios rival / ours, with the quartiles. Before it is timed, a case is checked.
 
     forward    the value, without gradients
     backward   the value, and its gradients by x, y and the weight
@@ -14,7 +14,7 @@ median of the ratios rival / ours, with the quartiles. Before it is timed, a cas
 published kernel benchmarks). `fully-connected` is `uvw` with one weight for all.
 
 The bytes that must move at least, operands and results of each rung of the ladder once, per second stand beside the
-speed of a large copy, both measured in turn after the rivals: `share_of_copy`.
+speed of a large copy, in turn with ours too: `share_of_copy`.
 
 Run: `make bench`, with OMP_NUM_THREADS for the threads of all rivals; the result goes to bench/results/.
 """
@@ -152,15 +152,20 @@ def default_dtype(request):
 def test_tensor_product(benchmark, report, case, what, default_dtype):
     found = rivals(case, what, default_dtype)
     operands = draw(found["ours"], EDGES, default_dtype)
-    functions = {name: partial(work, what, module, operands) for name, module in found.items()}
-    times = benchmark.pedantic(record.in_turn, (functions, ROUNDS[what]), rounds=1)
     memory = torch.ones(COPIED, dtype=torch.uint8)
-    copy = partial(torch.zeros_like(memory).copy_, memory)
-    beside = record.in_turn({"ours": functions["ours"], "copy": copy}, ROUNDS[what])
+    functions = {name: partial(work, what, module, operands) for name, module in found.items()}
+    functions["copy"] = partial(torch.zeros_like(memory).copy_, memory)
+    ours = functions.pop("ours")
+
+    def with_each():
+        return {name: record.in_turn({"ours": ours, name: rival}, ROUNDS[what]) for name, rival in functions.items()}
+
+    times = benchmark.pedantic(with_each, rounds=1)
     row = {"case": case, "edges": EDGES, "what": what, "dtype": str(default_dtype).removeprefix("torch.")}
-    row |= {f"{name}_ms": round(1e3 * statistics.median(times[name]), 4) for name in found}
-    row |= {f"{name}_over_ours": record.quartiles(times[name], times["ours"]) for name in found if name != "ours"}
+    row["ours_ms"] = round(1e3 * statistics.median(times["e3nn"]["ours"]), 4)
+    row |= {f"{name}_ms": round(1e3 * statistics.median(pair[name]), 4) for name, pair in times.items()}
+    row |= {f"{name}_over_ours": record.quartiles(pair[name], pair["ours"]) for name, pair in times.items()}
     row["least_bytes"] = moved = least_bytes(what, operands)
-    row["share_of_copy"] = record.quartiles([moved / (2 * COPIED) * t for t in beside["copy"]], beside["ours"])
+    row["share_of_copy"] = [round(moved / (2 * COPIED) * ratio, 3) for ratio in row.pop("copy_over_ours")]
     benchmark.extra_info.update(row)
     report.append(row)
