@@ -5,10 +5,16 @@ import pytest
 record = pytest.importorskip("record", reason="THE BENCHMARKS ARE ABSENT: the tests stand alone")
 
 
-def test_every_round_begins_with_another_rival():
+def orders(names, rounds):
     calls = []
-    functions = {name: lambda name=name: calls.append(name) for name in "abc"}
-    times = record.in_turn(functions, rounds=3, warmup=1)
-    rounds = ["".join(calls[start : start + 3]) for start in range(0, len(calls), 3)]
-    assert rounds == ["bca", "cab", "abc", "bca"]
-    assert {name: len(seconds) for name, seconds in times.items()} == {"a": 3, "b": 3, "c": 3}
+    functions = {name: lambda name=name: calls.append(name) for name in names}
+    times = record.in_turn(functions, rounds=rounds - 1, warmup=1)
+    assert {name: len(seconds) for name, seconds in times.items()} == dict.fromkeys(names, rounds - 1)
+    return ["".join(calls[start : start + len(names)]) for start in range(0, len(calls), len(names))]
+
+
+def test_every_round_has_an_order_of_its_own():
+    assert orders("ab", 4) == ["ab", "ba", "ab", "ba"]
+    assert orders("abc", 4) == ["abc", "acb", "bac", "bca"]
+    assert len(set(orders("abcd", 24))) == 24
+    assert len({order[0] for order in orders("abcd", 5)}) == 4
