@@ -62,7 +62,7 @@ def empty(shape: Sequence[int], like: Tensor) -> Tensor:
     size = math.prod(shape) * like.element_size()
     if size < SMALLEST or not like.is_cpu:
         return like.new_empty(shape)
-    if size < LARGE:
+    if size < LARGE and native.available()[0]:
         array = like.new_empty(shape)
         if native.extension().has_pages(array.data_ptr(), size):
             return array

@@ -52,12 +52,18 @@ def test_pages_that_the_system_has_given():
 @pytest.mark.parametrize("has_pages", [True, False])
 def test_arrays_of_medium_size_are_kept_where_the_c_library_has_no_pages_for_them(monkeypatch, has_pages):
     monkeypatch.setattr(native, "extension", lambda: SimpleNamespace(has_pages=lambda *_: has_pages))
+    monkeypatch.setattr(native, "available", lambda: (True, ""))
     tensor = made(memory.SMALLEST // 4)
     assert (memory._kept.storages == []) == has_pages
     place = tensor.data_ptr()
     del tensor
     if not has_pages:
         assert made(memory.SMALLEST // 4).data_ptr() == place
+
+
+def test_arrays_of_medium_size_without_the_extension(monkeypatch):
+    monkeypatch.setattr(native, "_extension", None)
+    assert made(memory.SMALLEST // 4).shape == (memory.SMALLEST // 4,)
 
 
 def test_sizes_that_are_close_share_a_place():
