@@ -12,8 +12,9 @@ its figure is the median of the ratios rival / ours, with the quartiles. Before 
 Run: `make bench`, with OMP_NUM_THREADS for the threads of all rivals; the result goes to bench/results/.
 """
 
+import math
 import statistics
-from functools import cache, partial
+from functools import partial
 
 import pytest
 import record
@@ -39,11 +40,6 @@ CASES = [
     if count * (lmax + 1) ** 2 * dtype.itemsize * factor <= LARGEST_PEER_RESULT
     if what != "second" or (count == 10_000 and lmax % 2 == 0)
 ]
-
-
-@cache
-def cuequivariance_harmonics(lmax, dtype):
-    return cuequivariance.harmonics(lmax, dtype)
 
 
 def rivals(what, vectors, lmax):
@@ -77,7 +73,8 @@ def rivals(what, vectors, lmax):
     if len(vectors) <= LARGEST_SLOW:
         result["e3nn"] = partial(by_autograd, lambda v: o3.spherical_harmonics(degrees, v, *OPTIONS))
         if cuequivariance.available() and lmax <= LARGEST_CUEQUIVARIANCE:
-            result["cuequivariance"] = partial(by_autograd, cuequivariance_harmonics(lmax, vectors.dtype))
+            component = cuequivariance.harmonics(lmax, vectors.dtype)
+            result["cuequivariance"] = partial(by_autograd, lambda v: component(v) / math.sqrt(4 * math.pi))
     return result
 
 

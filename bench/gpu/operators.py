@@ -19,6 +19,7 @@ import torch
 from bench_tensor_product import convolution
 from gpu import peers, traffic
 from gpu.measure import DEVICE, DRY, Report, chosen, copy_rate, end, ladder, memory_peak, milliseconds, require
+from peers import cuequivariance_products
 
 import sdas_kernels as sk
 from sdas_kernels.graph import EdgeIndex
@@ -93,7 +94,7 @@ def harmonics(report: Report, roof: float) -> None:
                 make: Rivals = {
                     "ours": lambda n=lmax: lambda v: sk.spherical_harmonics(v, n),
                     "e3nn": lambda n=lmax: peers.e3nn_harmonics(n, DEVICE),
-                    "cuequivariance": lambda n=lmax: peers.cuequivariance_harmonics(n, DEVICE),
+                    "cuequivariance": lambda n=lmax, d=dtype: peers.cuequivariance_harmonics(n, d, DEVICE),
                 }
                 row = {"what": "harmonics", "lmax": lmax, "count": count, "dtype": str(dtype)[6:]}
                 compare(report, make, [vectors], roof, check, **row)
@@ -116,14 +117,19 @@ def product(report: Report, roof: float) -> None:
             with sk.use_backend("reference"):
                 exact = ours(*few)
 
-            def check(name: str, function: Any, few: Any = few, exact: Any = exact, d: Any = dtype) -> Any:
-                if name != "cuequivariance":  # whose layout and order of paths are its own
-                    return require(function(*few), exact, 1e-5 if d == torch.float32 else 1e-12)
+            def check(
+                name: str, function: Any, few: Any = few, exact: Any = exact, d: Any = dtype, m: Any = ours
+            ) -> dict[str, float] | None:
+                if name == "cuequivariance":
+                    if not cuequivariance_products.has_counterpart(m):
+                        return None
+                    function = cuequivariance_products.as_ours(m, function)
+                return require(function(*few), exact, 1e-5 if d == torch.float32 else 1e-12)
 
             make: Rivals = {
                 "ours": lambda m=ours: m,
                 "e3nn": lambda m=theirs: m,
-                "cuequivariance": lambda m=ours: peers.cuequivariance_product(m, DEVICE),
+                "cuequivariance": lambda m=ours, d=dtype: peers.cuequivariance_product(m, d, DEVICE),
                 "openequivariance": lambda m=ours, d=dtype: peers.openequivariance_product(m, d),
             }
             row = {"what": "product", "case": case, "edges": EDGES, "dtype": str(dtype)[6:]}

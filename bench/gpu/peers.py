@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from gpu.measure import DRY
+from peers import cuequivariance_products
 
 import sdas_kernels as sk
 from sdas_kernels.graph import EdgeIndex
@@ -80,10 +81,10 @@ def as_rows(z: torch.Tensor, lmax: int, channels: int) -> torch.Tensor:
     return torch.cat(blocks, 1)
 
 
-def cuequivariance_harmonics(lmax: int, device: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+def cuequivariance_harmonics(lmax: int, dtype: torch.dtype, device: Any) -> Callable[[torch.Tensor], torch.Tensor]:
     """Of every degree, component normalization."""
-    _, cuet, method = cuequivariance()
-    return cuet.SphericalHarmonics(list(range(lmax + 1)), normalize=True, method=method, device=device)
+    *_, method = cuequivariance()
+    return cuequivariance_products.harmonics(lmax, dtype, method, device)
 
 
 def e3nn_harmonics(lmax: int, device: Any) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -93,16 +94,10 @@ def e3nn_harmonics(lmax: int, device: Any) -> Callable[[torch.Tensor], torch.Ten
     return lambda vectors: o3.spherical_harmonics(list(range(lmax + 1)), vectors, True, "component")
 
 
-def cuequivariance_product(module: sk.nn.TensorProduct, device: Any) -> Callable[..., torch.Tensor]:
-    """A channel-wise product over the same irreps, in its own layout and order of paths: times compare, not numbers."""
-    cue, cuet, method = cuequivariance()
-    x, y, z = (cue.Irreps("O3", str(i)) for i in (module.irreps_in1, module.irreps_in2, module.irreps_out))
-    product = cuet.ChannelWiseTensorProduct(
-        x, y, [ir for _, ir in z], layout=cue.ir_mul, shared_weights=False, method=method, device=device
-    )
-    if product.weight_numel != module.weight_numel:
-        raise ValueError(f"it has {product.weight_numel} weights per sample, ours {module.weight_numel}")
-    return lambda x, y, weight: product(x, y, weight)
+def cuequivariance_product(module: sk.nn.TensorProduct, dtype: torch.dtype, device: Any) -> Callable[..., torch.Tensor]:
+    """A product over the same irreps, in its own layout and order of paths, which it keeps apart."""
+    *_, method = cuequivariance()
+    return cuequivariance_products.product(module, dtype, method, device)
 
 
 def openequivariance_product(module: sk.nn.TensorProduct, dtype: torch.dtype) -> Callable[..., torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Cuequivariance's tensor products and harmonics on the CPU, where it evaluates polynomials by einsum.
+"""Cuequivariance's tensor products and harmonics: by einsum on a CPU ("naive"), or by another of its methods.
 
 A product takes features in its own layout, `ir_mul`, and its paths stand in the order of their results' irreps; its
 weights and normalization are e3nn's otherwise.
@@ -6,9 +6,10 @@ weights and normalization are e3nn's otherwise.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 
@@ -23,24 +24,29 @@ def available() -> bool:
     return find_spec("cuequivariance_torch") is not None
 
 
-def product(module: nn.TensorProduct, dtype: torch.dtype) -> Product:
-    """The counterpart of a fully-connected product, or of a channelwise one that keeps the results of paths apart."""
+def has_counterpart(module: nn.TensorProduct) -> bool:
+    """Whether it has the same product: fully connected, or channelwise with the results of all paths kept apart."""
+    return isinstance(module, nn.FullyConnectedTensorProduct) or len(module.instructions) == len(module.irreps_out)
+
+
+def product(module: nn.TensorProduct, dtype: torch.dtype, method: str = "naive", device: Any = "cpu") -> Product:
+    """The counterpart of a product; of a channelwise one that adds up its paths, one that keeps them apart."""
     import cuequivariance as cue
     import cuequivariance_torch as cuet
 
     x, y, z = (cue.Irreps("O3", str(i)) for i in (module.irreps_in1, module.irreps_in2, module.irreps_out))
-    options = {"layout": cue.ir_mul, "method": "naive", "dtype": dtype}
+    options = {"layout": cue.ir_mul, "method": method, "dtype": dtype, "device": device}
     if isinstance(module, nn.FullyConnectedTensorProduct):
         connected = cuet.FullyConnectedTensorProduct(x, y, z, shared_weights=True, internal_weights=False, **options)
         return lambda x, y, weight: connected(x, y, weight[None])
     channelwise = cuet.ChannelWiseTensorProduct(x, y, [ir for _, ir in z], shared_weights=False, **options)
-    if channelwise.irreps_out.dim != module.irreps_out.dim:
-        raise ValueError(f"its product has {channelwise.irreps_out.dim} numbers, ours {module.irreps_out.dim}")
+    if channelwise.weight_numel != module.weight_numel:
+        raise ValueError(f"its product has {channelwise.weight_numel} weights per sample, ours {module.weight_numel}")
     return lambda x, y, weight: channelwise(x, y, weight)
 
 
 def as_ours(module: nn.TensorProduct, theirs: Product) -> Product:
-    """The same product of features and weights in our order, for a comparison of numbers."""
+    """That counterpart of features and weights in our order, for a comparison of numbers."""
     entries = list(module.irreps_out)
     order = sorted(range(len(entries)), key=lambda n: entries[n].ir.l)
     place = sorted(range(len(entries)), key=order.__getitem__)  # of each of our paths among theirs
@@ -58,9 +64,12 @@ def as_ours(module: nn.TensorProduct, theirs: Product) -> Product:
     return run
 
 
-def harmonics(lmax: int, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Of every degree, of normalized vectors, normalization "integral"."""
+@cache
+def harmonics(
+    lmax: int, dtype: torch.dtype, method: str = "naive", device: Any = "cpu"
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Of every degree, of normalized vectors, component normalization. Made once: it takes it long."""
     import cuequivariance_torch as cuet
 
-    component = cuet.SphericalHarmonics(list(range(lmax + 1)), normalize=True, method="naive", math_dtype=dtype)
-    return lambda vectors: component(vectors) / math.sqrt(4 * math.pi)
+    options = {"normalize": True, "method": method, "math_dtype": dtype, "device": device}
+    return cuet.SphericalHarmonics(list(range(lmax + 1)), **options)
