@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 
 from sdas_kernels.clebsch_gordan import wigner_3j
+from sdas_kernels.constants import constant
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Paths:
         return slices
 
 
-@cache
+@constant
 def coupling(paths: Paths) -> torch.Tensor:
     """Dense coefficients `[rows, (lmax_in+1)², (lmax_harmonics+1)²]`, float64."""
     dense = torch.zeros(paths.rows, (paths.lmax_in + 1) ** 2, (paths.lmax_harmonics + 1) ** 2, dtype=torch.float64)
@@ -76,7 +76,7 @@ def coupling(paths: Paths) -> torch.Tensor:
     return dense
 
 
-@cache
+@constant
 def gather_table(
     paths: Paths, transposed: bool, dtype: torch.dtype, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,9 +15,10 @@ Source: R. J. Bigi et al., J. Chem. Phys. 159, 064802 (2023), section II.
 from __future__ import annotations
 
 import math
-from functools import cache
 
 import torch
+
+from sdas_kernels.constants import constant
 
 
 def solid_harmonics(vectors: torch.Tensor, lmax: int, normalization: str) -> torch.Tensor:
@@ -124,10 +125,10 @@ def _norm(l: int, m: int, normalization: str) -> float:
     return math.sqrt(factor * scale)
 
 
-@cache
+@constant
 def _derivative_matrices(lmax: int, normalization: str) -> torch.Tensor:
     """D `[3, M, M]` with ∂_a R_m = Σ_n D[a, m, n] R_n, found by fitting the polynomials' exact derivatives."""
-    with torch.enable_grad(), torch.inference_mode(False):
+    with torch.enable_grad():
         generator = torch.Generator().manual_seed(0)
         points = torch.randn(4 * (lmax + 1) ** 2, 3, dtype=torch.float64, generator=generator)
         points = (points / points.norm(dim=-1, keepdim=True)).requires_grad_(True)

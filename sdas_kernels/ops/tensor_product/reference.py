@@ -15,12 +15,13 @@ A path over pairs u < v is the shared-index path of the gathered pairs; a path w
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache, reduce
+from functools import reduce
 from typing import NamedTuple
 
 import torch
 
 from sdas_kernels.clebsch_gordan import wigner_3j
+from sdas_kernels.constants import constant
 from sdas_kernels.irreps import Irreps
 from sdas_kernels.ops.tensor_product.spec import Instruction, TensorProductSpec
 
@@ -218,7 +219,7 @@ def _coupling(path: Instruction, s: TensorProductSpec, dtype: torch.dtype, devic
     return _scaled_3j(l1, l2, l3, path.path_weight, dtype, device)
 
 
-@lru_cache(maxsize=4096)
+@constant
 def _scaled_3j(l1: int, l2: int, l3: int, factor: float, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     return (factor * wigner_3j(l1, l2, l3)).to(dtype=dtype, device=device)
 
