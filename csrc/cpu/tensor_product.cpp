@@ -129,8 +129,8 @@ class Kernel {
         step.want_weight = order != forward && job_.by_weight != nullptr && p.weight >= 0;
         PathRows<T>& rows = step.rows;
         rows.row = row_, rows.component = view.component;
-        rows.terms = {c.entries, job_.index + c.term_start, job_.index + c.term_entry, job_.index + c.term_j,
-                      job_.values + c.term_value};
+        rows.terms = {c.entries, job_.index + c.term_start, job_.index + c.term_j, job_.values + c.term_value};
+        rows.shares = {c.d2, job_.index + c.share_start, job_.index + c.share_entry, job_.values + c.share_value};
         rows.a = lanes_ + first, rows.a_step = lanes_step_ + first, rows.g = grad_;
         rows.copied_row = row_, rows.adds_a = true;
         rows.z = result_[array_out] != nullptr ? out_ : nullptr;
@@ -212,7 +212,7 @@ class Kernel {
                 const TensorProductPath& p = job_.path[n];
                 if (!p.uniform) continue;
                 Vector<T>* m = (step ? matrices_step_ : matrices_) + p.matrix;
-                make_matrix(steps_[n].rows.terms, uniforms_ + p.second_row, m, 1, 1);
+                sum_terms<false>(steps_[n].rows.terms, uniforms_ + p.second_row, m, 1, 1);
             }
         }
     }

@@ -8,6 +8,8 @@
 #include <sys/mman.h>
 #endif
 
+#include "sdas/lent_pages.h"
+
 namespace sdas {
 
 // Asks for huge pages under a freshly allocated array. Touching new memory by pages of 4 KiB takes longer than
@@ -28,12 +30,13 @@ inline void advise_huge_pages(void* array, std::size_t bytes) {
 
 // Has the system clear the pages of a part of a freshly allocated array now, where it would do so between the stores of
 // a kernel: those past the caches are then several times slower, since what has just been cleared is in the caches.
-// Each thread does this for the part that it will write. Pages that are there already stay as they are.
+// Each thread does this for the part that it will write. Pages that are there already stay as they are; where all are,
+// asking for that takes a twentieth of the time.
 inline void populate_pages(void* array, std::size_t bytes) {
 #if defined(__linux__)
     constexpr int populate_write = 23;  // MADV_POPULATE_WRITE, of Linux 5.14; others refuse
     constexpr std::uintptr_t page = 1 << 12, smallest = 1 << 20;
-    if (bytes < smallest) return;
+    if (bytes < smallest || has_pages(array, bytes)) return;
     const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(array);
     const std::uintptr_t first = (address + page - 1) / page * page, last = (address + bytes) / page * page;
     (void)madvise(reinterpret_cast<void*>(first), last - first, populate_write);

@@ -16,11 +16,11 @@ namespace sdas::SDAS_SIMD {
 // Up to so many components, kernels are compiled for every size of M.
 constexpr int whole_components = 7;
 
-// The non-zero coefficients C of a coupling, those of each entry of M side by side.
+// The non-zero coefficients C of a coupling: of each of `sums` sums of rows, one after the other, the row and the factor.
 template <class T>
 struct Terms {
-    std::int64_t entries;
-    const std::int32_t *start, *entry, *j;
+    std::int64_t sums;
+    const std::int32_t *start, *row;
     const T* value;
 };
 
@@ -30,7 +30,7 @@ struct Terms {
 template <class T>
 struct PathRows {
     std::int64_t samples, vectors, row;
-    Terms<T> terms;
+    Terms<T> terms, shares;  // the entries of M of the components of s, and the gradients by these of those by M
     const Vector<T> *a, *a_step, *g;
     std::int64_t copied_row;  // between the rows of a and those of by_a where a path copies
     const Vector<T> *s, *s_step;  // null where s has no channels: then there is M

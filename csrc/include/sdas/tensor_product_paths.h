@@ -138,27 +138,15 @@ SDAS_INLINE void path_double_backward(const Contraction& c, const PathRows<T>& p
 
 enum Order { forward, backward, double_backward };
 
-// m[entry] = Σ_j C s_j, of rows of some vectors.
-template <class T>
-SDAS_INLINE void make_matrix(const Terms<T>& terms, const Vector<T>* s, Vector<T>* m, std::int64_t row,
-                             std::int64_t vectors) {
-    for (std::int64_t k = 0; k < terms.entries; ++k) {
+// out[k] = Σ C in[terms of k], of rows of some vectors, plus what is in out if `adds`.
+template <bool adds, class T>
+SDAS_INLINE void sum_terms(const Terms<T>& terms, const Vector<T>* in, Vector<T>* out, std::int64_t row,
+                           std::int64_t vectors) {
+    for (std::int64_t k = 0; k < terms.sums; ++k) {
         for (std::int64_t v = 0; v < vectors; ++v) {
-            Vector<T> sum{};
-            for (int q = terms.start[k]; q < terms.start[k + 1]; ++q) sum += terms.value[q] * s[terms.j[q] * row + v];
-            m[k * row + v] = sum;
-        }
-    }
-}
-
-// by_s[j] += Σ C n[entry]. In the order of the entries a sum seldom waits for the one before.
-template <class T>
-SDAS_INLINE void add_shares(const Terms<T>& terms, Vector<T>* by_s, const Vector<T>* n, std::int64_t row,
-                            std::int64_t vectors) {
-    const int count = terms.start[terms.entries];
-    for (int q = 0; q < count; ++q) {
-        for (std::int64_t v = 0; v < vectors; ++v) {
-            by_s[terms.j[q] * row + v] += terms.value[q] * n[terms.entry[q] * row + v];
+            Vector<T> sum = adds ? out[k * row + v] : Vector<T>{};
+            for (int q = terms.start[k]; q < terms.start[k + 1]; ++q) sum += terms.value[q] * in[terms.row[q] * row + v];
+            out[k * row + v] = sum;
         }
     }
 }
@@ -175,8 +163,10 @@ void run_path(const TensorProductCoupling& coupling, const PathRows<T>& rows) {
         p.streams = rows.streams && aligned(p.out), p.streams_weight = rows.streams_weight && aligned(p.by_w);
         const T *m = p.m, *m_step = p.m_step;
         if constexpr (Contraction::by_rows) {
-            make_matrix(p.terms, p.s, p.own_matrix, p.row, p.vectors);
-            if (order == double_backward) make_matrix(p.terms, p.s_step, p.own_matrix_step, p.row, p.vectors);
+            sum_terms<false>(p.terms, p.s, p.own_matrix, p.row, p.vectors);
+            if constexpr (order == double_backward) {
+                sum_terms<false>(p.terms, p.s_step, p.own_matrix_step, p.row, p.vectors);
+            }
             m = reinterpret_cast<const T*>(p.own_matrix), m_step = reinterpret_cast<const T*>(p.own_matrix_step);
         }
         if constexpr (order == forward) path_forward<T>(c, p, m);
@@ -185,7 +175,8 @@ void run_path(const TensorProductCoupling& coupling, const PathRows<T>& rows) {
         if constexpr (order != forward) {
             if (p.by_s == nullptr) continue;
             c.outer(p.n, p);
-            add_shares(p.terms, p.by_s, p.n, Contraction::by_rows ? p.row : 1, Contraction::by_rows ? p.vectors : 1);
+            constexpr bool rows_of_s = Contraction::by_rows;
+            sum_terms<true>(p.shares, p.n, p.by_s, rows_of_s ? p.row : 1, rows_of_s ? p.vectors : 1);
         }
     }
 }

@@ -199,11 +199,12 @@ def _coupling(
 
     matrix = c[:1, :, :1] if diagonal else c  # of y [i, j, k]: one number times the identity, or all
     places = matrix.permute(1, 2, 0).flatten(1)  # [j, k d1 + i]
-    entry, j = places.T.nonzero(as_tuple=True)
     row = [d1, d2, d3, diagonal, places.shape[1]]
-    start = torch.nn.functional.pad(places.count_nonzero(0).cumsum(0), (1, 0))
-    row += [put(start), put(entry), put(j), put_values(places[j, entry])]
-    return row, _Count(d1, d2, len(j), places.shape[1])
+    for table in (places.T, places):  # the non-zero coefficients of each entry, and those of each component of s
+        start = torch.nn.functional.pad(table.count_nonzero(1).cumsum(0), (1, 0))
+        which, other = table.nonzero(as_tuple=True)
+        row += [put(start), put(other), put_values(table[which, other])]
+    return row, _Count(d1, d2, int(start[-1]), places.shape[1])
 
 
 def _int64(rows: list[list[int]] | list[tuple[int, int, int]]) -> Tensor:
