@@ -19,10 +19,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 RESULTS = Path(os.environ.get("SDAS_RESULTS", Path(__file__).resolve().parent / "results"))
-COLORS = {"ours": "#0b5fff", "reference": "#8a8a8a", "e3nn": "#d1495b", "nequip": "#e08e0b", "mace": "#3b8e5a"}
+COLORS = {
+    "ours": "#0b5fff",
+    "reference": "#8a8a8a",
+    "e3nn": "#d1495b",
+    "nequip": "#e08e0b",
+    "mace": "#3b8e5a",
+    "cuequivariance": "#76448a",
+    "sphericart": "#1b9aaa",
+}
 TASK_COLORS = {"forward": "#0b5fff", "forces": "#3b8e5a", "training": "#d1495b"}
 AXES = {"side": "edges", "neighbors": "edges", "channels": "channels", "lmax": "lmax"}
+COUNT_STYLES = {10_000: "o-", 100_000: "s--", 1_000_000: "^:"}
+UNSHOWN = ("commit", "date", "load_average", "least_bytes")
 STYLE: dict[Any, Any] = {
+    "axes.axisbelow": True,
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -170,6 +181,71 @@ def attention_tables(record: Record) -> list[str]:
     return [*lines, "", "| growth of | with | exponent: forward, forces, training |", "|---|---|---|", *slopes_of]
 
 
+def ratios_figure(record: Record) -> Figure | None:
+    """How much longer rivals take, a panel for each order of derivatives."""
+    whats, dtypes = (list(dict.fromkeys(case[name] for case in record["cases"])) for name in ("what", "dtype"))
+    labels = list(dict.fromkeys(_label(case) for case in record["cases"]))
+    bars = [(rival, dtype) for rival in COLORS for dtype in dtypes]
+    bars = [(r, d) for r, d in bars if any(f"{r}_over_ours" in c and c["dtype"] == d for c in record["cases"])]
+    figure = Figure(figsize=(12.5, 3.1), layout="constrained")
+    for axes, what in zip(figure.subplots(1, len(whats), sharey=True, squeeze=False)[0], whats, strict=True):
+        for number, (rival, dtype) in enumerate(bars):
+            found = {_label(c): c for c in record["cases"] if (c["what"], c["dtype"]) == (what, dtype)}
+            ratios = [found.get(label, {}).get(f"{rival}_over_ours", [np.nan] * 3) for label in labels]
+            low, middle, high = np.array(ratios).T
+            x = np.arange(len(labels)) + (number - (len(bars) - 1) / 2) * 0.8 / len(bars)
+            style: dict[str, Any] = {"color": COLORS[rival], "alpha": 1.0 if dtype == dtypes[0] else 0.55}
+            spread = {"yerr": [middle - low, high - middle], "error_kw": {"elinewidth": 0.6, "ecolor": "#333333"}}
+            axes.bar(x, middle, 0.75 / len(bars), label=f"{rival}, {dtype}", **style, **spread)
+        axes.axhline(1, color="#333333", linewidth=0.8)
+        axes.set(yscale="log", title=what)
+        axes.set_xticks(range(len(labels)), labels, fontsize=6)
+    figure.axes[0].set_ylabel("time / ours")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), fontsize=7, loc="outside right upper")
+    return figure
+
+
+def harmonics_figure(record: Record) -> Figure | None:
+    """How much longer rivals take, over lmax, for each number of vectors; float32."""
+    cases = [case for case in record["cases"] if case["dtype"] == "float32"]
+    whats = list(dict.fromkeys(case["what"] for case in cases))
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    for axes, what in zip(figure.subplots(1, len(whats), sharey=True, squeeze=False)[0], whats, strict=True):
+        for rival in COLORS:
+            for count, style in COUNT_STYLES.items():
+                chosen = [c for c in cases if (c["what"], c["count"]) == (what, count) and f"{rival}_over_ours" in c]
+                points = sorted((case["lmax"], case[f"{rival}_over_ours"][1]) for case in chosen)
+                if points:
+                    name = f"{rival}, {count:.0e} vectors".replace("e+0", "e")
+                    axes.plot(*zip(*points, strict=True), style, color=COLORS[rival], label=name)
+        axes.axhline(1, color="#333333", linewidth=0.8)
+        axes.set(yscale="log", xlabel="lmax", title=what)
+    figure.axes[0].set_ylabel("time / ours")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), fontsize=7, loc="outside right upper")
+    return figure
+
+
+def cases_table(record: Record) -> list[str]:
+    """A row per case, a column for everything that was measured."""
+    names = list(dict.fromkeys(name for case in record["cases"] for name in case if name not in UNSHOWN))
+    titles = [name.replace("_over_", " / ").replace("_", " ").replace("mib", "MiB") for name in names]
+    rows = [" | ".join(_cell(case.get(name)) for name in names) for case in record["cases"]]
+    return [f"| {' | '.join(titles)} |", "|---" * len(names) + "|", *(f"| {row} |" for row in rows)]
+
+
+def extremes_table(record: Record) -> list[str]:
+    """The least, the median and the greatest of the medians of each rival's ratios."""
+    lines = ["| what | rival | cases | least | median | greatest |", "|---|---|---|---|---|---|"]
+    for what in dict.fromkeys(case["what"] for case in record["cases"]):
+        for rival in COLORS:
+            name = f"{rival}_over_ours"
+            found = [case[name][1] for case in record["cases"] if case["what"] == what and name in case]
+            if found:
+                three = " | ".join(f"{value:.3g}" for value in (min(found), np.median(found), max(found)))
+                lines.append(f"| {what} | {rival} | {len(found)} | {three} |")
+    return lines
+
+
 PAGES: dict[str, tuple[str, dict[str, Callable[[Record], Figure | None]], Callable[[Record], list[str]]]] = {
     "models": ("Whole models", {"models": models_figure}, models_table),
     "neighbor_attention": (
@@ -177,6 +253,11 @@ PAGES: dict[str, tuple[str, dict[str, Callable[[Record], Figure | None]], Callab
         {"layer": layer_figure, "growth": growth_figure},
         attention_tables,
     ),
+    "tensor_product": ("Tensor products", {"ratios": ratios_figure}, cases_table),
+    "tensor_product_conv": ("Convolutions of tensor products", {"ratios": ratios_figure}, cases_table),
+    "spherical_harmonics": ("Spherical harmonics", {"ratios": harmonics_figure}, extremes_table),
+    "accelerate": ("MACE before and after `accelerate`", {}, cases_table),
+    "training_step": ("Steps against the reference backend", {}, cases_table),
 }
 
 
@@ -224,6 +305,18 @@ def _plain_ticks(figure: Figure) -> None:
 
 def _size(case: dict[str, Any]) -> str:
     return f"{case['channels']} channels, lmax {case['lmax']}"
+
+
+def _label(case: dict[str, Any]) -> str:
+    """Of a case of a tensor product, on lines of its own."""
+    name = case["case"].removeprefix("convolution, ").replace(", ", "\n")
+    return name if case["edges"] == 4000 else f"{name}\n{case['edges']} edges"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return _quartiles(value)
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _quartiles(values: Sequence[float] | None) -> str:

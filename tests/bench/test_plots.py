@@ -51,10 +51,31 @@ def model_cases():
         yield {"step": step, "channels": 32, "system": "aspirin", "atoms": 21, "edges": 310, "models": models}
 
 
+def product_cases():
+    for what in ("forward", "double"):
+        times = {"ours_ms": 1.5, "e3nn_ms": 18.0, "share_of_copy": [0.4, 0.5, 0.625], "least_bytes": 77}
+        row = {"case": "convolution, 8 channels", "edges": 4000, "what": what, "dtype": "float32"}
+        yield row | times | {"e3nn_over_ours": [11.0, 12.0, 13.0]}
+        row["dtype"] = "float64"
+        yield row | times | {"cuequivariance_over_ours": [21.0, 22.0, 23.0]}
+
+
+def harmonic_cases():
+    for lmax in (1, 2, 3):
+        for count in (10_000, 100_000):
+            row = {"what": "values", "count": count, "lmax": lmax, "dtype": "float32", "ours_ms": 1.0}
+            yield row | {"sphericart_over_ours": [1.0, lmax * count / 1e5, 99.0]}
+
+
 @pytest.fixture
 def page(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "RESULTS", tmp_path)
-    for name, cases in (("models", model_cases()), ("neighbor_attention", attention_cases())):
+    for name, cases in {
+        "models": model_cases(),
+        "neighbor_attention": attention_cases(),
+        "tensor_product": product_cases(),
+        "spherical_harmonics": harmonic_cases(),
+    }.items():
         record = HEADER | {"benchmark": name, "cases": list(cases)}
         (tmp_path / f"{name}-a-machine.json").write_text(json.dumps(record))
     plots.main()
@@ -63,7 +84,7 @@ def page(tmp_path, monkeypatch):
 
 def test_page_shows_every_picture(page, tmp_path):
     pictures = sorted(path.name for path in tmp_path.glob("*.png"))
-    assert len(pictures) == 3
+    assert len(pictures) == 5
     assert all(f"]({name})" in page for name in pictures)
 
 
@@ -74,3 +95,18 @@ def test_page_says_every_number(page):
     assert "mace eager | skipped: absent" in page
     assert "| time | edges (atoms added) | 1.00, 1.00, 1.00 |" in page
     assert "0123456789" in page
+    assert "| case | edges | what | dtype | ours ms | e3nn ms | share of copy | e3nn / ours | cuequi" in page
+    assert "8 channels | 4000 | double | float32 | 1.5 | 18 | 0.5 [0.4, 0.625] | 12 [11, 13] |  |" in page
+    assert "| 0.5 [0.4, 0.625] |  | 22 [21, 23] |" in page
+    assert "| values | sphericart | 6 | 0.1 | 0.65 | 3 |" in page
+
+
+def test_figures_draw_every_ratio():
+    """The height of each bar and the place of each point."""
+    bars = plots.ratios_figure({"cases": list(product_cases())})
+    heights = [[bar.get_height() for bar in panel.patches] for panel in bars.axes]
+    for panel in heights:
+        assert [height for height in panel if height == height] == [12.0, 22.0]
+    points = plots.harmonics_figure({"cases": list(harmonic_cases())})
+    lines = [line for line in points.axes[0].lines if len(line.get_xdata()) == 3]
+    assert [list(line.get_ydata()) for line in lines] == [[0.1, 0.2, 0.3], [1.0, 2.0, 3.0]]
