@@ -8,6 +8,7 @@
 
 #include "sdas/channel_rows.h"
 #include "sdas/tensor_product_conv.h"
+#include "sdas/vector_products.h"
 
 namespace sdas::SDAS_SIMD {
 
@@ -52,22 +53,6 @@ SDAS_INLINE Pack<T, G> load_pack(const T* p) {
 template <class T, int G>
 SDAS_INLINE void store_pack(T* p, const Pack<T, G>& rows) {
     for (int g = 0; g < G; ++g) store<T>(p + g * width<T>, rows.v[g]);
-}
-
-// Element r of the result is the sum of the elements of v[r]; overwrites the width<T> vectors.
-template <class T>
-SDAS_INLINE Vector<T> totals(Vector<T>* v) {
-    int count = width<T>;
-    const auto halve = [&](auto merge) {
-        count /= 2;
-        for (int n = 0; n < count; ++n) v[n] = merge(v[2 * n], v[2 * n + 1]);
-    };
-    halve([](Vector<T> a, Vector<T> b) { return unpack<T, 1, false>(a, b) + unpack<T, 1, true>(a, b); });
-    if constexpr (lane_width<T> == 4) {
-        halve([](Vector<T> a, Vector<T> b) { return unpack<T, 2, false>(a, b) + unpack<T, 2, true>(a, b); });
-    }
-    while (count > 1) halve([](Vector<T> a, Vector<T> b) { return lanes<T, false>(a, b) + lanes<T, true>(a, b); });
-    return v[0];
 }
 
 // The edges first .. first + count of a list, and M_e of every path, one lane per edge.

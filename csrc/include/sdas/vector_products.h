@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "sdas/kept_vectors.h"
+#include "sdas/transpose.h"
 
 namespace sdas::SDAS_SIMD {
 
@@ -55,10 +56,16 @@ SDAS_INLINE Vector<T> pair_sums(Vector<T> a, Vector<T> b) {
 template <class T>
 SDAS_INLINE Vector<T> totals(const Vector<T>* v) {
     Vector<T> sum[width<T>];
-    for (int i = 0; i < width<T>; ++i) sum[i] = v[i];
-    for (int n = width<T> / 2; n > 0; n /= 2) {
-        for (int i = 0; i < n; ++i) sum[i] = pair_sums<T>(sum[2 * i], sum[2 * i + 1]);
+    int count = width<T>;
+    const auto halve = [&](const Vector<T>* from, auto merge) {
+        count /= 2;
+        for (int n = 0; n < count; ++n) sum[n] = merge(from[2 * n], from[2 * n + 1]);
+    };
+    halve(v, [](Vector<T> a, Vector<T> b) { return unpack<T, 1, false>(a, b) + unpack<T, 1, true>(a, b); });
+    if constexpr (lane_width<T> == 4) {
+        halve(sum, [](Vector<T> a, Vector<T> b) { return unpack<T, 2, false>(a, b) + unpack<T, 2, true>(a, b); });
     }
+    while (count > 1) halve(sum, [](Vector<T> a, Vector<T> b) { return lanes<T, false>(a, b) + lanes<T, true>(a, b); });
     return sum[0];
 }
 
