@@ -84,7 +84,9 @@ def test_energies_forces_and_stress(systems, name, block, dtype):
     wanted, found = (model(given, compute_stress=bool(systems[name].pbc.any())) for model in (theirs, ours))
     for key in ("energy", "node_energy", "forces", "stress"):
         if wanted[key] is not None:
-            largest = wanted[key].abs().max().clamp(min=1e-3)
+            # Energies of nodes may cancel in the sum: theirs and ours are both rounded as the nodes' are.
+            largest = wanted["node_energy"].abs().sum() if key == "energy" else wanted[key].abs().max()
+            largest = largest.clamp(min=1e-3)
             assert (found[key] - wanted[key]).abs().max() <= TOLERANCE[dtype] * largest, key
 
 
