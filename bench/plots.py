@@ -184,14 +184,20 @@ def attention_tables(record: Record) -> list[str]:
 def ratios_figure(record: Record) -> Figure | None:
     """How much longer rivals take, a panel for each order of derivatives."""
     whats, dtypes = (list(dict.fromkeys(case[name] for case in record["cases"])) for name in ("what", "dtype"))
-    labels = list(dict.fromkeys(_label(case) for case in record["cases"]))
+    several_sizes = len({case["edges"] for case in record["cases"]}) > 1
+
+    def label(case: dict[str, Any]) -> str:
+        name = case["case"].removeprefix("convolution, ").replace(", ", "\n")
+        return f"{name}\n{case['edges']} edges" if several_sizes else name
+
+    labels = list(dict.fromkeys(label(case) for case in record["cases"]))
     bars = [(rival, dtype) for rival in COLORS for dtype in dtypes]
     bars = [(r, d) for r, d in bars if any(f"{r}_over_ours" in c and c["dtype"] == d for c in record["cases"])]
     figure = Figure(figsize=(12.5, 3.1), layout="constrained")
     for axes, what in zip(figure.subplots(1, len(whats), sharey=True, squeeze=False)[0], whats, strict=True):
         for number, (rival, dtype) in enumerate(bars):
-            found = {_label(c): c for c in record["cases"] if (c["what"], c["dtype"]) == (what, dtype)}
-            ratios = [found.get(label, {}).get(f"{rival}_over_ours", [np.nan] * 3) for label in labels]
+            found = {label(c): c for c in record["cases"] if (c["what"], c["dtype"]) == (what, dtype)}
+            ratios = [found.get(name, {}).get(f"{rival}_over_ours", [np.nan] * 3) for name in labels]
             low, middle, high = np.array(ratios).T
             x = np.arange(len(labels)) + (number - (len(bars) - 1) / 2) * 0.8 / len(bars)
             style: dict[str, Any] = {"color": COLORS[rival], "alpha": 1.0 if dtype == dtypes[0] else 0.55}
@@ -305,12 +311,6 @@ def _plain_ticks(figure: Figure) -> None:
 
 def _size(case: dict[str, Any]) -> str:
     return f"{case['channels']} channels, lmax {case['lmax']}"
-
-
-def _label(case: dict[str, Any]) -> str:
-    """Of a case of a tensor product, on lines of its own."""
-    name = case["case"].removeprefix("convolution, ").replace(", ", "\n")
-    return name if case["edges"] == 4000 else f"{name}\n{case['edges']} edges"
 
 
 def _cell(value: Any) -> str:

@@ -7,6 +7,7 @@
 
 #include "members.h"
 #include "sdas/edge_softmax.h"
+#include "sdas/huge_pages.h"
 #include "sdas/lent_pages.h"
 #include "sdas/neighbor_attention.h"
 #include "sdas/neighbor_tensor_product.h"

@@ -1,14 +1,15 @@
 // Advice to the system about the pages of large results.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #if defined(__linux__)
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
-
-#include "sdas/lent_pages.h"
 
 namespace sdas {
 
@@ -25,6 +26,21 @@ inline void advise_huge_pages(void* array, std::size_t bytes) {
 #else
     (void)array;
     (void)bytes;
+#endif
+}
+
+// Whether the system has given all pages of an array already; where nobody knows, it has.
+inline bool has_pages(const void* array, std::size_t bytes) {
+#if defined(__linux__)
+    const std::uintptr_t page = sysconf(_SC_PAGESIZE), address = reinterpret_cast<std::uintptr_t>(array);
+    const std::uintptr_t first = address / page * page, last = (address + bytes + page - 1) / page * page;
+    std::vector<unsigned char> given((last - first) / page, 1);
+    (void)mincore(reinterpret_cast<void*>(first), last - first, given.data());
+    return std::all_of(given.begin(), given.end(), [](unsigned char one) { return one & 1; });
+#else
+    (void)array;
+    (void)bytes;
+    return true;
 #endif
 }
 

@@ -1,14 +1,11 @@
 // Memory that stays at hand as long as nobody else needs it.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <vector>
 
 #if defined(__linux__)
 #include <sys/mman.h>
-#include <unistd.h>
 #endif
 
 namespace sdas {
@@ -26,21 +23,6 @@ inline bool lend_pages(void* array, std::size_t bytes) {
     (void)array;
     (void)bytes;
     return false;
-#endif
-}
-
-// Whether the system has given all pages of an array already; where nobody knows, it has.
-inline bool has_pages(const void* array, std::size_t bytes) {
-#if defined(__linux__)
-    const std::uintptr_t page = sysconf(_SC_PAGESIZE), address = reinterpret_cast<std::uintptr_t>(array);
-    const std::uintptr_t first = address / page * page, last = (address + bytes + page - 1) / page * page;
-    std::vector<unsigned char> given((last - first) / page, 1);
-    (void)mincore(reinterpret_cast<void*>(first), last - first, given.data());
-    return std::all_of(given.begin(), given.end(), [](unsigned char one) { return one & 1; });
-#else
-    (void)array;
-    (void)bytes;
-    return true;
 #endif
 }
 

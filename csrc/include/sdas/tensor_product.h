@@ -50,7 +50,7 @@ struct TensorProductPath {
 // number is kept: `diagonal`.
 struct TensorProductCoupling {
     std::int64_t d1, d2, d3, diagonal, entries;
-    std::int64_t term_start, term_j, term_value;        // non-zero coefficients, those of each entry side by side
+    std::int64_t term_start, term_j, term_value;         // non-zero coefficients, those of each entry side by side
     std::int64_t share_start, share_entry, share_value;  // the same, those of each component of s side by side
 };
 
