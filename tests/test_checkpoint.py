@@ -13,9 +13,10 @@ import pytest
 import torch
 
 import sdas_kernels as sk
-from sdas import checkpoint
+from sdas import checkpoint, files
 from sdas.checkpoint import TrainingState, load_model, load_training_state, save_model, save_training_state
 from sdas.errors import CheckpointError
+from sdas.evaluate import load_run_model
 
 
 @pytest.fixture
@@ -176,16 +177,23 @@ def test_a_write_that_the_system_cuts_short_leaves_the_previous_state_valid(tmp_
     assert load_training_state(tmp_path).step == 1
 
 
-def test_a_failed_replacement_puts_the_old_model_back(tmp_path, model, monkeypatch):
+def test_a_failed_replacement_leaves_the_old_model(tmp_path, model, monkeypatch):
     save_model(tmp_path / "model", model)
-    real = os.replace
 
-    def failing(source, target):
-        if ".partial-" in str(source):
-            raise OSError(errno.EIO, "Input/output error")
-        real(source, target)
+    def failing(one, other):
+        raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(os, "replace", failing)
+    monkeypatch.setattr(files, "_exchange", failing)
     with pytest.raises(CheckpointError, match="Input/output error"):
         save_model(tmp_path / "model", model)
     load_model(tmp_path / "model")
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_a_model_that_a_killed_replacement_moved_aside_is_found(tmp_path, model):
+    save_model(tmp_path / "model", model)
+    os.rename(tmp_path / "model", tmp_path / ".model.replaced-0123abcd")
+    load_run_model(tmp_path)
+    os.rename(tmp_path / "model", tmp_path / ".model.replaced-0123abcd")
+    load_model(tmp_path / "model")
+    assert os.listdir(tmp_path) == ["model"]

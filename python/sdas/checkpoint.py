@@ -1,7 +1,7 @@
 """Models and training states on disk: a directory with tensors (safetensors) and a JSON that describes them.
 
-Nothing is ever unpickled. A directory is written under a temporary name beside its place, flushed to disk and renamed,
-so a reader finds all of it or nothing, and a full disk leaves what was there. The JSON carries the SHA-256 of the
+Nothing is ever unpickled. A directory is written by :func:`sdas.files.new_folder`, so a reader finds all of it or
+nothing, and a full disk leaves what was there. The JSON carries the SHA-256 of the
 tensor file and the versions that wrote it.
 
     model/        model.safetensors, model.json            save_model, load_model
@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from torch import nn
 
 from sdas import __version__
 from sdas.errors import CheckpointError
+from sdas.files import new_folder, recover
 from sdas_kernels.clebsch_gordan import VERSION as CLEBSCH_GORDAN_VERSION
 
 MODEL_FORMAT, TRAINING_FORMAT = "sdas model", "sdas training state"
@@ -141,63 +141,24 @@ def _training_folders(root: Path) -> list[Path]:
 def _write(
     target: Path, stem: str, kind: str, tensors: Mapping[str, torch.Tensor], document: Mapping[str, Any]
 ) -> None:
-    """Write both files in a temporary directory beside ``target``, then put it in place."""
-    partial: Path | None = None
+    """Write both files to a folder that becomes ``target`` once it is complete and on disk."""
+    content = safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+    head = {"format": kind, "format_version": FORMAT_VERSION, "versions": versions()}
+    head |= {"tensors": f"{stem}.safetensors", "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
-        os.chmod(partial, 0o755)
-        content = safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
-        head = {"format": kind, "format_version": FORMAT_VERSION, "versions": versions()}
-        head |= {"tensors": f"{stem}.safetensors", "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-        _write_file(partial / f"{stem}.safetensors", content)
-        _write_file(partial / f"{stem}.json", (json.dumps({**head, **document}, indent=2) + "\n").encode())
-        _put_in_place(partial, target)
+        with new_folder(target) as partial:
+            (partial / f"{stem}.safetensors").write_bytes(content)
+            (partial / f"{stem}.json").write_text(json.dumps({**head, **document}, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise CheckpointError(
             f"{target}: could not be written: {error.strerror or error}; what was saved before it is unchanged"
         ) from None
-    finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
-
-
-def _write_file(path: Path, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _put_in_place(partial: Path, target: Path) -> None:
-    """Rename ``partial`` to ``target``; what is there is moved aside first, put back on failure, and removed last."""
-    _sync(partial)
-    aside = None
-    if target.exists():
-        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.replaced-", dir=target.parent))
-        os.replace(target, aside / "old")
-    try:
-        os.replace(partial, target)
-    except OSError:
-        if aside is not None:
-            os.replace(aside / "old", target)
-        raise
-    _sync(target.parent)
-    if aside is not None:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read_document(folder: Path, stem: str, kind: str) -> dict[str, Any]:
     path = folder / f"{stem}.json"
     try:
+        recover(folder)
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist") from None

@@ -138,6 +138,19 @@ def test_a_killed_conversion_leaves_no_cache(tmp_path, water):
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_cache_that_a_killed_replacement_moved_aside_is_found(tmp_path, water):
+    path, aside = tmp_path / "c", tmp_path / ".c.replaced-0123abcd"
+    write_cache([water(0)], path)
+    for look in (FrameCache.open, lambda path: list(read_frames(path))):
+        os.rename(path, aside)
+        look(path)
+        assert os.listdir(tmp_path) == ["c"]
+    os.rename(path, aside)
+    with pytest.raises(DataError, match="exists already"):
+        write_cache([water(1)], path)
+    assert os.listdir(tmp_path) == ["c"]
+
+
 def test_a_conversion_under_way_is_left_alone_by_another(tmp_path, water):
     def frames():
         yield water(0)

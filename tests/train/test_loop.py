@@ -168,6 +168,18 @@ def test_a_run_that_failed_before_it_began_is_started_anew(make_config):
     assert train(config).summary["status"] == "complete"
 
 
+@pytest.mark.parametrize("left", [".config.yaml.partial-0123abcd", ".frames.partial-0123abcd/meta.json"])
+def test_a_run_that_was_killed_while_it_wrote_is_started_anew(make_config, left):
+    config = make_config(steps=1)
+    path = Path(config.run_dir, left)
+    path.parent.mkdir(parents=True)
+    path.write_text("half")
+    if path.parent != Path(config.run_dir):
+        Path(config.run_dir, "config.yaml").write_text("")
+    train(config)
+    assert not [name for name in os.listdir(config.run_dir) if name.startswith(".")]
+
+
 def test_raw_files_are_converted_once(make_config, tmp_path):
     text = "".join(
         f"2\nProperties=species:S:1:pos:R:3:forces:R:3 energy={-5.0 + 0.01 * k}\nO 0 0 0 {0.1 * k} 0 0.5\n"

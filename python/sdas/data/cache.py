@@ -1,15 +1,13 @@
 """The frame cache: labelled structures of any size as memory-mapped arrays, made in one pass over a stream.
 
-A cache is a directory of .npy arrays and a ``meta.json``. It is written beside its final place and renamed there when
-complete and on disk: a conversion that is killed leaves at most a directory named ``.NAME.partial-…``, never a cache,
-and the next conversion to the same place removes it.
+A cache is a directory of .npy arrays and a ``meta.json``. It is written by :func:`sdas.files.new_folder`: a conversion
+that is killed leaves at most a directory named ``.NAME.partial-…``, never a cache, and the next conversion to the same
+place removes it.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, SupportsIndex, overload
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 from sdas.data import cache_files
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame, IntArray, check_frame
+from sdas.files import new_folder, recover
 
 CELL, ENERGY, FORCES, STRESS = 1, 2, 4, 8
 """Bits of ``known``: what a frame has. What it has not is stored as NaN and given back as None."""
@@ -58,6 +57,7 @@ class FrameCache(Sequence[Frame]):
     def open(cls, path: str | os.PathLike[str]) -> FrameCache:
         """Open the cache at ``path``; raises :class:`DataError` if it is missing, truncated or of another version."""
         folder = Path(path)
+        recover(folder)
         return cls(folder.resolve(), cache_files.read_manifest(folder))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -149,23 +149,14 @@ def write_cache(
     """
     target = Path(os.path.abspath(path))
     _check_place(target, overwrite)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{target.name}.partial-"
-    cache_files.remove_abandoned(target.parent, prefix)
-    partial = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
-    try:
-        with cache_files.locked(partial):
-            _write_columns(frames, partial, require)
-            os.chmod(partial, 0o777 & ~_umask())
-            _check_place(target, overwrite)
-            _put_in_place(partial, target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    with new_folder(target) as partial:
+        _write_columns(frames, partial, require)
+        _check_place(target, overwrite)
     return FrameCache.open(target)
 
 
 def _check_place(target: Path, overwrite: bool) -> None:
+    recover(target)
     if target.exists() and not (overwrite and (target / cache_files.MANIFEST).is_file()):
         raise DataError(f"{target} exists already; choose another place, or overwrite=True (--overwrite) for a cache")
 
@@ -197,7 +188,6 @@ def _write_columns(frames: Iterable[Frame], folder: Path, require: Sequence[str]
         "arrays": arrays,
     }
     cache_files.write_manifest(folder, manifest)
-    cache_files.sync_folder(folder)
 
 
 def _append(columns: dict[str, cache_files.ColumnWriter], frame: Frame) -> None:
@@ -217,22 +207,3 @@ def _append(columns: dict[str, cache_files.ColumnWriter], frame: Frame) -> None:
     columns["known"].append(np.array([known]))
     columns["sources"].append(source)
     columns["source_offsets"].append(np.array([columns["sources"].rows]))
-
-
-def _put_in_place(partial: Path, target: Path) -> None:
-    """Rename ``partial`` to ``target``; a cache already there is moved aside first and removed last."""
-    if target.exists():
-        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.replaced-", dir=target.parent))
-        os.replace(target, aside / "old")
-        os.replace(partial, target)
-        cache_files.sync_folder(target.parent)
-        shutil.rmtree(aside, ignore_errors=True)
-    else:
-        os.replace(partial, target)
-        cache_files.sync_folder(target.parent)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

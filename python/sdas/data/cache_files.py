@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import glob
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +61,11 @@ class ColumnWriter:
         self.rows += len(rows)
 
     def finish(self) -> dict[str, Any]:
-        """Write the final header, force the file to disk, and return its entry for the manifest."""
+        """Write the final header, close the file, and return its entry for the manifest."""
         shape = (self.rows, *self.row_shape)
         size = self._file.tell()
         self._file.seek(0)
         self._file.write(npy_header(self.dtype, shape))
-        self._file.flush()
-        os.fsync(self._file.fileno())
         self._file.close()
         return {"dtype": self.dtype, "shape": list(shape), "bytes": size, "sha256": self._hash.hexdigest()}
 
@@ -91,44 +83,9 @@ def fingerprint(arrays: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def sync_folder(folder: Path) -> None:
-    """Force the entries of ``folder`` to disk, where the system allows it."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[bool]:
-    """Hold the lock of ``folder`` while it is written; gives False at once if another process holds it."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
-    except BlockingIOError:
-        yield False
-    finally:
-        os.close(descriptor)
-
-
-def remove_abandoned(parent: Path, prefix: str) -> None:
-    """Remove the folders in ``parent`` whose names begin with ``prefix`` and that no process is writing."""
-    for folder in parent.glob(f"{glob.escape(prefix)}*"):
-        with locked(folder) as abandoned:
-            if abandoned:
-                shutil.rmtree(folder, ignore_errors=True)
-
-
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write meta.json and force it to disk."""
-    with open(folder / MANIFEST, "w", encoding="utf-8") as file:
-        json.dump(manifest, file, indent=1, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
+    """Write meta.json."""
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

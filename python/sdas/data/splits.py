@@ -15,6 +15,7 @@ import numpy as np
 from sdas.data.cache import FrameCache
 from sdas.data.errors import DataError
 from sdas.data.frame import IntArray
+from sdas.files import write_text
 
 PARTS = ("train", "validation", "test")
 FORMAT = "sdas split"
@@ -67,9 +68,7 @@ class Split:
         content |= {name: getattr(self, name).tolist() for name in PARTS}
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.part")
-        partial.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(partial, target)
+        write_text(target, json.dumps(content))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], cache: FrameCache) -> Split:

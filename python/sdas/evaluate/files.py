@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 
 from sdas.errors import SdasError
 from sdas.evaluate.evaluation import Evaluation
+from sdas.files import write_atomically, write_text
 
 SUMMARY, PREDICTIONS = "evaluation.json", "predictions.npz"
 ARRAYS = ("numbers", "offsets", "energies", "reference_energies", "forces", "reference_forces")
@@ -31,8 +30,7 @@ def save_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str], **fa
     names = ARRAYS + (STRESS_ARRAYS if evaluation.stresses is not None else ())
     arrays = {name: getattr(evaluation, name) for name in names}
     write_atomically(target / PREDICTIONS, lambda file: np.savez_compressed(file, **arrays))
-    text = json.dumps({**facts, **evaluation.summary()}, indent=2)
-    write_atomically(target / SUMMARY, lambda file: file.write(text.encode() + b"\n"))
+    write_text(target / SUMMARY, json.dumps({**facts, **evaluation.summary()}, indent=2) + "\n")
     return target / SUMMARY
 
 
@@ -54,20 +52,3 @@ def load_evaluation(folder: str | os.PathLike[str]) -> tuple[Evaluation, dict[st
         raise SdasError(f"{source}: {SUMMARY} and {PREDICTIONS} are of different runs: run sdas evaluate again")
     metrics = {key: facts.pop(key) for key in list(facts) if key.startswith(("energy_", "force_", "stress_"))}
     return Evaluation(metrics=metrics, by_element=by_element, wall_s=wall_s, **arrays), facts
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Call `write` with a binary file that becomes `path` once it is complete and on disk."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.partial-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

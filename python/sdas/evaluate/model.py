@@ -9,6 +9,7 @@ import torch
 
 from sdas.checkpoint import load_model
 from sdas.errors import SdasError
+from sdas.files import recover
 
 DOCUMENT = "model.json"
 
@@ -20,6 +21,7 @@ def load_run_model(path: str | Path, device: torch.device | str | None = None) -
     """
     folder = Path(path)
     for candidate in (folder, folder / "model"):
+        recover(candidate)
         if (candidate / DOCUMENT).is_file():
             return load_model(candidate, device or "cpu")
     raise SdasError(f"{folder}: neither a run directory with a model nor a model directory ({DOCUMENT} is missing)")

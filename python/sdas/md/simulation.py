@@ -19,7 +19,7 @@ from ase.md.verlet import VelocityVerlet
 from tqdm import tqdm
 
 from sdas.errors import SdasError
-from sdas.evaluate.files import write_atomically
+from sdas.files import write_text
 from sdas.md.calculator import SDASCalculator
 from sdas.md.drift import Drift, energy_drift
 from sdas.md.settings import MDSettings
@@ -258,6 +258,5 @@ def _summarize(folder: Path, n_atoms: int, settings: MDSettings, steps: int) -> 
         "mean_temperature_k": temperature,
         **(drift.numbers() if drift else {}),
     }
-    text = json.dumps(facts, indent=2) + "\n"
-    write_atomically(folder / SUMMARY, lambda file: file.write(text.encode()))
+    write_text(folder / SUMMARY, json.dumps(facts, indent=2) + "\n")
     return result

@@ -13,7 +13,7 @@ import numpy as np
 from ase import Atoms
 
 from sdas.errors import SdasError
-from sdas.evaluate.files import write_atomically
+from sdas.files import write_atomically
 
 STATE = "state.npz"
 

@@ -11,7 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 import sdas_kernels.dispatch
-from sdas.evaluate.files import write_atomically
+from sdas.files import write_text
 from sdas.report import figures
 from sdas.report.contents import RunContents, read_run
 from sdas.report.numbers import report_numbers
@@ -31,8 +31,8 @@ def write_report(run_dir: str | Path, *, reproduce: list[str] | None = None) -> 
     run = read_run(run_dir)
     numbers = report_numbers(run)
     text = render(run, numbers, reproduce or default_commands(run))
-    write_atomically(run.folder / NUMBERS, lambda file: file.write(json.dumps(numbers, indent=2).encode() + b"\n"))
-    write_atomically(run.folder / PAGE, lambda file: file.write(text.encode()))
+    write_text(run.folder / NUMBERS, json.dumps(numbers, indent=2) + "\n")
+    write_text(run.folder / PAGE, text)
     return run.folder / PAGE
 
 

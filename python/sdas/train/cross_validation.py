@@ -14,6 +14,7 @@ import numpy as np
 
 from sdas.config import Config, render_config
 from sdas.errors import TrainingError
+from sdas.files import write_text
 from sdas.train import run_files
 from sdas.train.loop import fit
 from sdas.train.processes import Processes
@@ -73,8 +74,8 @@ def cross_validate(config: Config) -> CrossValidation:
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    run_files.write_text(folder / TABLE, text.getvalue())
-    run_files.write_text(folder / CHOSEN, render_config(best))
+    write_text(folder / TABLE, text.getvalue())
+    write_text(folder / CHOSEN, render_config(best))
     return CrossValidation(rows, chosen, folder / CHOSEN)
 
 

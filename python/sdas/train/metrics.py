@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sdas.errors import TrainingError
-from sdas.train.run_files import METRICS, write_text
+from sdas.files import write_text
+from sdas.train.run_files import METRICS
 
 COLUMNS = (
     "step",

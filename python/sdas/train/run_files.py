@@ -20,6 +20,7 @@ from sdas.data import FrameCache, read_frames, write_cache
 from sdas.data.readers import detect_format
 from sdas.data.splits import Split, composition_split, given_split, random_split, sizes_from_fractions
 from sdas.errors import TrainingError
+from sdas.files import sweep, write_text
 
 CONFIG, SPLIT, METRICS, SUMMARY = "config.yaml", "split.json", "metrics.csv", "summary.json"
 CHECKPOINTS, MODEL, FRAMES = "checkpoints", "model", "frames"
@@ -32,6 +33,8 @@ def start_run(config: Config, resume: bool) -> Path:
     What a run left that failed before its first checkpoint is replaced.
     """
     folder = Path(config.run_dir)
+    sweep(folder)
+    sweep(folder / CHECKPOINTS)
     names = set(os.listdir(folder)) if folder.is_dir() else set()
     if resume and CONFIG not in names:
         raise TrainingError(f"{folder}: no run to resume there ({CONFIG} is missing)")
@@ -77,13 +80,6 @@ def open_data(config: DataConfig, folder: Path) -> tuple[FrameCache, Split]:
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     """Write summary.json."""
     write_text(folder / SUMMARY, json.dumps(dict(summary), indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a text file at once or not at all."""
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def machine(device: torch.device) -> dict[str, Any]:

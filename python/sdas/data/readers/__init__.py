@@ -21,6 +21,7 @@ from sdas.data.readers.deepmd import read_deepmd, systems
 from sdas.data.readers.oc20_lmdb import lmdb_files, read_oc20_lmdb
 from sdas.data.readers.options import ReadOptions
 from sdas.data.units import Units
+from sdas.files import recover
 
 FRAMES_HELD = 64
 Reader = Callable[[Path, ReadOptions], Iterator[Frame]]
@@ -107,6 +108,7 @@ def read_frames(
     frames come.
     """
     source = Path(path)
+    recover(source)
     if not source.exists():
         raise DataError(f"{source} does not exist")
     name, _, ase_format = (format or detect_format(source)).partition(":")

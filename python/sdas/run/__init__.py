@@ -1,0 +1,1 @@
+"""Run folders: what lies in one, who may write to it, and what a resumed run may change."""
