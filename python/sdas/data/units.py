@@ -6,101 +6,73 @@ default: a label computed through ASE and the same label read from a file then a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from sdas.data.errors import DataError
+from sdas.data.unit_words import BOHR, GPA, HARTREE, KCAL_PER_MOL, KJ_PER_MOL, worth
 
-HARTREE = 27.211386024367243
-"""One Hartree in eV."""
-BOHR = 0.5291772105638411
-"""One bohr in Å."""
-KCAL_PER_MOL = 0.0433641153087705
-"""One kcal/mol (thermochemical, 4184 J) in eV, as customary for MD17; CODATA 2014 gives a value smaller by 2.6e-7
-of it, which shifts the total energies of ethanol by 1.1 meV, all alike, and forces by nothing that can be seen."""
-KJ_PER_MOL = KCAL_PER_MOL / 4.184
-"""One kJ/mol in eV."""
-GPA = 0.006241509125883258
-"""One GPa in eV/Å³."""
+__all__ = ["BOHR", "GPA", "HARTREE", "KCAL_PER_MOL", "KJ_PER_MOL", "Units"]
 
 ENERGY_UNITS = {
-    "ev": 1.0,
-    "mev": 1e-3,
+    "eV": 1.0,
+    "meV": 1e-3,
     "kcal/mol": KCAL_PER_MOL,
-    "kj/mol": KJ_PER_MOL,
-    "hartree": HARTREE,
-    "rydberg": HARTREE / 2,
+    "kJ/mol": KJ_PER_MOL,
+    "Hartree": HARTREE,
+    "Rydberg": HARTREE / 2,
 }
-LENGTH_UNITS = {"angstrom": 1.0, "bohr": BOHR, "nm": 10.0}
-ATOMIC_UNITS = {"energy": HARTREE, "length": BOHR}
-PRESSURE_UNITS = {"gpa": GPA, "kbar": 0.1 * GPA}
-
-_SPELLINGS = {
-    "electronvolt": "ev",
-    "kcalmol-1": "kcal/mol",
-    "kcalmol^-1": "kcal/mol",
-    "kcal": "kcal/mol",
-    "kjmol-1": "kj/mol",
-    "kjmol^-1": "kj/mol",
-    "ha": "hartree",
-    "eh": "hartree",
-    "ry": "rydberg",
-    "å": "angstrom",
-    "a": "angstrom",
-    "ang": "angstrom",
-    "angstroms": "angstrom",
-    "a0": "bohr",
-    "nanometer": "nm",
-}
+"""Energies that messages name as likely or known."""
+SAME = 1e-6
+"""Largest relative difference of two factors that mean one unit: sets of constants differ by less."""
 
 
-def _normalize(name: str) -> str:
-    key = name.strip().replace(" ", "").lower().replace("\u212b", "å")
-    return _SPELLINGS.get(key, key)
+def _factor(name: str, kind: str, energy: int, length: int, atomic: float, known: str) -> float:
+    if name.strip().lower() in ("au", "a.u.", "atomic"):
+        return atomic
+    found = worth(name)
+    if found is None or (found.energy, found.length) != (energy, length):
+        raise DataError(f"unknown unit of {kind} {name!r}; known: {known}")
+    return found.factor
 
 
 def energy_factor(name: str) -> float:
     """eV per unit of energy called ``name``; raises :class:`DataError` for an unknown name."""
-    return _look_up(name, ENERGY_UNITS, "energy")
+    return _factor(name, "energy", 1, 0, HARTREE, ", ".join(ENERGY_UNITS))
 
 
 def length_factor(name: str) -> float:
     """Å per unit of length called ``name``; raises :class:`DataError` for an unknown name."""
-    return _look_up(name, LENGTH_UNITS, "length")
+    return _factor(name, "length", 0, 1, BOHR, "Å, bohr, nm, pm")
 
 
 def force_factor(name: str) -> float:
     """eV/Å per unit of force, spelled ``energy/length`` as in ``Hartree/bohr`` or ``kcal/mol/Å``."""
-    energy, slash, length = name.strip().rpartition("/")
-    if not slash or _normalize(name) in ENERGY_UNITS:
-        raise DataError(f"unknown unit of force {name!r}: spell it energy/length, for example eV/Å or Hartree/bohr")
-    return energy_factor(energy) / length_factor(length)
+    return _factor(name, "force", 1, -1, HARTREE / BOHR, "energy/length, as in eV/Å or Hartree/bohr")
 
 
 def stress_factor(name: str) -> float:
-    """eV/Å³ per unit of stress, spelled ``energy/length^3`` (as in ``eV/Å^3``), ``GPa`` or ``kbar``."""
-    key = _normalize(name)
-    if key in PRESSURE_UNITS:
-        return PRESSURE_UNITS[key]
-    energy, _, volume = name.strip().rpartition("/")
-    length, cubed = volume.replace("**", "^").replace("³", "^3").removesuffix("3"), volume.endswith(("3", "³"))
-    if not energy or not cubed:
-        raise DataError(f"unknown unit of stress {name!r}: spell it energy/length^3, GPa or kbar")
-    return energy_factor(energy) / length_factor(length.rstrip("^")) ** 3
+    """eV/Å³ per unit of stress: ``energy/length^3``, ``GPa``, ``kbar`` or ``bar``; a minus before it turns the sign.
+
+    Stresses inside have ASE's sign, positive where the material pulls. A pressure has the other one: ``-kbar``.
+    """
+    plain = name.strip().replace("\u2212", "-")
+    sign = -1.0 if plain.startswith("-") else 1.0
+    known = "energy/length^3, GPa, kbar, bar; with a minus before it for a pressure, as in -kbar"
+    return sign * _factor(plain.removeprefix("-"), "stress", 1, -3, HARTREE / BOHR**3, known)
 
 
-def _look_up(name: str, table: dict[str, float], kind: str) -> float:
-    key = _normalize(name)
-    if key in ("au", "a.u."):
-        return ATOMIC_UNITS[kind]
-    try:
-        return table[key]
-    except KeyError:
-        raise DataError(f"unknown unit of {kind} {name!r}; known: {', '.join(table)}") from None
+def same_factor(a: float, b: float) -> bool:
+    """Whether two factors mean one unit."""
+    return math.isclose(a, b, rel_tol=SAME)
 
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """Factors that turn what a file stores into Å, eV, eV/Å and eV/Å³ by multiplication."""
+    """Factors that turn what a file stores into Å, eV, eV/Å and eV/Å³ by multiplication.
+
+    A virial is an energy, in the unit of energies; divided by −volume it is a stress.
+    """
 
     energy: float = 1.0
     length: float = 1.0
@@ -113,7 +85,8 @@ class Units:
         """Units written as ``ENERGY[,LENGTH[,FORCE[,STRESS]]]``.
 
         The length is Å unless said; force and stress follow from energy and length unless said. Examples: ``eV``,
-        ``kcal/mol``, ``Hartree,bohr``, ``Hartree,Å,Hartree/bohr``, ``eV,Å,eV/Å,GPa``. Raises :class:`DataError`.
+        ``kcal/mol``, ``Hartree,bohr``, ``Hartree,Å,Hartree/bohr``, ``eV,Å,eV/Å,GPa``, and ``eV,Å,eV/Å,-kbar`` for
+        pressures, whose sign is the other one. Raises :class:`DataError`.
         """
         parts = [part.strip() for part in text.split(",")]
         if not 1 <= len(parts) <= 4 or not all(parts):
@@ -127,9 +100,4 @@ class Units:
 
     def same_as(self, other: Units) -> bool:
         """Whether both convert alike, however they are spelled."""
-        return (self.energy, self.length, self.force, self.stress) == (
-            other.energy,
-            other.length,
-            other.force,
-            other.stress,
-        )
+        return all(same_factor(getattr(self, q), getattr(other, q)) for q in ("energy", "length", "force", "stress"))
