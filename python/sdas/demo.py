@@ -13,6 +13,7 @@ import typer
 
 from sdas.config import Config, load_config, parse_config
 from sdas.errors import SdasError
+from sdas.run.lock import locked
 
 N_TRAIN, N_VALIDATION = 950, 50
 MD_STEPS, MD_TIMESTEP_FS, MD_TEMPERATURE_K = 2000, 0.5, 300.0
@@ -56,8 +57,9 @@ def demo(
     typer.echo("2/4 testing on 1000 frames")
     model = load_run_model(out, summary["machine"]["device"])
     frames = list(read_frames(test_file))
-    result = evaluate(model, frames, TEST_FRAMES_PER_CALL, progress=True)
-    save_evaluation(result, out, model=str(out), data=str(test_file))
+    with locked(out):
+        result = evaluate(model, frames, TEST_FRAMES_PER_CALL, progress=True)
+        save_evaluation(result, out, model=str(out), data=str(test_file))
 
     typer.echo(f"3/4 dynamics at constant energy, {md_steps * MD_TIMESTEP_FS / 1000:g} ps from {MD_TEMPERATURE_K:g} K")
     settings = MDSettings(steps=md_steps, timestep_fs=MD_TIMESTEP_FS, temperature_k=MD_TEMPERATURE_K, seed=seed)
@@ -128,4 +130,5 @@ def _remove_run(folder: Path) -> None:
     if folder.is_dir() and any(folder.iterdir()):
         if not (folder / "config.yaml").is_file():
             raise SdasError(f"{folder} is not a run directory: it is left alone, choose another --out")
-        shutil.rmtree(folder)
+        with locked(folder):
+            shutil.rmtree(folder)

@@ -16,6 +16,7 @@ import torch
 from sdas.checkpoint import load_training_state
 from sdas.config import render_config
 from sdas.errors import CheckpointError
+from sdas.run.lock import FolderInUseError
 from sdas.train import train
 from sdas.train.metrics import read_metrics
 
@@ -75,6 +76,23 @@ def test_kill_and_resume_gives_the_same_bits(make_config, tmp_path):
     ]
     assert rows[0] == rows[1]
     assert len(rows[0]) == 6
+
+
+def test_a_run_that_is_being_trained_is_not_resumed_by_a_second_process(make_config, tmp_path):
+    config = make_config(steps=100_000, checkpoint_every=10, validate_every=10)
+    process = start(config, tmp_path)
+    folder = Path(config.run_dir)
+    wait_for_step(process, folder / "checkpoints", 10)
+    config.train.steps = 50
+    with pytest.raises(FolderInUseError, match=f"in use by process {process.pid}"):
+        train(config, resume=True)
+    process.kill()
+    process.wait()
+    process.stderr.close()
+    config.train.steps = load_training_state(folder / "checkpoints").step + 10
+    train(config, resume=True)
+    steps = [int(row["step"]) for row in read_metrics(folder)]
+    assert steps == list(range(10, config.train.steps + 1, 10))
 
 
 def test_the_bits_depend_on_what_is_restored(make_config, tmp_path, monkeypatch):

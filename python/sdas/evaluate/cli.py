@@ -12,6 +12,7 @@ import typer
 from sdas.config import load_config
 from sdas.data import Frame, read_frames
 from sdas.errors import SdasError
+from sdas.run.lock import locked
 from sdas.train import run_files
 
 
@@ -35,8 +36,9 @@ def evaluate(
 
     potential = load_run_model(model, device)
     frames, source = _frames(model, data, units)
-    result = run(potential, frames, batch_size, stress=stress, progress=True)
-    path = save_evaluation(result, out or model, model=str(model), data=source)
+    with locked(out or model):
+        result = run(potential, frames, batch_size, stress=stress, progress=True)
+        path = save_evaluation(result, out or model, model=str(model), data=source)
     numbers = result.metrics
     typer.echo(
         f"{result.n_frames} frames: force MAE {numbers['force_mae_mev_per_ang']:.2f} meV/Å "

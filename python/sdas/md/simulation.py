@@ -24,6 +24,7 @@ from sdas.md.calculator import SDASCalculator
 from sdas.md.drift import Drift, energy_drift
 from sdas.md.settings import MDSettings
 from sdas.md.state import STATE, SavedState, fingerprint
+from sdas.run.lock import locked
 
 LOG, TRAJECTORY, SUMMARY = "log.csv", "trajectory.extxyz", "md.json"
 COLUMNS = ("step", "time_fs", "potential_ev", "kinetic_ev", "total_ev", "temperature_k")
@@ -71,7 +72,13 @@ def simulate(
         SdasError: `folder` holds a run of another system or with other settings.
     """
     target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
+    with locked(target):
+        return _simulate(atoms, calculator, settings, target, fresh, progress)
+
+
+def _simulate(
+    atoms: Atoms, calculator: SDASCalculator, settings: MDSettings, target: Path, fresh: bool, progress: bool
+) -> MDResult:
     if fresh:
         for name in (STATE, LOG, TRAJECTORY, SUMMARY):
             (target / name).unlink(missing_ok=True)

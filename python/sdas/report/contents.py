@@ -38,8 +38,6 @@ class RunContents:
 def read_run(folder: str | Path) -> RunContents:
     """Read a run directory; raises SdasError if a file that the report needs is missing or damaged."""
     source = Path(folder)
-    if not source.is_dir():
-        raise SdasError(f"{source}: there is no such run directory")
     evaluation, facts = load_evaluation(source)
     summary = _read_json(source / "summary.json", "a run that has finished training has one")
     md_summary = md_log = None

@@ -11,10 +11,12 @@ import jinja2
 from markupsafe import Markup
 
 import sdas_kernels.dispatch
+from sdas.errors import SdasError
 from sdas.files import write_text
 from sdas.report import figures
 from sdas.report.contents import RunContents, read_run
 from sdas.report.numbers import report_numbers
+from sdas.run.lock import locked
 
 PAGE, NUMBERS = "report.html", "report.json"
 
@@ -28,12 +30,16 @@ def write_report(run_dir: str | Path, *, reproduce: list[str] | None = None) -> 
     Raises:
         SdasError: the directory lacks summary.json, evaluation.json or predictions.npz, or one of them is damaged.
     """
-    run = read_run(run_dir)
-    numbers = report_numbers(run)
-    text = render(run, numbers, reproduce or default_commands(run))
-    write_text(run.folder / NUMBERS, json.dumps(numbers, indent=2) + "\n")
-    write_text(run.folder / PAGE, text)
-    return run.folder / PAGE
+    folder = Path(run_dir)
+    if not folder.is_dir():
+        raise SdasError(f"{folder}: there is no such run directory")
+    with locked(folder):
+        run = read_run(folder)
+        numbers = report_numbers(run)
+        text = render(run, numbers, reproduce or default_commands(run))
+        write_text(folder / NUMBERS, json.dumps(numbers, indent=2) + "\n")
+        write_text(folder / PAGE, text)
+    return folder / PAGE
 
 
 def render(run: RunContents, numbers: dict[str, Any], commands: list[str]) -> str:

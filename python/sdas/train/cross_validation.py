@@ -15,6 +15,7 @@ import numpy as np
 from sdas.config import Config, render_config
 from sdas.errors import TrainingError
 from sdas.files import write_text
+from sdas.run.lock import locked
 from sdas.train import run_files
 from sdas.train.loop import fit
 from sdas.train.processes import Processes
@@ -46,37 +47,45 @@ def cross_validate(config: Config) -> CrossValidation:
     that gains 1 % on one and loses 1 % on the other is no change. Writes ``cross_validation.csv`` and ``chosen.yaml``,
     the configuration with the chosen weights, to run_dir; the short runs lie in run_dir/folds.
     """
-    options, folder = config.cross_validation, Path(config.run_dir)
+    folder = Path(config.run_dir)
     with Processes(config.train.device) as processes:
         if processes.size > 1:
             raise TrainingError("cross-validation runs in one process; start it without torchrun")
-        run_files.start_run(config, resume=False)
-        run_files.convert_raw_files(config.data, folder)
-        cache, split = run_files.open_data(config.data, folder)
-        split.save(folder / run_files.SPLIT)
-        if len(split.train) < options.folds:
-            raise TrainingError(f"{options.folds} folds of {len(split.train)} training frames")
-        order = np.random.default_rng(config.train.seed).permutation(split.train)
-        folds = [np.sort(fold) for fold in np.array_split(order, options.folds)]
-        rows = []
-        for energy, forces in product(options.lambda_energy, options.lambda_forces):
-            errors = []
-            for k, fold in enumerate(folds):
-                others = np.sort(np.concatenate([other for j, other in enumerate(folds) if j != k]))
-                run = _short_run(config, folder / "folds" / f"energy-{energy:g}-forces-{forces:g}-{k}", energy, forces)
-                errors.append(fit(run, cache, others, fold, processes).summary["last_validation"])
-            rows.append(_row(energy, forces, errors, options.criterion))
-    chosen = min(rows, key=lambda row: row["score"])
-    best = config.model_copy(deep=True)
-    best.train.lambda_energy, best.train.lambda_forces = chosen["lambda_energy"], chosen["lambda_forces"]
-    best.run_dir = f"{config.run_dir}-chosen"
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(folder / TABLE, text.getvalue())
-    write_text(folder / CHOSEN, render_config(best))
+        with locked(folder):
+            rows = _train_all(config, folder, processes)
+            chosen = min(rows, key=lambda row: row["score"])
+            best = config.model_copy(deep=True)
+            best.train.lambda_energy, best.train.lambda_forces = chosen["lambda_energy"], chosen["lambda_forces"]
+            best.run_dir = f"{config.run_dir}-chosen"
+            text = io.StringIO()
+            writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+            write_text(folder / TABLE, text.getvalue())
+            write_text(folder / CHOSEN, render_config(best))
     return CrossValidation(rows, chosen, folder / CHOSEN)
+
+
+def _train_all(config: Config, folder: Path, processes: Processes) -> list[dict[str, Any]]:
+    """A row for each pair of weights."""
+    options = config.cross_validation
+    run_files.start_run(config, resume=False)
+    run_files.convert_raw_files(config.data, folder)
+    cache, split = run_files.open_data(config.data, folder)
+    split.save(folder / run_files.SPLIT)
+    if len(split.train) < options.folds:
+        raise TrainingError(f"{options.folds} folds of {len(split.train)} training frames")
+    order = np.random.default_rng(config.train.seed).permutation(split.train)
+    folds = [np.sort(fold) for fold in np.array_split(order, options.folds)]
+    rows = []
+    for energy, forces in product(options.lambda_energy, options.lambda_forces):
+        errors = []
+        for k, fold in enumerate(folds):
+            others = np.sort(np.concatenate([other for j, other in enumerate(folds) if j != k]))
+            run = _short_run(config, folder / "folds" / f"energy-{energy:g}-forces-{forces:g}-{k}", energy, forces)
+            errors.append(fit(run, cache, others, fold, processes).summary["last_validation"])
+        rows.append(_row(energy, forces, errors, options.criterion))
+    return rows
 
 
 def _short_run(config: Config, folder: Path, lambda_energy: float, lambda_forces: float) -> Config:

@@ -15,7 +15,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from sdas.checkpoint import load_training_state, save_model, save_training_state
 from sdas.config import Config, TrainConfig
 from sdas.data import Frame
 from sdas.errors import TrainingError
+from sdas.run.lock import locked
 from sdas.train import run_files
 from sdas.train.display import Display
 from sdas.train.graphs import GraphStore
@@ -56,9 +57,10 @@ def train(config: Config, resume: bool = False) -> RunResult:
     Raises :class:`sdas.errors.SdasError` for data, configurations and checkpoints that cannot be used, and
     :class:`TrainingError` when the loss is not finite; the state before that step is kept.
     """
-    with Processes(config.train.device) as processes:
+    with Processes(config.train.device) as processes, ExitStack() as lock:
         folder = Path(config.run_dir)
         if processes.first:
+            lock.enter_context(locked(folder))
             run_files.start_run(config, resume)
             run_files.convert_raw_files(config.data, folder)
         processes.wait()

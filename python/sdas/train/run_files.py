@@ -21,6 +21,7 @@ from sdas.data.readers import detect_format
 from sdas.data.splits import Split, composition_split, given_split, random_split, sizes_from_fractions
 from sdas.errors import TrainingError
 from sdas.files import sweep, write_text
+from sdas.run.lock import LOCK
 
 CONFIG, SPLIT, METRICS, SUMMARY = "config.yaml", "split.json", "metrics.csv", "summary.json"
 CHECKPOINTS, MODEL, FRAMES = "checkpoints", "model", "frames"
@@ -35,7 +36,7 @@ def start_run(config: Config, resume: bool) -> Path:
     folder = Path(config.run_dir)
     sweep(folder)
     sweep(folder / CHECKPOINTS)
-    names = set(os.listdir(folder)) if folder.is_dir() else set()
+    names = set(os.listdir(folder)) - {LOCK} if folder.is_dir() else set()
     if resume and CONFIG not in names:
         raise TrainingError(f"{folder}: no run to resume there ({CONFIG} is missing)")
     if not resume and names and not (CONFIG in names and names <= _BEFORE_FIRST_CHECKPOINT):
