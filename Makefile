@@ -19,7 +19,7 @@ demo: $(VENV)/installed.stamp
 # -P and the import mode keep the source tree off sys.path: the installed package is tested.
 # One thread and one test process per core: the tensors of tests are too small for more threads than one.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest -n auto tests
+	OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest -n auto --dist worksteal tests
 
 lint: $(VENV)/installed.stamp
 	$(BIN)/ruff check .
@@ -55,7 +55,7 @@ wheel: $(VENV)/built.stamp
 	  && "$$place/venv/bin/python" -m pip install --quiet "$(TORCH)" \
 	  && "$$place/venv/bin/python" -m pip install --quiet -c $(VENV)/constraints.txt \
 	       "$$(echo dist/*.whl)[train,md,bench,test]" \
-	  && cd "$$place" && OMP_NUM_THREADS=1 venv/bin/python -P -m pytest -n auto tests
+	  && cd "$$place" && OMP_NUM_THREADS=1 venv/bin/python -P -m pytest -n auto --dist worksteal tests
 
 bench: $(VENV)/installed.stamp
 	$(BIN)/python -P -m pytest bench/bench_*.py
