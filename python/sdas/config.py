@@ -10,20 +10,16 @@ from __future__ import annotations
 import difflib
 import os
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from sdas.config_section import Section
 from sdas.errors import ConfigError
-
-
-class Section(BaseModel):
-    """Base of the sections: an unknown key is an error, and so is NaN or infinity."""
-
-    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+from sdas.reading_options import ReadingOptions
 
 
 class SplitConfig(Section):
@@ -56,22 +52,17 @@ class SplitConfig(Section):
         return self
 
 
-class DataConfig(Section):
-    """Where the frames come from."""
+class FramesConfig(Section):
+    """Where the frames lie."""
 
     path: str | list[str] = Field(
         description="A cache made by 'sdas data convert', or files that are converted to one in the run directory."
     )
-    format: str | None = Field(
-        default=None,
-        description="Format of raw files; null finds out. See 'sdas data convert'.",
-    )
-    units: str | None = Field(
-        default=None, description="Units in raw files as ENERGY[,LENGTH[,FORCE[,STRESS]]], for example kcal/mol."
-    )
-    energy_key: str | None = Field(default=None, description="Name of the energy in raw files.")
-    forces_key: str | None = Field(default=None, description="Name of the forces in raw files.")
-    check_units: bool = Field(default=True, description="Refuse raw files whose numbers look like other units.")
+
+
+class DataConfig(ReadingOptions, FramesConfig):
+    """Where the frames come from, how raw files are read, and which frames train."""
+
     graph_cache_gib: float = Field(
         default=4.0, gt=0, description="GiB of neighbor graphs kept between epochs; more are built anew."
     )
@@ -192,15 +183,20 @@ def default_config() -> Config:
     return Config(data=DataConfig(path="path/to/frames"), train=TrainConfig(steps=12000))
 
 
-def load_config(path: str | os.PathLike[str] | None, overrides: Sequence[str] = ()) -> Config:
+def load_config(
+    path: str | os.PathLike[str] | None, overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None
+) -> Config:
     """Read and check a YAML file; ``overrides`` are ``section.key=value`` with the value in YAML.
 
+    ``values``, section.key → value, come after those and are taken as they are.
     Paths are made absolute, from the working directory. Raises :class:`ConfigError` with the path of the key at fault
     and, for an unknown key, the nearest valid one.
     """
     content = {} if path is None else _read_yaml(Path(path))
     for override in overrides:
         _apply(content, override)
+    for key, value in (values or {}).items():
+        _put(content, key, value, key)
     return parse_config(content, "the command line" if path is None else str(path))
 
 
@@ -258,15 +254,20 @@ def _apply(content: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {override}: must read section.key=value")
-    *sections, name = key.strip().split(".")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override}: the value is not valid YAML") from None
+    _put(content, key.strip(), value, f"--set {override}")
+
+
+def _put(content: dict[str, Any], key: str, value: Any, source: str) -> None:
+    *sections, name = key.split(".")
     for section in sections:
         content = content.setdefault(section, {})
         if not isinstance(content, dict):
-            raise ConfigError(f"--set {override}: {section} is not a section")
-    try:
-        content[name] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {override}: the value is not valid YAML") from None
+            raise ConfigError(f"{source}: {section} is not a section")
+    content[name] = value
 
 
 def _explain(error: Any) -> str:

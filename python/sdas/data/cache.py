@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from sdas.data import cache_files
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame, IntArray, check_frame
+from sdas.data.reading_notes import ReadingNotes
 from sdas.files import new_folder, recover
+from sdas.reading_options import ReadingOptions
 
 CELL, ENERGY, FORCES, STRESS = 1, 2, 4, 8
 """Bits of ``known``: what a frame has. What it has not is stored as NaN and given back as None."""
@@ -52,6 +54,12 @@ class FrameCache(Sequence[Frame]):
         self._source_offsets: IntArray = columns["source_offsets"]
         self._count = len(self.known)
         self._check_lengths()
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How the sources were read: ``options`` that were not at their defaults, and what
+        :meth:`sdas.data.reading_notes.ReadingNotes.document` says; empty for a cache of frames from elsewhere."""
+        return dict(self.manifest.get("reading") or {})
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> FrameCache:
@@ -140,17 +148,21 @@ def write_cache(
     *,
     require: Sequence[str] = (),
     overwrite: bool = False,
+    options: ReadingOptions | None = None,
+    notes: ReadingNotes | None = None,
 ) -> FrameCache:
     """Write ``frames`` to a new cache at ``path`` in one pass and bounded memory, and open it.
 
-    Every frame is checked by :func:`sdas.data.frame.check_frame` with ``require``. An existing ``path`` is an error;
+    Every frame is checked by :func:`sdas.data.frame.check_frame` with ``require``. ``options`` and ``notes`` of the
+    reader go into the manifest: how the frames were read, and which were left out. An existing ``path`` is an error;
     with ``overwrite`` a cache there is replaced once the new one is complete, anything else there stays an error.
     Raises :class:`DataError` for zero frames.
     """
     target = Path(os.path.abspath(path))
     _check_place(target, overwrite)
     with new_folder(target) as partial:
-        _write_columns(frames, partial, require)
+        arrays, species = _write_columns(frames, partial, require)
+        cache_files.write_manifest(partial, _manifest(arrays, species, options, notes))
         _check_place(target, overwrite)
     return FrameCache.open(target)
 
@@ -161,7 +173,10 @@ def _check_place(target: Path, overwrite: bool) -> None:
         raise DataError(f"{target} exists already; choose another place, or overwrite=True (--overwrite) for a cache")
 
 
-def _write_columns(frames: Iterable[Frame], folder: Path, require: Sequence[str]) -> None:
+def _write_columns(
+    frames: Iterable[Frame], folder: Path, require: Sequence[str]
+) -> tuple[dict[str, dict[str, Any]], set[int]]:
+    """The manifest's entries of the arrays, and the elements in them."""
     columns = {name: cache_files.ColumnWriter(folder, name) for name in cache_files.COLUMNS}
     species: set[int] = set()
     try:
@@ -170,24 +185,32 @@ def _write_columns(frames: Iterable[Frame], folder: Path, require: Sequence[str]
         for frame in frames:
             _append(columns, check_frame(frame, require))
             species.update(np.unique(frame.numbers).tolist())
-        count, atoms = columns["known"].rows, columns["numbers"].rows
-        if count == 0:
+        if columns["known"].rows == 0:
             raise DataError("there are no frames to write")
-        arrays = {name: column.finish() for name, column in columns.items()}
+        return {name: column.finish() for name, column in columns.items()}, species
     finally:
         for column in columns.values():
             column.abandon()
-    manifest = {
+
+
+def _manifest(
+    arrays: dict[str, dict[str, Any]],
+    species: set[int],
+    options: ReadingOptions | None,
+    notes: ReadingNotes | None,
+) -> dict[str, Any]:
+    reading = {"options": options.changed() if options else {}, **(notes.document() if notes else {})}
+    return {
         "format": cache_files.FORMAT,
         "version": cache_files.VERSION,
-        "count": count,
-        "atoms": atoms,
+        "count": arrays["known"]["shape"][0],
+        "atoms": arrays["numbers"]["shape"][0],
         "species": sorted(species),
         "units": cache_files.UNITS,
         "fingerprint": cache_files.fingerprint(arrays),
         "arrays": arrays,
+        "reading": reading if notes else None,
     }
-    cache_files.write_manifest(folder, manifest)
 
 
 def _append(columns: dict[str, cache_files.ColumnWriter], frame: Frame) -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from enum import Enum
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from tqdm import tqdm
@@ -16,10 +16,14 @@ from sdas.data import cache_files, splits
 from sdas.data.cache import FrameCache, write_cache
 from sdas.data.download import Progress
 from sdas.data.errors import DataError
-from sdas.data.frame import LABELS, Frame
+from sdas.data.frame import LABELS
 from sdas.data.readers import detect_format, read_frames
+from sdas.data.reading_notes import ReadingNotes, lines_about_reading
 from sdas.data.rmd17 import BASE_URL, fetch_rmd17
 from sdas.data.statistics import summarize
+from sdas.errors import ConfigError
+from sdas.reading_flags import takes_reading_options
+from sdas.reading_options import make_reading_options
 
 app = typer.Typer(help="Fetch, convert, inspect and split data.", no_args_is_help=True)
 fetch_app = typer.Typer(help="Download public data sets.", no_args_is_help=True)
@@ -39,7 +43,7 @@ def _plain_errors() -> Iterator[None]:
     """Turn errors about data and files into one line on standard error and exit status 1."""
     try:
         yield
-    except (DataError, OSError) as error:
+    except (DataError, ConfigError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
 
@@ -62,90 +66,45 @@ def _numbers(text: str, kind: type, name: str) -> list[float]:
     return values
 
 
-Format = Annotated[str | None, typer.Option("--format", help="Format of the files, if it is not to be found out.")]
-UnitsOption = Annotated[
-    str | None, typer.Option(help="Units in the file: ENERGY[,LENGTH[,FORCE[,STRESS]]], as kcal/mol or Ha,bohr.")
-]
-EnergyKey = Annotated[str | None, typer.Option(help="Name of the energy in the file.")]
-ForcesKey = Annotated[str | None, typer.Option(help="Name of the forces in the file.")]
-StressKey = Annotated[str | None, typer.Option(help="Name of the stress or virial in the file.")]
-TypeMap = Annotated[str | None, typer.Option(help="Elements of DeePMD types, as O,H.")]
-SkipUnitChecks = Annotated[bool, typer.Option("--skip-unit-checks", help="Keep data whose units look wrong.")]
-
-ZeroedForces = Annotated[bool, typer.Option("--allow-zeroed-forces", help="Accept forces set to zero on fixed atoms.")]
-
-
 @app.command()
+@takes_reading_options
 def convert(
     sources: Annotated[list[Path], typer.Argument(metavar="SRC...", help="Files or folders with frames.")],
     to: Annotated[Path, typer.Option(help="The cache to make.")],
-    format: Format = None,
-    units: UnitsOption = None,
-    energy_key: EnergyKey = None,
-    forces_key: ForcesKey = None,
-    stress_key: StressKey = None,
-    type_map: TypeMap = None,
+    given: dict[str, Any],
     require: Annotated[str, typer.Option(help="Labels that every frame must have, or none.")] = "energy,forces",
-    skip_unit_checks: SkipUnitChecks = False,
-    allow_zeroed_forces: ZeroedForces = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a cache that is there already.")] = False,
 ) -> None:
     """Read SRC..., convert to Å and eV, check every frame, and write one memory-mapped cache."""
     required = _labels(require)
     with _plain_errors():
-        streams = [
-            read_frames(
-                source,
-                format,
-                units=units,
-                energy_key=energy_key,
-                forces_key=forces_key,
-                stress_key=stress_key,
-                type_map=type_map.split(",") if type_map else None,
-                require=required,
-                check_units=not skip_unit_checks,
-                allow_zeroed_forces=allow_zeroed_forces,
-            )
-            for source in sources
-        ]
+        options, notes = make_reading_options(given), ReadingNotes()
+        streams = [read_frames(source, **options.model_dump(), require=required, notes=notes) for source in sources]
         frames = tqdm(chain.from_iterable(streams), unit=" frames", disable=None, leave=False)
-        cache = write_cache(frames, to, require=required, overwrite=overwrite)
+        cache = write_cache(frames, to, require=required, overwrite=overwrite, options=options, notes=notes)
     typer.echo(f"{cache.path}: {len(cache)} frames, {len(cache.numbers)} atoms")
+    for line in lines_about_reading(cache.reading):
+        typer.echo(f"  {line}")
 
 
 @app.command()
+@takes_reading_options
 def info(
     path: Annotated[Path, typer.Argument(help="A cache, or anything that can be converted to one.")],
-    format: Format = None,
-    units: UnitsOption = None,
-    energy_key: EnergyKey = None,
-    forces_key: ForcesKey = None,
-    stress_key: StressKey = None,
-    type_map: TypeMap = None,
-    skip_unit_checks: SkipUnitChecks = False,
-    allow_zeroed_forces: ZeroedForces = False,
+    given: dict[str, Any],
     verify: Annotated[bool, typer.Option("--verify", help="Compare the checksums of a cache too.")] = False,
 ) -> None:
     """Frames, atoms, elements, and statistics of energies and forces."""
     with _plain_errors():
-        found = format or (detect_format(path) if path.exists() else None)
-        if found == "cache" and verify:
+        options, notes = make_reading_options(given), ReadingNotes()
+        format = options.format or (detect_format(path) if path.exists() else None)
+        reading = FrameCache.open(path).reading if format == "cache" else {}
+        if format == "cache" and verify:
             FrameCache.open(path).verify()
-        frames: Iterator[Frame] = read_frames(
-            path,
-            found,
-            units=units,
-            energy_key=energy_key,
-            forces_key=forces_key,
-            stress_key=stress_key,
-            type_map=type_map.split(",") if type_map else None,
-            require=(),
-            check_units=not skip_unit_checks,
-            allow_zeroed_forces=allow_zeroed_forces,
-        )
+        frames = read_frames(path, **{**options.model_dump(), "format": format}, require=(), notes=notes)
         summary = summarize(tqdm(frames, unit=" frames", disable=None, leave=False))
-    typer.echo(f"{path}: {found}")
-    for line in summary.lines():
+    typer.echo(f"{path}: {format}")
+    for line in (*summary.lines(), *lines_about_reading(reading), *lines_about_reading(notes.document())):
         typer.echo(f"  {line}")
 
 

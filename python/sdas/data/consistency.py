@@ -15,6 +15,7 @@ import numpy as np
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame
 from sdas.data.units import BOHR, ENERGY_UNITS
+from sdas.reading_options import advice
 
 MAX_STEP = 0.2
 """Å; the longest move of any atom between two frames that are compared."""
@@ -52,7 +53,7 @@ def check_energy_and_forces(frames: Sequence[Frame], source: str) -> None:
         return
     raise DataError(
         f"{source}: over {len(energy)} small steps the energy changes by {slope:.3g} times what the forces say"
-        f"{_likely_cause(slope)}; if the labels are right all the same, pass check_units=False (--skip-unit-checks)"
+        f"{_likely_cause(slope)}; if the labels are right all the same, pass {advice('check_units', False)}"
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdas.data.errors import DataError
+from sdas.reading_options import advice
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -99,7 +100,10 @@ def check_frame(frame: Frame, require: Sequence[str] = ()) -> Frame:
         if label not in LABELS:
             raise ValueError(f"require names labels among {LABELS}, got {label!r}")
         if getattr(frame, label) is None:
-            raise DataError(f"{where}: no {label}, but {' and '.join(require)} are required of every frame")
+            raise DataError(
+                f"{where}: no {label}, but {' and '.join(require)} are required of every frame; name it by "
+                f"{advice(f'{label}_key', 'NAME')}, or leave such frames out by {advice('skip', 'incomplete')}"
+            )
     if frame.energy is not None and not np.isfinite(frame.energy):
         raise DataError(f"{where}: energy is {frame.energy}")
     if frame.forces is not None:

@@ -11,6 +11,7 @@ from ase.data import covalent_radii
 from sdas.data.errors import DataError
 from sdas.data.frame import FloatArray, Frame
 from sdas.data.units import BOHR
+from sdas.reading_options import advice
 
 MIN_MEDIAN_DISTANCE = 0.5
 MAX_MEDIAN_DISTANCE = 6.0
@@ -65,10 +66,11 @@ def check_length_unit(frames: Sequence[Frame], source: str) -> None:
     median = float(np.median(distances))
     ratio = float(np.median(np.concatenate([ratio for _, ratio in measured])))
     found = f"{source}: the median distance to the nearest atom is {median:.3f} Å, {ratio:.2f} times a covalent bond"
-    remedy = "; if the positions are right all the same, pass check_units=False (--skip-unit-checks)"
+    remedy = f"; if the positions are right all the same, pass {advice('check_units', False)}"
+    as_nm, as_bohr = advice("units", "ENERGY,nm"), advice("units", "ENERGY,bohr")
     if ratio < MAX_NM_RATIO:
-        raise DataError(f"{found}; read as nm it would be {10 * median:.2f} Å: units='ENERGY,nm'?{remedy}")
+        raise DataError(f"{found}; read as nm it would be {10 * median:.2f} Å; say so by {as_nm}{remedy}")
     if median < MIN_MEDIAN_DISTANCE or ratio < MIN_MEDIAN_RATIO:
         raise DataError(f"{found}; were they converted from bohr while stored in Å?{remedy}")
     if median > MAX_MEDIAN_DISTANCE or ratio > MAX_MEDIAN_RATIO:
-        raise DataError(f"{found}; read as bohr it would be {BOHR * median:.2f} Å: units='ENERGY,bohr'?{remedy}")
+        raise DataError(f"{found}; read as bohr it would be {BOHR * median:.2f} Å; say so by {as_bohr}{remedy}")

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from sdas.config import default_config, load_config, render_config
 from sdas.errors import ConfigError
+from sdas.reading_flags import takes_reading_options
+from sdas.reading_options import flag_of
 
 
+@takes_reading_options
 def train(
+    given: dict[str, Any],
     config: Annotated[Path | None, typer.Argument(help="Configuration in YAML.", show_default=False)] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as train.steps=1000.")
@@ -25,19 +29,25 @@ def train(
     ] = False,
     print_config: Annotated[bool, typer.Option("--print-config", help="Write a commented configuration.")] = False,
 ) -> None:
-    """Train a model as a configuration says; many processes are started by torchrun."""
+    """Train a model as a configuration says; many processes are started by torchrun.
+
+    Flags about the reading of raw files stand for the keys of the same name in the section data.
+    """
     overrides = set_ or []
+    reading = {f"data.{name}": value for name, value in given.items()}
     if print_config:
-        if config is None and not overrides:
+        if config is None and not overrides and not given:
             typer.echo(render_config(default_config()), nl=False)
         else:
-            typer.echo(render_config(load_config(config, overrides)), nl=False)
+            typer.echo(render_config(load_config(config, overrides, reading)), nl=False)
         return
     if (config is None) == (resume is None):
         raise ConfigError("give a configuration file, or --resume RUN_DIR; 'sdas train --print-config' writes a file")
+    if resume is not None and given:
+        raise ConfigError(f"{flag_of(next(iter(given)))}: the run in {resume} has read its files already; start anew")
     if resume is not None:
         overrides = [*overrides, f"run_dir={resume}"]
-    settings = load_config(config or Path(str(resume)) / "config.yaml", overrides)
+    settings = load_config(config or Path(str(resume)) / "config.yaml", overrides, reading)
     if cross_validate:
         from sdas.train.cross_validation import cross_validate as choose
 

@@ -73,6 +73,7 @@ def _train_all(config: Config, folder: Path, processes: Processes) -> list[dict[
     run_files.convert_raw_files(config.data, folder)
     cache, split = run_files.open_data(config.data, folder)
     split.save(folder / run_files.SPLIT)
+    run_files.say_how_frames_were_read(cache)
     if len(split.train) < options.folds:
         raise TrainingError(f"{options.folds} folds of {len(split.train)} training frames")
     order = np.random.default_rng(config.train.seed).permutation(split.train)

@@ -68,6 +68,7 @@ def train(config: Config, resume: bool = False) -> RunResult:
         processes.wait()
         if processes.first:
             split.save(folder / run_files.SPLIT)
+            run_files.say_how_frames_were_read(cache)
         return fit(config, cache, split.train, split.validation, processes, {"n_test": len(split.test)})
 
 

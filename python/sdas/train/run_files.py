@@ -18,6 +18,7 @@ import torch
 from sdas.config import Config, DataConfig, render_config
 from sdas.data import FrameCache, read_frames, write_cache
 from sdas.data.readers import detect_format
+from sdas.data.reading_notes import ReadingNotes, lines_about_reading
 from sdas.data.splits import Split, composition_split, given_split, random_split, sizes_from_fractions
 from sdas.errors import TrainingError
 from sdas.files import sweep, write_text
@@ -57,15 +58,27 @@ def convert_raw_files(config: DataConfig, folder: Path) -> None:
     paths = _paths(config)
     if _is_cache(paths) or (folder / FRAMES).exists():
         return
-    options: dict[str, Any] = {"units": config.units, "energy_key": config.energy_key, "forces_key": config.forces_key}
-    streams = [read_frames(path, config.format, **options, check_units=config.check_units) for path in paths]
-    write_cache(chain.from_iterable(streams), folder / FRAMES, require=("energy", "forces"))
+    options, notes = config.reading(), ReadingNotes()
+    streams = [read_frames(path, **options.model_dump(), notes=notes) for path in paths]
+    frames = chain.from_iterable(streams)
+    write_cache(frames, folder / FRAMES, require=("energy", "forces"), options=options, notes=notes)
+
+
+def say_how_frames_were_read(cache: FrameCache) -> None:
+    """Lines on standard error: the names of the labels, and the frames that were left out."""
+    for line in lines_about_reading(cache.reading):
+        print(line, file=sys.stderr)
+
+
+def open_cache(config: DataConfig, folder: Path) -> FrameCache:
+    """The frames of the run in ``folder``: the cache that it names, or the one made of its raw files."""
+    paths = _paths(config)
+    return FrameCache.open(paths[0] if _is_cache(paths) else folder / FRAMES)
 
 
 def open_data(config: DataConfig, folder: Path) -> tuple[FrameCache, Split]:
     """The frames of a run, and its split: the one in the run directory, or else as configured."""
-    paths = _paths(config)
-    cache = FrameCache.open(paths[0] if _is_cache(paths) else folder / FRAMES)
+    cache = open_cache(config, folder)
     if (folder / SPLIT).is_file():
         return cache, Split.load(folder / SPLIT, cache)
     split = config.split

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
 from sdas.data import cache_files
@@ -20,8 +24,10 @@ from sdas.data.readers.ase_files import DATABASE_SUFFIXES, read_ase, read_ase_da
 from sdas.data.readers.deepmd import read_deepmd, systems
 from sdas.data.readers.oc20_lmdb import lmdb_files, read_oc20_lmdb
 from sdas.data.readers.options import ReadOptions
+from sdas.data.reading_notes import ReadingNotes, lines_about_skipped
 from sdas.data.units import Units
 from sdas.files import recover
+from sdas.reading_options import ReadingOptions, make_reading_options
 
 FRAMES_HELD = 64
 Reader = Callable[[Path, ReadOptions], Iterator[Frame]]
@@ -85,28 +91,30 @@ def read_frames(
     path: str | os.PathLike[str],
     format: str | None = None,
     *,
-    units: str | Units | None = None,
-    energy_key: str | None = None,
-    forces_key: str | None = None,
-    stress_key: str | None = None,
-    type_map: Sequence[str] | None = None,
     require: Sequence[str] = ("energy", "forces"),
-    check_units: bool = True,
-    allow_zeroed_forces: bool = False,
+    notes: ReadingNotes | None = None,
+    **options: Any,
 ) -> Iterator[Frame]:
     """Stream the frames of ``path`` in Å, eV, eV/Å and eV/Å³, each checked.
 
-    ``format`` is a key of :data:`READERS`, or ``ase:NAME`` for a format of ASE; None finds out. ``units`` is read by
-    :meth:`sdas.data.units.Units.parse` and says what the file stores, where it does not say so itself. The keys name
+    ``format`` and ``options`` are those of :class:`sdas.reading_options.ReadingOptions`. ``format`` is a key of
+    :data:`READERS`, or ``ase:NAME`` for a format of ASE. ``units`` is read by :meth:`sdas.data.units.Units.parse` and
+    says what the file stores, where it does not say so itself. ``energy_key``, ``forces_key`` and ``stress_key`` name
     the labels in the file; without them the usual names are tried and two that disagree are refused. ``type_map``
-    gives the elements of DeePMD types. ``require`` lists the labels that every frame must have.
-    ``check_units`` refuses a file whose first 64 frames, the only ones held back, look like bohr or nm by their
-    distances, or whose forces do not fit the energies along its steps. Forces that were set to zero on fixed atoms
-    before they were stored are refused unless ``allow_zeroed_forces``.
+    gives the elements of DeePMD types. ``check_units`` (True) refuses a file whose first 64 frames, the only ones held
+    back, look like bohr or nm by their distances, or whose forces do not fit the energies along its steps. Forces that
+    were set to zero on fixed atoms before they were stored are refused unless ``allow_zeroed_forces``.
+
+    ``require`` lists the labels that every frame must have. The forces on a single atom in open space are zero, so it
+    needs none. With ``skip="incomplete"`` frames that lack a required label are left out.
+
+    ``notes`` takes up the names of the labels and the frames that were left out; without it there is a warning about
+    frames that were left out after the last frame.
 
     Raises :class:`DataError` naming the file and the frame, for a missing or empty file at once, for the rest as the
-    frames come.
+    frames come; :class:`sdas.errors.ConfigError` for options that are not valid.
     """
+    asked = make_reading_options({"format": format, **options})
     source = Path(path)
     recover(source)
     if not source.exists():
@@ -116,24 +124,63 @@ def read_frames(
         raise DataError(f"unknown format {format!r}; known formats: {KNOWN}")
     if source.is_file() and source.stat().st_size == 0:
         raise DataError(f"{source} is empty")
-    options = ReadOptions(
-        units=Units.parse(units) if isinstance(units, str) else units,
-        energy_key=energy_key,
-        forces_key=forces_key,
-        stress_key=stress_key,
-        type_map=None if type_map is None else tuple(type_map),
+    if notes is None:
+        return _warning_of_skipped(_read(name, source, asked, ase_format, tuple(require), kept := ReadingNotes()), kept)
+    return _read(name, source, asked, ase_format, tuple(require), notes)
+
+
+def _read(
+    name: str, source: Path, asked: ReadingOptions, ase_format: str, require: tuple[str, ...], notes: ReadingNotes
+) -> Iterator[Frame]:
+    parsed = ReadOptions(
+        units=None if asked.units is None else Units.parse(asked.units),
+        energy_key=asked.energy_key,
+        forces_key=asked.forces_key,
+        stress_key=asked.stress_key,
+        type_map=None if asked.type_map is None else tuple(asked.type_map),
         ase_format=ase_format or None,
-        allow_zeroed_forces=allow_zeroed_forces,
+        skip=asked.skip,
+        allow_zeroed_forces=asked.allow_zeroed_forces,
+        notes=notes,
     )
-    return _checked(READERS[name](source, options), source, tuple(require), check_units)
+    notes.formats[name] += 1
+    frames: Iterator[Frame] = (_completed(frame) for frame in READERS[name](source, parsed))
+    if asked.skip == "incomplete":
+        frames = _complete_ones(frames, require, notes)
+    return _checked(frames, source, require, asked.check_units, notes)
 
 
-def _checked(frames: Iterator[Frame], source: Path, require: tuple[str, ...], check_units: bool) -> Iterator[Frame]:
+def _completed(frame: Frame) -> Frame:
+    """``frame``, with forces of zero if it is a single atom in open space that has an energy and no forces."""
+    if len(frame) == 1 and not frame.pbc.any() and frame.energy is not None and frame.forces is None:
+        return replace(frame, forces=np.zeros((1, 3)))
+    return frame
+
+
+def _complete_ones(frames: Iterator[Frame], require: tuple[str, ...], notes: ReadingNotes) -> Iterator[Frame]:
+    for frame in frames:
+        missing = [label for label in require if getattr(frame, label) is None]
+        if missing:
+            notes.skip(frame.source, f"no {' and no '.join(missing)}")
+        else:
+            yield frame
+
+
+def _checked(
+    frames: Iterator[Frame], source: Path, require: tuple[str, ...], check_units: bool, notes: ReadingNotes
+) -> Iterator[Frame]:
     sound = (check_frame(frame, require) for frame in frames)
     head = list(islice(sound, FRAMES_HELD if check_units else 1))
     if not head:
-        raise DataError(f"{source} holds no frames")
+        left_out = "".join(f"; {line}" for line in lines_about_skipped(notes.document()))
+        raise DataError(f"{source} holds no frames{left_out}")
     if check_units:
         check_length_unit(head, str(source))
         check_energy_and_forces(head, str(source))
     yield from chain(head, sound)
+
+
+def _warning_of_skipped(frames: Iterator[Frame], notes: ReadingNotes) -> Iterator[Frame]:
+    yield from frames
+    for line in lines_about_skipped(notes.document()):
+        warnings.warn(line, stacklevel=2)

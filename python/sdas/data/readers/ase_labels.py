@@ -12,6 +12,7 @@ from ase import Atoms
 from sdas.data.errors import DataError
 from sdas.data.readers.options import ReadOptions
 from sdas.data.units import Units, energy_factor, force_factor, length_factor, stress_factor
+from sdas.reading_options import advice
 
 ENERGY_KEYS = (
     "energy",
@@ -79,14 +80,15 @@ class LabelFinder:
             shown = ", ".join(f"{key} = {_short(value)}" for key, value in found.items())
             raise DataError(
                 f"{where}: {len(found)} different values could be the {label}: {shown}{hint}; choose one with "
-                f"{label}_key=NAME (--{label}-key)"
+                f"{advice(f'{label}_key', 'NAME')}"
             )
         chosen = self.chosen.setdefault(label, next(iter(found)))
         if chosen not in found:
             raise DataError(
                 f"{where}: the {label} of earlier frames is called {chosen!r}, here only {' and '.join(found)} is "
-                f"there; choose one with {label}_key=NAME (--{label}-key)"
+                f"there; choose one with {advice(f'{label}_key', 'NAME')}"
             )
+        self.options.notes.found(label, chosen)
         return found[chosen]
 
 

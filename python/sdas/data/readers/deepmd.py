@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame, IntArray
 from sdas.data.readers.options import DEFAULT_UNITS, ReadOptions, build_frame
+from sdas.reading_options import advice
 
 
 def systems(path: Path) -> list[Path]:
@@ -49,7 +50,7 @@ def _elements(system: Path, given: tuple[str, ...] | None) -> IntArray:
     path = system / "type_map.raw"
     if given is None and not path.is_file():
         raise DataError(
-            f"{system}: no type_map.raw, so its types have no elements; give type_map=['O', 'H', …] (--type-map O,H)"
+            f"{system}: no type_map.raw, so its types have no elements; give {advice('type_map', 'O,H')}"
         )
     symbols = list(given) if given is not None else path.read_text().split()
     unknown = [symbol for symbol in symbols if symbol not in atomic_numbers]
@@ -71,9 +72,9 @@ def _read_set(
     coordinates = _load(folder, "coord")
     count = len(coordinates)
     cells = _optional(folder, "box", count)
-    energies = _optional(folder, "energy", count, options.energy_key)
-    forces = _optional(folder, "force", count, options.forces_key)
-    virials = _optional(folder, "virial", count, options.stress_key)
+    energies = _label(folder, "energy", "energy", count, options)
+    forces = _label(folder, "forces", "force", count, options)
+    virials = _label(folder, "stress", "virial", count, options)
     mixed = _optional(folder, "real_atom_types", count)
     if cells is None and periodic:
         raise DataError(f"{folder}: no box.npy; a system without a cell is marked by an empty file nopbc")
@@ -113,13 +114,23 @@ def _shaped(row: NDArray[Any], shape: tuple[int, int], name: str, source: str) -
     return np.asarray(row, dtype=np.float64).reshape(shape)
 
 
-def _optional(folder: Path, name: str, count: int, asked: str | None = None) -> NDArray[Any] | None:
-    """The array ``asked``, or else ``name`` if it is there; one that was asked for must be."""
-    if asked is None and not (folder / f"{name}.npy").is_file():
-        return None
-    array = _load(folder, asked or name)
+def _label(folder: Path, label: str, usual: str, count: int, options: ReadOptions) -> NDArray[Any] | None:
+    """The array that was asked for, which must be there, or else ``usual`` if it is there."""
+    asked: str | None = getattr(options, f"{label}_key")
+    array = _optional(folder, usual, count) if asked is None else _counted(folder, asked, count)
+    if array is not None:
+        options.notes.found(label, asked or usual, count)
+    return array
+
+
+def _optional(folder: Path, name: str, count: int) -> NDArray[Any] | None:
+    return _counted(folder, name, count) if (folder / f"{name}.npy").is_file() else None
+
+
+def _counted(folder: Path, name: str, count: int) -> NDArray[Any]:
+    array = _load(folder, name)
     if len(array) != count:
-        raise DataError(f"{folder / (asked or name)}.npy has {len(array)} rows for {count} frames")
+        raise DataError(f"{folder / name}.npy has {len(array)} rows for {count} frames")
     return array
 
 

@@ -20,6 +20,7 @@ from sdas.data.frame import Frame
 from sdas.data.readers.npz_stream import NpzStream
 from sdas.data.readers.options import ReadOptions, build_frame
 from sdas.data.units import Units
+from sdas.reading_options import advice
 
 RMD17_UNITS = Units.parse("kcal/mol")
 
@@ -66,8 +67,8 @@ def read_sgdml(path: Path, options: ReadOptions) -> Iterator[Frame]:
         units = options.agreed_units(_declared_units(data), str(path))
         if units is None:
             raise DataError(
-                f"{path}: an sGDML file without e_unit does not say its units; give units='kcal/mol' (all sets of "
-                "sgdml.org) or units='eV' (--units)"
+                f"{path}: an sGDML file without e_unit does not say its units; give {advice('units', 'kcal/mol')}, "
+                "as all sets of sgdml.org are, or another unit"
             )
         cell = _cell(data)
         yield from _frames(data, SGDML, options, units, cell, data.array("pbc") if "pbc" in data.names else True)
@@ -115,8 +116,8 @@ def _frames(
         raise DataError(f"{data.path}: {names.positions} must have shape [frames, atoms, 3], got {list(shape)}")
     count = shape[0]
     numbers = data.array(names.numbers)
-    energies = _labels(data, names.energy, options.energy_key, count)
-    forces = _labels(data, names.forces, options.forces_key, count)
+    energies = _labels(data, "energy", names.energy, options, count)
+    forces = _labels(data, "forces", names.forces, options, count)
     periodic = cell is not None
     cells: Iterable[Any] = cell if cell is not None and cell.ndim == 3 else repeat(cell)
     for label, value in ((names.numbers, numbers), ("cell", cell)):
@@ -137,12 +138,14 @@ def _frames(
         )
 
 
-def _labels(data: NpzStream, default: str, key: str | None, count: int) -> Iterable[Any]:
-    """Rows of the label array, or endless None where the file has none; a key that was asked for must be there."""
-    name = key or default
+def _labels(data: NpzStream, label: str, usual: str, options: ReadOptions, count: int) -> Iterable[Any]:
+    """Rows of the label's array, or endless None where the file has none; a key that was asked for must be there."""
+    key: str | None = getattr(options, f"{label}_key")
+    name = key or usual
     if name not in data.names and key is None:
         return repeat(None)
     shape = data.shape(name)
     if not shape or shape[0] != count:
         raise DataError(f"{data.path}: {name} has shape {list(shape)}, which does not give one row to {count} frames")
+    options.notes.found(label, name, count)
     return data.rows(name)

@@ -16,6 +16,7 @@ from sdas.data.errors import DataError
 from sdas.data.frame import Frame
 from sdas.data.readers.options import DEFAULT_UNITS, ReadOptions, build_frame
 from sdas.data.readers.restricted_pickle import Record, load_record
+from sdas.reading_options import advice
 
 ENERGY_FIELDS = ("y", "energy")
 FORCES_FIELDS = ("force", "forces")
@@ -68,6 +69,9 @@ def _frame(record: Any, where: str, options: ReadOptions) -> Frame:
     energy_field = _choose(fields, options.energy_key, ENERGY_FIELDS, "energy", where)
     relaxed = energy_field == RELAXED
     forces_field = None if relaxed else _choose(fields, options.forces_key, FORCES_FIELDS, "forces", where)
+    for label, name in (("energy", energy_field), ("forces", forces_field)):
+        if name is not None:
+            options.notes.found(label, name)
     positions = _values(fields, "pos_relaxed" if relaxed else "pos", where)
     numbers = _values(fields, "atomic_numbers", where)
     stated = int(_values(fields, "natoms", where)) if "natoms" in fields else len(numbers)
@@ -96,11 +100,13 @@ def _choose(fields: dict[str, Any], asked: str | None, names: tuple[str, ...], l
         return asked if asked in fields else None
     found = [name for name in names if name in fields]
     if len(found) > 1:
-        raise DataError(f"{where}: both {' and '.join(found)} could be the {label}; choose by --{label}-key")
+        raise DataError(
+            f"{where}: both {' and '.join(found)} could be the {label}; choose by {advice(f'{label}_key', 'NAME')}"
+        )
     if not found and label == "energy" and RELAXED in fields:
         raise DataError(
-            f"{where}: a relaxation record: choose energy_key='y_relaxed' for the relaxed structure or "
-            "energy_key='y_init' for the initial one (--energy-key)"
+            f"{where}: a relaxation record: choose {advice('energy_key', 'y_relaxed')} for the relaxed structure, or "
+            "y_init for the initial one"
         )
     return found[0] if found else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,14 +10,16 @@ from numpy.typing import NDArray
 
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame
+from sdas.data.reading_notes import ReadingNotes
 from sdas.data.units import Units
+from sdas.reading_options import advice
 
 DEFAULT_UNITS = Units.parse("eV")
 
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """Options of :func:`sdas.data.read_frames`, parsed; None means that the reader finds out or refuses."""
+    """:class:`sdas.reading_options.ReadingOptions` as readers use them: parsed, and with a place for notes."""
 
     units: Units | None = None
     energy_key: str | None = None
@@ -25,7 +27,9 @@ class ReadOptions:
     stress_key: str | None = None
     type_map: tuple[str, ...] | None = None
     ase_format: str | None = None
+    skip: str = "nothing"
     allow_zeroed_forces: bool = False
+    notes: ReadingNotes = field(default_factory=ReadingNotes)
 
     def agreed_units(self, declared: Units | None, where: str) -> Units | None:
         """The units to convert from, given those that the file itself declares; raises DataError on contradiction."""
@@ -46,7 +50,7 @@ class ReadOptions:
             raise DataError(
                 f"{frame.source}: the stored forces of its {int(fixed.sum())} fixed atoms are all exactly zero, as if "
                 "the constraint had been applied to them; label the frame again, or accept wrong forces by "
-                "allow_zeroed_forces=True (--allow-zeroed-forces)"
+                f"{advice('allow_zeroed_forces', True)}"
             )
         return frame
 

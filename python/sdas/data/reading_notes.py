@@ -1,0 +1,56 @@
+"""What reading a data set found out beside its frames: the names of its labels, and the frames that were left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+SOURCES_LISTED = 5
+"""Frames left out that are named for each reason; the rest are counted."""
+
+
+@dataclass(slots=True)
+class ReadingNotes:
+    """Filled while frames are read; complete when the last frame came.
+
+    formats: names of the readers, with the number of files. labels: label → names under which the files hold it, with
+    the number of frames. skipped: reason → number of frames left out; sources: reason → where the first of them are.
+    """
+
+    formats: Counter[str] = field(default_factory=Counter)
+    labels: dict[str, Counter[str]] = field(default_factory=dict)
+    skipped: Counter[str] = field(default_factory=Counter)
+    sources: dict[str, list[str]] = field(default_factory=dict)
+
+    def found(self, label: str, name: str, frames: int = 1) -> None:
+        """So many ``frames`` have ``label`` under ``name``."""
+        self.labels.setdefault(label, Counter())[name] += frames
+
+    def skip(self, source: str, reason: str) -> None:
+        """The frame ``source`` is left out for ``reason``."""
+        self.skipped[reason] += 1
+        listed = self.sources.setdefault(reason, [])
+        if len(listed) < SOURCES_LISTED:
+            listed.append(source)
+
+    def document(self) -> dict[str, Any]:
+        """The notes as JSON, for the manifest of a cache."""
+        skipped = {reason: {"frames": n, "first": self.sources[reason]} for reason, n in self.skipped.items()}
+        labels = {label: dict(names) for label, names in self.labels.items()}
+        return {"formats": dict(self.formats), "labels": labels, "skipped": skipped}
+
+
+def lines_about_reading(document: dict[str, Any]) -> list[str]:
+    """What :meth:`ReadingNotes.document` says, as lines of text: names of the labels, frames that were left out."""
+    labels = [f"{label} from {', '.join(names)}" for label, names in document.get("labels", {}).items()]
+    return [*([f"labels: {'; '.join(labels)}"] if labels else []), *lines_about_skipped(document)]
+
+
+def lines_about_skipped(document: dict[str, Any]) -> list[str]:
+    """The frames that were left out according to ``document``, a line for each reason."""
+    lines = []
+    for reason, entry in document.get("skipped", {}).items():
+        more = ", …" if entry["frames"] > len(entry["first"]) else ""
+        lines.append(f"skipped: {entry['frames']} ({reason}): {', '.join(entry['first'])}{more}")
+    return lines

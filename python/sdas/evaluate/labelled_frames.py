@@ -1,0 +1,140 @@
+"""The labelled frames that a model is compared with, read as those were read that trained it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from sdas.config import load_config
+from sdas.data import Frame, FrameCache, read_frames
+from sdas.data.errors import DataError
+from sdas.data.readers import detect_format
+from sdas.data.reading_notes import ReadingNotes, lines_about_reading
+from sdas.errors import SdasError
+from sdas.reading_options import ReadingOptions, make_reading_options
+from sdas.train import run_files
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the frames of a run were read. where: the file that says so, empty if nothing does. labels: label → names
+    under which the files hold it. formats: readers of the files, none if not known. suffix: of the first file."""
+
+    options: ReadingOptions = field(default_factory=ReadingOptions)
+    where: str = ""
+    labels: Mapping[str, Iterable[str]] = field(default_factory=dict)
+    formats: Iterable[str] = ()
+    suffix: str = ""
+
+    def reading_of(self, path: Path, given: Mapping[str, Any]) -> ReadingOptions:
+        """How to read ``path``: likewise, but for what is ``given``.
+
+        The format holds only for files of the same suffix, and units only for files of the same format: another has
+        units of its own.
+        """
+        options = self.options
+        if self.suffix and path.suffix != self.suffix:
+            options = options.updated({"format": None})
+        format = given.get("format") or options.format or _format(path)
+        if self.formats and format and format.partition(":")[0] not in self.formats:
+            options = options.updated({"units": None})
+        return options.updated(given)
+
+
+@dataclass
+class LabelledFrames:
+    """frames: a stream, of ``source`` in words. reading: lines that say how raw files are read. notes: the names of
+    their labels and the frames left out, complete after the last frame. caches: the same of caches."""
+
+    frames: Iterable[Frame]
+    source: str
+    training: Training = field(default_factory=Training)
+    options: ReadingOptions = field(default_factory=ReadingOptions)
+    reading: list[str] = field(default_factory=list)
+    notes: ReadingNotes = field(default_factory=ReadingNotes)
+    caches: list[dict[str, Any]] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """Which labels the model is compared with, how they were read, and where that differs from the training."""
+        documents = [self.notes.document(), *self.caches]
+        told = [line for document in documents for line in lines_about_reading(document)]
+        return [*self.reading, *told, *self._differences()]
+
+    def facts(self) -> dict[str, Any]:
+        """The same for a summary in JSON."""
+        return {"reading": {"options": self.options.changed(), **self.notes.document()}}
+
+    def _differences(self) -> list[str]:
+        lines = []
+        for label, names in self.notes.labels.items():
+            learned = list(self.training.labels.get(label, names))
+            if set(names) - set(learned):
+                lines.append(f"note: {label} was learned from {', '.join(learned)}, and is now {', '.join(names)}")
+        return lines
+
+
+def frames_of_the_run(run: Path) -> LabelledFrames:
+    """The test frames of a run; raises :class:`SdasError` if it has none."""
+    if not (run / run_files.CONFIG).is_file():
+        raise SdasError(f"{run} is not a run directory: name labelled frames with --data")
+    cache, split = run_files.open_data(load_config(run / run_files.CONFIG).data, run)
+    if len(split.test) == 0:
+        raise SdasError(f"{run}: the run kept no frames for tests: name labelled frames with --data")
+    frames = [cache[int(index)] for index in split.test]
+    return LabelledFrames(frames, f"test frames of {run}", caches=[cache.reading])
+
+
+def frames_of_files(
+    model: Path, paths: Sequence[str], given: Mapping[str, Any], require: Sequence[str]
+) -> LabelledFrames:
+    """Frames of files and caches; raw files are read as the run of ``model`` did, but for what is ``given``."""
+    training = training_of(model)
+    labelled = LabelledFrames((), ", ".join(paths), training, training.options.updated(given))
+    streams = []
+    for path in paths:
+        options = training.reading_of(Path(path), given)
+        streams.append(read_frames(path, **options.model_dump(), require=require, notes=labelled.notes))
+        if _format(Path(path)) == "cache":
+            labelled.caches.append(FrameCache.open(path).reading)
+        else:
+            labelled.reading.append(_how(path, options, given, training))
+    labelled.frames = chain.from_iterable(streams)
+    return labelled
+
+
+def training_of(model: Path) -> Training:
+    """How the run of ``model``, a run directory or the model in one, read its files.
+
+    The cache of its frames says it, converted in the run or beforehand; without one, the configuration.
+    """
+    run = next((folder for folder in (model, model.resolve().parent) if (folder / run_files.CONFIG).is_file()), None)
+    if run is None:
+        return Training()
+    config = load_config(run / run_files.CONFIG).data
+    try:
+        cache = run_files.open_cache(config, run)
+    except DataError:
+        return Training(config.reading(), str(run / run_files.CONFIG))
+    reading = cache.reading
+    options = make_reading_options(reading.get("options", {}))
+    suffix = Path(cache.source(0).rpartition(": ")[0]).suffix
+    return Training(options, str(cache.path), reading.get("labels", {}), tuple(reading.get("formats", ())), suffix)
+
+
+def _how(path: str, options: ReadingOptions, given: Mapping[str, Any], training: Training) -> str:
+    changed = options.changed()
+    told = ", ".join(f"{name} {value}" for name, value in changed.items()) or "no options"
+    if not training.where:
+        return f"{path}: read with {told}; how the model's own frames were read is not known here"
+    inherited = f", as {training.where}" if set(changed) - set(given) else ""
+    return f"{path}: read with {told}{inherited}"
+
+
+def _format(path: Path) -> str | None:
+    try:
+        return detect_format(path) if path.exists() else None
+    except DataError:
+        return None
