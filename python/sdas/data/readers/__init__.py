@@ -18,6 +18,7 @@ from sdas.data.cache import FrameCache
 from sdas.data.consistency import check_energy_and_forces
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame, check_frame
+from sdas.data.label_sizes import check_force_unit, check_stress_unit
 from sdas.data.plausibility import check_length_unit
 from sdas.data.readers import npz
 from sdas.data.readers.ase_files import DATABASE_SUFFIXES, read_ase, read_ase_database
@@ -177,6 +178,8 @@ def _checked(
     if check_units:
         check_length_unit(head, str(source))
         check_energy_and_forces(head, str(source))
+        check_force_unit(head, str(source))
+        check_stress_unit(head, str(source))
     yield from chain(head, sound)
 
 
