@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import types
 
@@ -29,8 +31,17 @@ def test_help_names_every_command_and_imports_none(monkeypatch):
 def failing_command(monkeypatch):
     module = types.ModuleType("failing_command")
 
-    def fail(count: int = 1) -> None:
-        raise SdasError(f"count {count} is wrong")
+    def fail(count: int = 1, kind: str = "ours") -> None:
+        faults = {
+            "ours": SdasError(f"count {count} is wrong"),
+            "lines": SdasError("a name\nof two lines"),
+            "full": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/a/b"),
+            "nameless": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+            "bytes": PermissionError(errno.EACCES, os.strerror(errno.EACCES), b"/\xff"),
+            "foreign": OSError("timed out"),
+            "mistake": ZeroDivisionError("a mistake"),
+        }
+        raise faults[kind]
 
     module.fail = fail
     monkeypatch.setitem(sys.modules, "failing_command", module)
@@ -43,6 +54,28 @@ def test_our_errors_are_one_line_and_exit_status_one():
     assert result.exit_code == 1
     assert result.stderr == "error: count 3 is wrong\n"
     assert result.stdout == ""
+
+
+@pytest.mark.usefixtures("failing_command")
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        ("lines", "a name of two lines"),
+        ("full", "/a/b: No space left on device"),
+        ("nameless", "No space left on device"),
+        ("bytes", f"{os.fsdecode(b'/%c' % 255)}: Permission denied"),
+        ("foreign", "timed out"),
+    ],
+)
+def test_errors_of_the_system_are_one_line_too(kind, line):
+    result = runner.invoke(cli.app, ["fail", "--kind", kind])
+    assert result.exit_code == 1
+    assert result.stderr_bytes == os.fsencode(f"error: {line}\n")
+
+
+@pytest.mark.usefixtures("failing_command")
+def test_a_mistake_of_ours_keeps_its_traceback():
+    assert isinstance(runner.invoke(cli.app, ["fail", "--kind", "mistake"]).exception, ZeroDivisionError)
 
 
 @pytest.mark.usefixtures("failing_command")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import os
 from pathlib import Path
 
 import pytest
 
 from sdas.config import ModelConfig, default_config, load_config, parse_config, render_config
 from sdas.errors import ConfigError
+from sdas.files import write_text
 from sdas_kernels.nn import SDAS
 
 MINIMAL = "data: {path: frames}\ntrain: {steps: 100}\n"
@@ -102,3 +104,31 @@ def test_the_section_model_has_the_arguments_of_the_model():
     for name, default in named.items():
         if name != "species":
             assert getattr(section, name) == default
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "b #2",
+        "a: b",
+        "-x",
+        "a\nb",
+        "\x85 ",
+        " 'q\" ",
+        "[a]",
+        "{a}",
+        "*a",
+        "null",
+        "1",
+        "~",
+        "\t",
+        "ü狮",
+        os.fsdecode(b"\xff"),
+    ],
+)
+def test_any_name_survives_the_file(tmp_path, name):
+    config = parse_config({"run_dir": name, "data": {"path": [f"/{name}", "/b"]}, "train": {"steps": 1}}, "test")
+    path = tmp_path / "c.yaml"
+    write_text(path, render_config(config))
+    assert load_config(path) == config
+    assert load_config(path).run_dir == name

@@ -130,7 +130,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     target = tmp_path / TEXT
     files.write_text(target, "old")
     with pytest.raises(UnicodeEncodeError):
-        files.write_text(target, "\udcff")
+        files.write_text(target, "\ud800")
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(OSError, match="No space left"):
         files.write_text(target, "new")
@@ -209,3 +209,10 @@ def test_names_links_and_permissions_are_kept(tmp_path):
     with pytest.raises(NotADirectoryError):
         write_folder(tmp_path / "plain", "x")
     assert (tmp_path / "plain").read_text() == "x"
+
+
+@pytest.mark.parametrize("name", ["b #2", "-x", "a;b", "$HOME", "'\"\n", "plain/path", os.fsdecode(b"\xff")])
+def test_a_path_in_an_advised_command_is_the_path(name):
+    command = ["sh", "-c", f"printf %s {files.as_argument(name)}"]
+    shown = subprocess.run(command, capture_output=True, check=True).stdout
+    assert os.path.normpath(os.fsdecode(shown)) == name

@@ -135,7 +135,9 @@ def load_training_state(folder: str | os.PathLike[str]) -> TrainingState | None:
 
 
 def _training_folders(root: Path) -> list[Path]:
-    return sorted(path for path in root.glob("step-*") if path.is_dir()) if root.is_dir() else []
+    """Folders of training states by step."""
+    found = {int(path.name[5:]): path for path in root.glob("step-*") if path.is_dir() and path.name[5:].isdecimal()}
+    return [found[step] for step in sorted(found)]
 
 
 def _write(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import io
+import os
 import sys
 from typing import Annotated, Any
 
@@ -53,14 +55,34 @@ class LazyGroup(TyperGroup):
         super().format_help(ctx, formatter)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the subcommand; an :class:`SdasError` becomes one line on standard error and exit status 1."""
+        """Run the subcommand; what a user can put right becomes one line on standard error and exit status 1.
+
+        That is an :class:`SdasError`, and an OSError: a full disk, a missing permission. Any other exception is a
+        mistake of ours and keeps its traceback.
+        """
+        _print_any_name()
         try:
             return super().invoke(ctx)
-        except SdasError as error:
-            if ctx.params.get("debug"):
+        except (SdasError, OSError) as error:
+            if ctx.params.get("debug") or isinstance(error, BrokenPipeError):
                 raise
-            typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+            typer.secho(f"error: {describe(error)}", err=True, fg=typer.colors.RED)
             raise typer.Exit(1) from None
+
+
+def describe(error: SdasError | OSError) -> str:
+    """The error on one line, with the file that it is about."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror if error.filename is None else f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return " ".join(text.splitlines())
+
+
+def _print_any_name() -> None:
+    """Let names of files that are not UTF-8 through to the terminal as they are."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
 
 
 def _show_version(wanted: bool) -> None:

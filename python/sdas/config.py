@@ -231,9 +231,15 @@ def _lines(section: Section, indent: int) -> Iterator[str]:
             yield f"{margin}{name}:"
             yield from _lines(value, indent + 2)
         else:
-            plain = list(value) if isinstance(value, tuple) else value
-            text = yaml.safe_dump(plain, default_flow_style=True, width=10**6, allow_unicode=True)
-            yield f"{margin}{name}: {text.removesuffix('...' + chr(10)).strip()}"
+            yield f"{margin}{name}: {_yaml(list(value) if isinstance(value, tuple) else value)}"
+
+
+def _yaml(value: Any) -> str:
+    """A value on one line; text with line breaks or the like in double quotes, where YAML escapes them all."""
+    texts = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str)]
+    style = None if all(map(str.isprintable, texts)) else '"'
+    text = yaml.safe_dump(value, default_style=style, default_flow_style=True, width=10**6, allow_unicode=True)
+    return text.removesuffix("...\n").strip()
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

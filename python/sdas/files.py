@@ -19,6 +19,7 @@ import fcntl
 import os
 import re
 import secrets
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -54,9 +55,15 @@ def write_atomically(path: StrPath, write: Callable[[IO[bytes]], Any]) -> None:
 
 
 def write_text(path: StrPath, text: str) -> None:
-    """Replace a text file, in UTF-8, at once or not at all."""
-    content = text.encode()
+    """Replace a text file, in UTF-8, at once or not at all. Names of files that are not UTF-8 keep their bytes."""
+    content = text.encode("utf-8", "surrogateescape")
     write_atomically(path, lambda file: file.write(content))
+
+
+def as_argument(path: StrPath) -> str:
+    """The path as it is typed in a shell, in a command that a message advises."""
+    text = os.fspath(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 @contextmanager

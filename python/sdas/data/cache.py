@@ -124,7 +124,8 @@ class FrameCache(Sequence[Frame]):
     def source(self, index: int) -> str:
         """Where frame ``index`` came from."""
         i = self._position(index)
-        return bytes(self._sources[self._source_offsets[i] : self._source_offsets[i + 1]]).decode()
+        text = self._sources[self._source_offsets[i] : self._source_offsets[i + 1]]
+        return bytes(text).decode("utf-8", "surrogateescape")
 
     def atom_counts(self) -> IntArray:
         """int64 [frames]: the number of atoms of every frame."""
@@ -218,7 +219,7 @@ def _append(columns: dict[str, cache_files.ColumnWriter], frame: Frame) -> None:
     known = 0
     for bit, value in ((CELL, frame.cell), (ENERGY, frame.energy), (FORCES, frame.forces), (STRESS, frame.stress)):
         known |= bit if value is not None else 0
-    source = np.frombuffer(frame.source.encode(), dtype=np.uint8)
+    source = np.frombuffer(frame.source.encode("utf-8", "surrogateescape"), dtype=np.uint8)
     columns["numbers"].append(frame.numbers)
     columns["positions"].append(frame.positions)
     columns["forces"].append(np.full((len(frame), 3), np.nan) if frame.forces is None else frame.forces)

@@ -67,7 +67,7 @@ def read_structure(path: Path, frame: int) -> Any:
 
     unreadable = (ase.io.formats.UnknownFileTypeError, ase.io.ParseError)
     try:
-        return ase.io.read(path, index=frame)
+        return ase.io.read(path.absolute(), index=frame, do_not_split_by_at_sign=True)
     except FileNotFoundError as error:
         raise SdasError(f"{path}: there is no such file") from error
     except (*unreadable, OSError, ValueError, KeyError, IndexError, StopIteration) as error:

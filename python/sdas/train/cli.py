@@ -10,6 +10,7 @@ import typer
 
 from sdas.config import default_config, load_config, render_config
 from sdas.errors import ConfigError
+from sdas.files import as_argument
 from sdas.reading_flags import takes_reading_options
 from sdas.reading_options import flag_of
 
@@ -45,9 +46,10 @@ def train(
         raise ConfigError("give a configuration file, or --resume RUN_DIR; 'sdas train --print-config' writes a file")
     if resume is not None and given:
         raise ConfigError(f"{flag_of(next(iter(given)))}: the run in {resume} has read its files already; start anew")
-    if resume is not None:
-        overrides = [*overrides, f"run_dir={resume}"]
-    settings = load_config(config or Path(str(resume)) / "config.yaml", overrides, reading)
+    if resume is not None and any(override.partition("=")[0].strip() == "run_dir" for override in overrides):
+        raise ConfigError(f"--set run_dir: the run that is resumed lies in {resume}; move the folder first")
+    values = reading if resume is None else {"run_dir": str(resume)}
+    settings = load_config(config or Path(str(resume)) / "config.yaml", overrides, values)
     if cross_validate:
         from sdas.train.cross_validation import cross_validate as choose
 
@@ -63,7 +65,7 @@ def train(
     summary = result.summary
     if summary["status"] == "interrupted":
         typer.echo(f"stopped by signal {summary['signal']} at step {summary['steps']}; go on with", err=True)
-        typer.echo(f"    sdas train --resume {result.run_dir}", err=True)
+        typer.echo(f"    sdas train --resume {as_argument(result.run_dir)}", err=True)
         raise typer.Exit(128 + summary["signal"])
     typer.echo(
         f"{result.run_dir}: {summary['steps']} steps, {summary['train_flops']:.4g} FLOPs, {summary['wall_s']:.1f} s"

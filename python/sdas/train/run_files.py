@@ -21,7 +21,7 @@ from sdas.data.readers import detect_format
 from sdas.data.reading_notes import ReadingNotes, lines_about_reading
 from sdas.data.splits import Split, composition_split, given_split, random_split, sizes_from_fractions
 from sdas.errors import TrainingError
-from sdas.files import sweep, write_text
+from sdas.files import as_argument, sweep, write_text
 from sdas.run.lock import LOCK
 
 CONFIG, SPLIT, METRICS, SUMMARY = "config.yaml", "split.json", "metrics.csv", "summary.json"
@@ -41,7 +41,8 @@ def start_run(config: Config, resume: bool) -> Path:
     if resume and CONFIG not in names:
         raise TrainingError(f"{folder}: no run to resume there ({CONFIG} is missing)")
     if not resume and names and not (CONFIG in names and names <= _BEFORE_FIRST_CHECKPOINT):
-        raise TrainingError(f"{folder} is not empty; resume it with --resume {folder}, or choose another run_dir")
+        advice = f"resume it with --resume {as_argument(folder)}, or choose another run_dir"
+        raise TrainingError(f"{folder} is not empty; {advice}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not resume:

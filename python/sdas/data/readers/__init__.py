@@ -70,7 +70,7 @@ def detect_format(path: Path) -> str:
     if path.suffix in DATABASE_SUFFIXES:
         return "ase-db"
     try:
-        known = filetype(os.fspath(path)) in ioformats
+        known = filetype(os.path.abspath(path)) in ioformats
     except (UnknownFileTypeError, OSError, UnicodeDecodeError):
         known = False
     if not known:

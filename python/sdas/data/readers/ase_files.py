@@ -41,7 +41,7 @@ def read_ase_database(path: Path, options: ReadOptions) -> Iterator[Frame]:
 def _structures(path: Path, ase_format: str | None) -> Iterator[Atoms]:
     count = 0
     try:
-        for atoms in ase.io.iread(path, index=":", format=ase_format):
+        for atoms in ase.io.iread(path.absolute(), index=":", format=ase_format, do_not_split_by_at_sign=True):
             yield atoms
             count += 1
     except Exception as error:  # ASE's parsers raise whatever their parsing meets
@@ -52,7 +52,7 @@ def _structures(path: Path, ase_format: str | None) -> Iterator[Atoms]:
 def _rows(path: Path) -> Iterator[Atoms]:
     kind = DATABASE_SUFFIXES.get(path.suffix, "extract_from_name")
     try:
-        database = ase.db.connect(path, type=kind, append=True)
+        database = ase.db.connect(path.absolute(), type=kind, append=True)
     except (ImportError, ValueError, AttributeError) as error:
         hint = "; pip install ase-db-backends" if kind == "aselmdb" else ""
         raise DataError(f"{path}: ASE cannot open this data base ({error}){hint}") from None
