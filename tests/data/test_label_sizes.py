@@ -6,7 +6,7 @@ import pytest
 from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from sdas.data import DataError, read_frames
+from sdas.data import DataError, read_frames, write_cache
 from sdas.data.label_sizes import check_force_unit, check_stress_unit
 from sdas.data.units import GPA, KCAL_PER_MOL
 
@@ -76,3 +76,9 @@ def test_real_sets_pass(real_data, name):
     frames = list(read_frames(real_data(name)))
     check_force_unit(frames, name)
     check_stress_unit(frames, name)
+
+
+def test_a_cache_was_checked_when_it_was_made(tmp_path):
+    path = written(tmp_path / "a.xyz", crystal(3.2125, 1e-4 * GPA))
+    cache = write_cache(read_frames(path, check_units=False), tmp_path / "c")
+    assert len(list(read_frames(cache.path))) == 8

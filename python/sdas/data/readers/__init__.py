@@ -148,7 +148,8 @@ def _read(
     frames: Iterator[Frame] = (_completed(frame) for frame in READERS[name](source, parsed))
     if asked.skip == "incomplete":
         frames = _complete_ones(frames, require, notes)
-    return _checked(frames, source, require, asked.check_units, notes)
+    says_its_units = name == "cache"
+    return _checked(frames, source, require, asked.check_units and not says_its_units, notes)
 
 
 def _completed(frame: Frame) -> Frame:
