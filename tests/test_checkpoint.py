@@ -15,6 +15,7 @@ import torch
 import sdas_kernels as sk
 from sdas import checkpoint, files
 from sdas.checkpoint import TrainingState, load_model, load_training_state, save_model, save_training_state
+from sdas.documents import read_document, write_document
 from sdas.errors import CheckpointError
 from sdas.evaluate import load_run_model
 
@@ -83,11 +84,30 @@ def damage_missing(folder: Path, stem: str) -> None:
 
 
 def edit(**changes):
+    """By hand: the checksum stays."""
+
     def change(folder: Path, stem: str) -> None:
         path = folder / f"{stem}.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
     return change
+
+
+def replace(**changes):
+    """As another version would have written it."""
+
+    def change(folder: Path, stem: str) -> None:
+        write_document(folder / f"{stem}.json", {**read_document(folder / f"{stem}.json"), **changes})
+
+    return change
+
+
+def damage_digit(folder: Path, stem: str) -> None:
+    path = folder / f"{stem}.json"
+    text = path.read_text()
+    edited = text.replace('"cutoff": 3.0', '"cutoff": 3.1').replace('"position": ', '"position": 1')
+    assert edited != text
+    path.write_text(edited)
 
 
 @pytest.mark.parametrize(
@@ -97,12 +117,17 @@ def edit(**changes):
         (damage_flip, "model.safetensors: damaged: its SHA-256"),
         (damage_json, "model.json: cannot be read"),
         (damage_missing, "model.safetensors: cannot be read: No such file"),
-        (edit(format_version=99), "format version 99, this version reads 1"),
+        (damage_digit, "model.json: damaged or edited: its checksum"),
+        (edit(dtype="float64"), "model.json: damaged or edited"),
+        (edit(extra={"training": 1}), "model.json: damaged or edited"),
+        (edit(checksum=None), "model.json: damaged or edited"),
+        (edit(format_version=1), "format version 1, this version reads 2"),
+        (edit(format_version=99), "format version 99, this version reads 2"),
         (edit(format="other"), "is not a sdas model"),
-        (edit(versions={"clebsch_gordan": "0"}), "Clebsch–Gordan tables of version 0"),
-        (edit(config={"species": [1, 6, 8]}), "do not fit the model"),
-        (edit(config={"specie": [1]}), "do not fit the model"),
-        (edit(model="Other"), "this version loads 'SDAS'"),
+        (replace(versions={"clebsch_gordan": "0"}), "Clebsch–Gordan tables of version 0"),
+        (replace(config={"species": [1, 6, 8]}), "do not fit the model"),
+        (replace(config={"specie": [1]}), "do not fit the model"),
+        (replace(model="Other"), "this version loads 'SDAS'"),
     ],
 )
 def test_a_damaged_model_is_refused_with_the_file_and_the_reason(tmp_path, model, damage, message):
@@ -130,7 +155,7 @@ def test_the_last_two_training_states_are_kept(tmp_path):
     assert found.tensors["rng.torch"].dtype == torch.uint8
 
 
-@pytest.mark.parametrize("damage", [damage_truncate, damage_flip, damage_json, damage_missing])
+@pytest.mark.parametrize("damage", [damage_truncate, damage_flip, damage_json, damage_missing, damage_digit])
 def test_a_damaged_state_falls_back_loudly_on_the_one_before(tmp_path, damage):
     for step in (5, 10):
         save_training_state(tmp_path, state(step))

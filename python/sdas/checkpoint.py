@@ -1,8 +1,8 @@
 """Models and training states on disk: a directory with tensors (safetensors) and a JSON that describes them.
 
 Nothing is ever unpickled. A directory is written by :func:`sdas.files.new_folder`, so a reader finds all of it or
-nothing, and a full disk leaves what was there. The JSON carries the SHA-256 of the
-tensor file and the versions that wrote it.
+nothing, and a full disk leaves what was there. The JSON carries the SHA-256 of the tensor file, the versions that wrote
+it, and a checksum of itself (:mod:`sdas.documents`): an edited model is not the one that was trained, and is refused.
 
     model/        model.safetensors, model.json            save_model, load_model
     checkpoints/  step-000000500/state.safetensors, .json  save_training_state, load_training_state
@@ -11,7 +11,6 @@ tensor file and the versions that wrote it.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import warnings
@@ -26,12 +25,13 @@ from safetensors import SafetensorError
 from torch import nn
 
 from sdas import __version__
+from sdas.documents import check_seal, read_json, write_document
 from sdas.errors import CheckpointError
 from sdas.files import new_folder, recover
 from sdas_kernels.clebsch_gordan import VERSION as CLEBSCH_GORDAN_VERSION
 
 MODEL_FORMAT, TRAINING_FORMAT = "sdas model", "sdas training state"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 KEPT = 2
 """Training states that are kept: the last, and one to fall back on."""
 
@@ -150,7 +150,7 @@ def _write(
     try:
         with new_folder(target) as partial:
             (partial / f"{stem}.safetensors").write_bytes(content)
-            (partial / f"{stem}.json").write_text(json.dumps({**head, **document}, indent=2) + "\n", encoding="utf-8")
+            write_document(partial / f"{stem}.json", {**head, **document})
     except OSError as error:
         raise CheckpointError(
             f"{target}: could not be written: {error.strerror or error}; what was saved before it is unchanged"
@@ -159,20 +159,16 @@ def _write(
 
 def _read_document(folder: Path, stem: str, kind: str) -> dict[str, Any]:
     path = folder / f"{stem}.json"
-    try:
-        recover(folder)
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} does not exist") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(document, dict) or document.get("format") != kind:
+    recover(folder)
+    document = read_json(path, CheckpointError)
+    if document.get("format") != kind:
         raise CheckpointError(f"{path}: is not a {kind}")
     if document.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
             f"{path}: has format version {document.get('format_version')}, this version reads {FORMAT_VERSION}"
         )
-    tables = document.get("versions", {}).get("clebsch_gordan")
+    check_seal(document, path, CheckpointError)
+    tables = document["versions"]["clebsch_gordan"]
     if tables != CLEBSCH_GORDAN_VERSION:
         raise CheckpointError(
             f"{path}: made with Clebsch–Gordan tables of version {tables}, these are {CLEBSCH_GORDAN_VERSION}: "

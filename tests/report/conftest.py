@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sdas.data import Frame
+from sdas.documents import write_document
 from sdas.evaluate import evaluate, save_evaluation
 from sdas_kernels.graph import NeighborGraph
 
@@ -52,7 +53,7 @@ def run_dir(tmp_path: Path) -> Path:
         "versions": {"sdas": "0.1.0", "torch": "9.9"},
         "machine": {"processor": "Abacus 3000", "cores": 2},
     }
-    (folder / "summary.json").write_text(json.dumps(summary))
+    write_document(folder / "summary.json", summary)
     header = "step,epoch,wall_s,learning_rate,loss,val_energy_mae_mev,val_force_mae_mev_per_ang,train_flops,atoms_per_s"
     rows = [
         f"{s},1,{s},0.01,{1 / s},{500 / s if s % 20 == 0 else ''},{900 / s},{s * 1e10},800" for s in range(10, 301, 10)

@@ -16,6 +16,7 @@ import torch
 
 from sdas.checkpoint import load_model, load_training_state, read_model_document
 from sdas.data import DataError, FrameCache, write_cache
+from sdas.documents import read_document
 from sdas.errors import ConfigError, TrainingError
 from sdas.train import loop, train
 from sdas.train.metrics import COLUMNS, read_metrics
@@ -28,7 +29,7 @@ def test_a_run_leaves_all_its_files(make_config):
     folder = result.run_dir
     names = {"config.yaml", "split.json", "metrics.csv", "checkpoints", "model", "summary.json"}
     assert names <= set(os.listdir(folder))
-    summary = json.loads((folder / "summary.json").read_text())
+    summary = read_document(folder / "summary.json")
     assert summary == json.loads(json.dumps(result.summary))
     assert summary["status"] == "complete"
     assert (summary["steps"], summary["n_train"], summary["n_val"], summary["n_test"]) == (12, 24, 8, 8)

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from sdas.documents import read_document
 from sdas.errors import SdasError
 from sdas.evaluate import Evaluation, load_evaluation
+from sdas.files import as_argument
 from sdas.md.simulation import LOG, SUMMARY, read_log
 
 MD_FOLDER = "md"
@@ -39,7 +41,7 @@ def read_run(folder: str | Path) -> RunContents:
     """Read a run directory; raises SdasError if a file that the report needs is missing or damaged."""
     source = Path(folder)
     evaluation, facts = load_evaluation(source)
-    summary = _read_json(source / "summary.json", "a run that has finished training has one")
+    summary = read_document(source / "summary.json", advice=f"sdas train --resume {as_argument(source)} writes it")
     md_summary = md_log = None
     if (source / MD_FOLDER / SUMMARY).exists():
         md_summary = _read_json(source / MD_FOLDER / SUMMARY, "run sdas md again")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import resource
@@ -20,6 +19,7 @@ from sdas.data import FrameCache, read_frames, write_cache
 from sdas.data.readers import detect_format
 from sdas.data.reading_notes import ReadingNotes, lines_about_reading
 from sdas.data.splits import Split, composition_split, given_split, random_split, sizes_from_fractions
+from sdas.documents import write_document
 from sdas.errors import TrainingError
 from sdas.files import as_argument, sweep, write_text
 from sdas.run.lock import LOCK
@@ -94,7 +94,7 @@ def open_data(config: DataConfig, folder: Path) -> tuple[FrameCache, Split]:
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     """Write summary.json."""
-    write_text(folder / SUMMARY, json.dumps(dict(summary), indent=2) + "\n")
+    write_document(folder / SUMMARY, summary)
 
 
 def machine(device: torch.device) -> dict[str, Any]:
