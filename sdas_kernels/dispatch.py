@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from sdas_kernels import profiling
+from sdas_kernels import autocast, profiling
 
 BACKENDS = ("cuda", "triton", "cpp", "reference", "cuequivariance")  # in order of choice; the last only if forced
 
@@ -87,10 +87,11 @@ def use_backend(name: str, *only: str) -> Iterator[None]:
         _forced.update(before)
 
 
-def kernels(op: str, tensor: torch.Tensor) -> ModuleType:
+def kernels(op: str, tensor: torch.Tensor) -> Any:
     """The module that implements `op` for tensors like `tensor`."""
     name, module = _choose(op, tensor.device.type, tensor.dtype, _forced.get(op) or _forced.get(""))
-    return profiling.named(op, name, module) if profiling.on else module
+    module = profiling.named(op, name, module) if profiling.on else module
+    return autocast.Off(module) if autocast.is_on() else module
 
 
 def backends(op: str, device: str, dtype: torch.dtype) -> list[str]:

@@ -253,7 +253,8 @@ def _starts(sizes: Sequence[int]) -> list[int]:
 
 def _as_array(value: Any, dtype: type) -> np.ndarray:
     if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy()
+        value = value.detach().cpu()
+        value = (value.double() if value.is_floating_point() else value).numpy()  # NumPy has no bfloat16
     return np.ascontiguousarray(value, dtype=dtype)
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import torch
 
+from sdas_kernels.autocast import in_operand_dtype
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
 from sdas_kernels.nn.sdas import SDAS, frozen
 
@@ -81,6 +82,7 @@ class CapturedPotential:
         self._fill(graph)
         return self.step(graph.positions)
 
+    @in_operand_dtype
     @torch.no_grad()
     def step(self, positions: torch.Tensor) -> dict[str, torch.Tensor]:
         """Energy and forces of the present graph's atoms at other positions `[n, 3]`, by the same edges."""

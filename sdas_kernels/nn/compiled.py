@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from sdas_kernels.autocast import in_operand_dtype
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
 from sdas_kernels.nn.fused import layer_weights
 from sdas_kernels.nn.sdas import SDAS
@@ -56,6 +57,7 @@ class CompiledPotential:
         whole = [] if layers is None else flat(model.embedding.weight, layers)
         self._whole = [places[id(weight)] for weight in whole]
 
+    @in_operand_dtype
     def __call__(self, batch: NeighborGraph, forces: bool = True, stress: bool = False) -> dict[str, torch.Tensor]:
         """As `SDAS.forward`. Raises what that raises, and `RuntimeError` where compilation fails."""
         model = self.model

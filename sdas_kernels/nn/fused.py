@@ -38,7 +38,7 @@ def layer_weights(model: Any) -> list[LayerWeights] | None:
     weight = model.embedding.weight
     if not runs_fused(weight.device.type, weight.dtype, model.lmax) or model.first_features is not None:
         return None
-    if torch.compiler.is_compiling() or torch.is_autocast_enabled(weight.device.type) or _transformed():
+    if torch.compiler.is_compiling() or _transformed():
         return None
     if not _are_plain(model._modules.values()):
         return None

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sdas_kernels.autocast import in_operand_dtype
 from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.nn.fused import layer_weights
 from sdas_kernels.nn.geometry import EdgeGeometry
@@ -153,6 +154,7 @@ class SDAS(nn.Module):
                 setattr(self, name, before.to(after.device))
         return self
 
+    @in_operand_dtype
     def forward(self, batch: NeighborGraph, forces: bool = True, stress: bool = False) -> dict[str, torch.Tensor]:
         """Energies, and forces and stress where asked for.
 
@@ -190,6 +192,7 @@ class SDAS(nn.Module):
             found["energy"] = found["energy"].detach()
         return found if forces else {name: found[name] for name in ("energy", "stress")}
 
+    @in_operand_dtype
     def derivatives(
         self,
         batch: NeighborGraph,
@@ -265,6 +268,7 @@ class SDAS(nn.Module):
             found["stress"] = _symmetric(by_strain) / volumes[:, None, None]
         return found
 
+    @in_operand_dtype
     def energies(self, batch: NeighborGraph, vectors: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
         """Energy of every system `[B]`, float64 eV, from edge vectors `[E, 3]` Å and species indices `[N]`."""
         return self._sum(batch, self.features(batch, vectors, kinds)[0], kinds)
@@ -275,6 +279,7 @@ class SDAS(nn.Module):
         atomic = atomic + self.energy_shift.index_select(0, kinds)
         return segment_sum(atomic, Segments(batch.system), batch.num_systems)
 
+    @in_operand_dtype
     def features(
         self, batch: NeighborGraph, vectors: torch.Tensor, kinds: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -320,7 +325,7 @@ class SDAS(nn.Module):
         return kinds
 
     def _volumes(self, batch: NeighborGraph) -> torch.Tensor:
-        volume = torch.linalg.det(batch.cells).abs()
+        volume = torch.linalg.det(batch.cells.double()).abs().to(batch.dtype)
         if bool((volume < 1e-12).any()):
             raise ValueError(f"SDAS: system {int(volume.argmin())} has no cell, so no stress")
         return volume

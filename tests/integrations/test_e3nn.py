@@ -63,6 +63,18 @@ def test_energies_forces_and_parameter_gradients_are_the_same(theirs, dtype):
         assert_close(gradients[name], wanted, TOLERANCE[dtype])
 
 
+def test_under_autocast_only_linear_layers_round(theirs, dtype):
+    """They and radial networks give bfloat16; the operators that take from them compute in the dtype of positions."""
+    given = models.inputs()
+    wanted = models.energy_and_forces(theirs, *given)
+    accelerate(theirs)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = models.energy_and_forces(theirs, *given)
+    for rounded, exact in zip(found, wanted, strict=True):
+        assert (rounded - exact).norm() < 0.05 * exact.norm()
+        assert rounded.dtype == exact.dtype
+
+
 def test_every_supported_module_is_swapped_and_runs_by_a_kernel(theirs):
     supported = (o3.TensorProduct, o3.Linear, o3.SphericalHarmonics)
     names = {name for name, module in theirs.named_modules() if isinstance(module, supported)}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 
 from sdas_kernels import native, triton_support
+from sdas_kernels.autocast import in_operand_dtype
 from sdas_kernels.clebsch_gordan import LMAX
 from sdas_kernels.dispatch import Backend, register
 from sdas_kernels.ops.checks import check_floating
@@ -23,6 +24,7 @@ register(
 register(triton_support.backend("edge_geometry", f"{__name__}.triton"))
 
 
+@in_operand_dtype
 def edge_geometry(
     vectors: torch.Tensor, lmax: int, n: int, cutoff: float, p: int = 6
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import torch
 
 from sdas_kernels import native, triton_support
+from sdas_kernels.autocast import in_operand_dtype
 from sdas_kernels.dispatch import Backend, register
 from sdas_kernels.flops import register_ladder
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
@@ -29,6 +30,7 @@ register(triton_support.backend("edge_softmax", f"{__name__}.triton"))
 register_ladder("edge_softmax", flops)
 
 
+@in_operand_dtype
 def edge_softmax(
     query: torch.Tensor,
     key: torch.Tensor,

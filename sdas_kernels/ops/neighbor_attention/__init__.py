@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 
 from sdas_kernels import native, triton_support
+from sdas_kernels.autocast import in_operand_dtype
 from sdas_kernels.dispatch import Backend, register
 from sdas_kernels.flops import register_ladder
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
@@ -26,6 +27,7 @@ register(triton_support.backend("neighbor_attention", f"{__name__}.triton"))
 register_ladder("neighbor_attention", flops)
 
 
+@in_operand_dtype
 def neighbor_attention(
     query: torch.Tensor,
     key: torch.Tensor,

@@ -15,6 +15,7 @@ import math
 import torch
 
 from sdas_kernels import native, triton_support
+from sdas_kernels.autocast import in_operand_dtype
 from sdas_kernels.dispatch import Backend, register
 from sdas_kernels.flops import register_ladder
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
@@ -32,6 +33,7 @@ register(triton_support.backend("neighbor_tensor_product", f"{__name__}.triton")
 register_ladder("neighbor_tensor_product", flops)
 
 
+@in_operand_dtype
 def neighbor_tensor_product(
     attention: torch.Tensor,
     radial: torch.Tensor,

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from sdas_kernels import native
+from sdas_kernels.autocast import in_operand_dtype
 from sdas_kernels.dispatch import Backend, kernels, register, runs_all
 from sdas_kernels.flops import register_flops
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
@@ -39,6 +40,7 @@ def runs_fused(device: str, dtype: torch.dtype, lmax: int) -> bool:
     return lmax <= MAX_DEGREE and runs_all("cpp", _PARTS, device, dtype)
 
 
+@in_operand_dtype
 def network(
     vectors: torch.Tensor,
     kinds: torch.Tensor,

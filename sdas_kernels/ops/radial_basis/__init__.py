@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 
 from sdas_kernels import native, triton_support
+from sdas_kernels.autocast import in_operand_dtype
 from sdas_kernels.dispatch import Backend, register
 from sdas_kernels.flops import register_ladder
 from sdas_kernels.ops.checks import check_floating
@@ -27,6 +28,7 @@ register(triton_support.backend("radial_basis", f"{__name__}.triton"))
 register_ladder("radial_basis", flops)
 
 
+@in_operand_dtype
 def radial_basis(lengths: torch.Tensor, n: int, cutoff: float, p: int = 6) -> torch.Tensor:
     """Bessel functions times the envelope.
 
@@ -48,6 +50,7 @@ def radial_basis(lengths: torch.Tensor, n: int, cutoff: float, p: int = 6) -> to
     return autograd.radial_basis(lengths.contiguous(), n, float(cutoff), p)
 
 
+@in_operand_dtype
 def polynomial_envelope(lengths: torch.Tensor, cutoff: float, p: int = 6) -> torch.Tensor:
     """The envelope f(d/cutoff) alone, in the shape of `lengths` (Å)."""
     _check("polynomial_envelope", lengths, cutoff, p)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 
 from sdas_kernels import native, triton_support
+from sdas_kernels.autocast import in_operand_dtype
 from sdas_kernels.clebsch_gordan import LMAX
 from sdas_kernels.dispatch import Backend, register
 from sdas_kernels.ops.checks import check_floating
@@ -30,6 +31,7 @@ register(
 register(triton_support.backend("spherical_harmonics", f"{__name__}.triton"))
 
 
+@in_operand_dtype
 def spherical_harmonics(
     vectors: torch.Tensor, lmax: int, normalize: bool = True, normalization: str = "component"
 ) -> torch.Tensor:

@@ -18,6 +18,7 @@ from importlib.util import find_spec
 import torch
 
 from sdas_kernels import native, triton_support
+from sdas_kernels.autocast import in_operand_dtype
 from sdas_kernels.dispatch import Backend, register
 from sdas_kernels.flops import register_ladder
 from sdas_kernels.ops.checks import check_floating
@@ -42,6 +43,7 @@ register(triton_support.backend("tensor_product", f"{__name__}.triton", (*triton
 register_ladder("tensor_product", flops)
 
 
+@in_operand_dtype
 def tensor_product(
     x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor | None, spec: TensorProductSpec | str
 ) -> torch.Tensor:

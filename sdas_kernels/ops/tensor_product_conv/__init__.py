@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 
 from sdas_kernels import native, triton_support
+from sdas_kernels.autocast import in_operand_dtype
 from sdas_kernels.dispatch import Backend, register
 from sdas_kernels.flops import register_ladder
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
@@ -30,6 +31,7 @@ register_ladder("tensor_product_conv", flops)
 register_ladder("tensor_product_conv_basis", flops_basis)
 
 
+@in_operand_dtype
 def tensor_product_conv(
     x: torch.Tensor,
     y: torch.Tensor,
