@@ -40,6 +40,13 @@ def cache_path(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="session")
+def other_cache_path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "other"
+    write_cache(make_frames(40, seed=5), path)
+    return path
+
+
 @pytest.fixture
 def make_config(tmp_path, cache_path):
     """A function of overrides for the section train, run_dir and data, giving a small configuration."""

@@ -14,7 +14,7 @@ import safetensors.torch
 from sdas.config import render_config
 from sdas.errors import TrainingError
 from sdas.train import train
-from sdas.train.metrics import read_metrics
+from sdas.train.rows import read_rows
 
 
 def run_processes(config, tmp_path, count: int) -> None:
@@ -46,7 +46,7 @@ def test_two_processes_follow_the_curve_of_one(make_config, tmp_path):
     one = train(make_config("one", **settings))
     config = make_config("two", **settings)
     run_processes(config, tmp_path, 2)
-    alone, together = read_metrics(one.run_dir), read_metrics(Path(config.run_dir))
+    alone, together = read_rows(one.run_dir), read_rows(Path(config.run_dir))
     assert len(alone) == len(together) == 10
     for name in ("loss", "val_energy_mae_mev", "val_force_mae_mev_per_ang", "learning_rate"):
         expected = [float(row[name]) for row in alone]

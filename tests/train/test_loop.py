@@ -18,9 +18,10 @@ from sdas.checkpoint import load_model, load_training_state, read_model_document
 from sdas.data import DataError, FrameCache, write_cache
 from sdas.documents import read_document
 from sdas.errors import ConfigError, TrainingError
-from sdas.train import loop, train
-from sdas.train.metrics import COLUMNS, read_metrics
-from sdas_kernels.flops import FlopCounter, FlopModel
+from sdas.train import session, train
+from sdas.train.flop_model import FlopModel
+from sdas.train.rows import COLUMNS, read_rows
+from sdas_kernels.flops import FlopCounter
 from sdas_kernels.graph import NeighborGraph
 
 
@@ -65,7 +66,7 @@ def test_the_saved_model_has_the_validation_error_that_the_run_tells(make_config
 
 def test_training_lowers_the_errors(make_config):
     result = train(make_config(steps=60, validate_every=5))
-    rows = read_metrics(result.run_dir)
+    rows = read_rows(result.run_dir)
     assert float(rows[-1]["loss"]) < 0.5 * float(rows[0]["loss"])
     assert result.summary["last_validation"]["force_mae_mev_per_ang"] < float(rows[0]["val_force_mae_mev_per_ang"])
     assert result.summary["best_validation"]["force_mae_mev_per_ang"] == min(
@@ -81,7 +82,7 @@ def test_flops_are_those_of_counting_every_step(make_config, monkeypatch):
             super().__init__()
             counted.append(self)
 
-    monkeypatch.setattr(loop, "FlopCounter", Recording)
+    monkeypatch.setattr(session, "FlopCounter", Recording)
     few = train(make_config("few", steps=14)).summary["train_flops"]
     assert len(counted) <= 6
     assert not any(counter.unknown for counter in counted)
@@ -100,22 +101,22 @@ def test_the_first_loss_is_the_published_one(make_config):
     s = np.sqrt(np.mean(np.concatenate([frames[i].forces.ravel() for i in split["train"]]) ** 2))
     assert result.summary["force_rms_ev_per_ang"] == pytest.approx(s)
     torch.manual_seed(0)
-    model, _ = loop.build_model(config, frames, np.array(split["train"]))
-    picked = [frames[int(i)] for i in loop.FrameOrder(np.array(split["train"]), 4, 0).batch(0)]
+    model, _ = session.build_model(config, frames, np.array(split["train"]))
+    picked = [frames[int(i)] for i in session.FrameOrder(np.array(split["train"]), 4, 0).batch(0)]
     energy, force = [], []
     for frame in picked:
         out = model(NeighborGraph.build(frame.positions.copy(), frame.numbers, 3.0, dtype=torch.float64))
         energy.append(out["energy"].item() - frame.energy)
         force.append((out["forces"].detach().numpy() - frame.forces).ravel())
     loss = 0.3 * np.mean(np.square(energy)) / s**2 + 0.7 * np.mean(np.square(np.concatenate(force))) / s**2
-    assert float(read_metrics(result.run_dir)[0]["loss"]) == pytest.approx(loss, rel=1e-9)
+    assert float(read_rows(result.run_dir)[0]["loss"]) == pytest.approx(loss, rel=1e-9)
 
 
 def test_minutes_end_a_run_by_time_and_drive_the_schedule(make_config):
     start = time.monotonic()
     result = train(make_config(minutes=0.02, validate_every=1))
     assert 1.2 <= result.summary["wall_s"] <= time.monotonic() - start
-    rates = [float(row["learning_rate"]) for row in read_metrics(result.run_dir)]
+    rates = [float(row["learning_rate"]) for row in read_rows(result.run_dir)]
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] < 0.01 * 1e-2
 
@@ -131,7 +132,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_state_before(make
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_stops_and_the_run_goes_on(make_config, monkeypatch, number):
-    real = loop.learning_rate
+    real = session.learning_rate
 
     def interrupting(settings, step, progress):
         if step == 4:
@@ -141,7 +142,7 @@ def test_a_signal_saves_and_stops_and_the_run_goes_on(make_config, monkeypatch, 
     before = signal.getsignal(number)
     config = make_config()
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "learning_rate", interrupting)
+        patch.setattr(session, "learning_rate", interrupting)
         result = train(config)
     assert result.summary["status"] == "interrupted"
     assert result.summary["signal"] == number
@@ -214,7 +215,7 @@ def test_model_arguments_that_do_not_fit_are_named(make_config):
 
 def test_no_validation_frames_leave_empty_cells(make_config):
     result = train(make_config(steps=6, data={"split": {"sizes": [30, 0, 0]}}))
-    assert read_metrics(result.run_dir)[0]["val_force_mae_mev_per_ang"] == ""
+    assert read_rows(result.run_dir)[0]["val_force_mae_mev_per_ang"] == ""
     assert result.summary["best_validation"] == {}
 
 

@@ -13,9 +13,11 @@ from sdas.data import Frame, FrameCache
 from sdas.errors import TrainingError
 from sdas.train.energy_reference import fit_energy_reference
 from sdas.train.graphs import GraphStore
-from sdas.train.metrics import COLUMNS, Metrics, read_metrics
 from sdas.train.order import FrameOrder
+from sdas.train.rows import COLUMNS, Rows, read_rows
 from sdas.train.schedule import ema_decay, learning_rate
+from sdas.train.state import Progress
+from sdas.train.until import Until
 
 
 def frame(numbers, energy, force=1.0):
@@ -91,31 +93,29 @@ def row(step):
 
 
 def test_metrics_drop_rows_that_a_resumed_run_will_write_again(tmp_path):
-    metrics = Metrics(tmp_path, 0, tensorboard=False)
+    metrics = Rows(tmp_path, 0, tensorboard=False)
     for step in (5, 10, 15):
         metrics.write(row(step))
     with open(metrics.path, "a") as file:
         file.write("20,1.5,1.")  # a line that was cut short
-    Metrics(tmp_path, 10, tensorboard=False).write(row(11))
-    assert [line["step"] for line in read_metrics(tmp_path)] == ["5", "10", "11"]
-    assert read_metrics(tmp_path)[0]["val_energy_mae_mev"] == ""
+    Rows(tmp_path, 10, tensorboard=False).write(row(11))
+    assert [line["step"] for line in read_rows(tmp_path)] == ["5", "10", "11"]
+    assert read_rows(tmp_path)[0]["val_energy_mae_mev"] == ""
 
 
 def test_missing_tensorboard_is_said_clearly(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(TrainingError, match="pip install tensorboard"):
-        Metrics(tmp_path, 0, tensorboard=True)
+        Rows(tmp_path, 0, tensorboard=True)
 
 
 @pytest.mark.parametrize("settings", [{"steps": 40}, {"minutes": 1.0}])
 def test_a_run_away_from_a_terminal_says_how_far_it_is(settings, capsys, monkeypatch):
-    from sdas.config import TrainConfig
     from sdas.train import display
-    from sdas.train.state import Progress
 
     monkeypatch.setattr(display, "SECONDS_BETWEEN_LINES", 0.0)
     progress = Progress()
-    shown = display.Display(TrainConfig(**settings), progress, visible=True)
+    shown = display.Display(Until(**settings), progress, visible=True)
     progress.count_step(0.25, atoms=18, seconds=0.5)
     shown.step(progress)
     shown.close()
@@ -123,7 +123,17 @@ def test_a_run_away_from_a_terminal_says_how_far_it_is(settings, capsys, monkeyp
     assert "step 1" in line
     assert "loss 0.25" in line
     assert "atoms/s 36" in line
-    hidden = display.Display(TrainConfig(**settings), progress, visible=False)
+    hidden = display.Display(Until(**settings), progress, visible=False)
     hidden.step(progress)
     hidden.close()
     assert capsys.readouterr().err == ""
+
+
+def test_a_point_of_a_run_is_one_positive_number():
+    progress = Progress(step=30, wall_s=90.0, flops=4_000)
+    points = [Until(steps=40), Until(minutes=1.0), Until(flops=8_000)]
+    assert [point.fraction(progress) for point in points] == [0.75, 1.5, 0.5]
+    assert [point.reached(progress) for point in points] == [False, True, False]
+    for wrong in ({}, {"steps": 3, "flops": 1e9}, {"steps": 0}, {"flops": -1.0}, {"minutes": float("nan")}):
+        with pytest.raises(TrainingError, match="one positive number of steps, minutes or FLOPs"):
+            Until(**wrong)

@@ -18,7 +18,7 @@ from sdas.config import render_config
 from sdas.errors import CheckpointError
 from sdas.run.lock import FolderInUseError
 from sdas.train import train
-from sdas.train.metrics import read_metrics
+from sdas.train.rows import read_rows
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -71,7 +71,7 @@ def test_kill_and_resume_gives_the_same_bits(make_config, tmp_path):
     assert alone.summary["train_flops"] == resumed.summary["train_flops"]
     timed = ("wall_s", "atoms_per_s")
     rows = [
-        [{k: v for k, v in row.items() if k not in timed} for row in read_metrics(run.run_dir)]
+        [{k: v for k, v in row.items() if k not in timed} for row in read_rows(run.run_dir)]
         for run in (alone, resumed)
     ]
     assert rows[0] == rows[1]
@@ -91,7 +91,7 @@ def test_a_run_that_is_being_trained_is_not_resumed_by_a_second_process(make_con
     process.stderr.close()
     config.train.steps = load_training_state(folder / "checkpoints").step + 10
     train(config, resume=True)
-    steps = [int(row["step"]) for row in read_metrics(folder)]
+    steps = [int(row["step"]) for row in read_rows(folder)]
     assert steps == list(range(10, config.train.steps + 1, 10))
 
 
@@ -104,7 +104,7 @@ def test_the_bits_depend_on_what_is_restored(make_config, tmp_path, monkeypatch)
     for name in state.tensors:
         if name.startswith("optimizer.") and name.endswith("exp_avg"):
             state.tensors[name].zero_()
-    monkeypatch.setattr("sdas.train.loop.load_training_state", lambda folder: state)
+    monkeypatch.setattr("sdas.train.session.load_training_state", lambda folder: state)
     config.train.steps = 12
     resumed = train(config, resume=True)
     expected, found = final_tensors(alone.run_dir), final_tensors(resumed.run_dir)

@@ -7,25 +7,24 @@ import time
 
 from tqdm import tqdm
 
-from sdas.config import TrainConfig
 from sdas.train.state import Progress
+from sdas.train.until import Until
 
 SECONDS_BETWEEN_LINES = 15.0
 
 
 class Display:
-    """Progress by steps or, in a run of so many minutes, by wall time, with loss, validation error, speed and FLOPs.
+    """Progress towards a point of the run, by steps, wall time or FLOPs, with loss, validation error and speed.
 
     On a terminal a bar; otherwise, in a log file say, a line at most every 15 seconds. Both go to standard error.
     """
 
-    def __init__(self, settings: TrainConfig, progress: Progress, visible: bool) -> None:
+    def __init__(self, until: Until, progress: Progress, visible: bool) -> None:
         terminal = sys.stderr.isatty()
-        self._by_steps = settings.steps is not None
-        self._total = float(settings.steps) if settings.steps is not None else 60 * (settings.minutes or 0.0)
+        self._until = until
         layout = "{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}"
         self._bar = tqdm(
-            total=self._total,
+            total=until.total,
             initial=self._done(progress),
             disable=not (visible and terminal),
             mininterval=0.5,
@@ -51,4 +50,4 @@ class Display:
         self._bar.close()
 
     def _done(self, progress: Progress) -> float:
-        return min(float(progress.step) if self._by_steps else progress.wall_s, self._total)
+        return min(self._until.passed(progress), self._until.total)

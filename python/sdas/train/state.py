@@ -12,7 +12,8 @@ from torch import nn
 
 from sdas.checkpoint import TrainingState
 from sdas.errors import CheckpointError
-from sdas_kernels.flops import FlopCounter, FlopModel
+from sdas.train.flop_model import FlopModel
+from sdas_kernels.flops import FlopCounter
 
 
 @dataclass

@@ -26,12 +26,12 @@ COLUMNS = (
 start of the run, validation not included. atoms_per_s: trained on, since the row before, without validation."""
 
 
-class Metrics:
+class Rows:
     """Rows of metrics.csv in ``folder``. Rows after ``step`` are dropped: a resumed run writes them again."""
 
     def __init__(self, folder: Path, step: int, tensorboard: bool) -> None:
         self.path = folder / METRICS
-        rows = [row for row in read_metrics(folder) if int(row["step"]) <= step]
+        rows = [row for row in read_rows(folder) if int(row["step"]) <= step]
         write_text(self.path, _as_csv(rows, header=True))
         self._writer = _tensorboard_writer(folder, step) if tensorboard else None
 
@@ -50,7 +50,7 @@ class Metrics:
             self._writer.close()
 
 
-def read_metrics(folder: Path) -> list[dict[str, str]]:
+def read_rows(folder: Path) -> list[dict[str, str]]:
     """Rows of metrics.csv, as text; none if there is no file. A last row that was cut short is left out."""
     path = folder / METRICS
     if not path.is_file():

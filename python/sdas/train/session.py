@@ -1,0 +1,323 @@
+"""A training run that can be advanced, looked at, changed, saved and gone on with.
+
+    with Session(config, data, processes) as session:       # from the last checkpoint in run_dir, if there is one
+        session.advance(Until(steps=500))
+        session.use_model(wider)                             # what a policy may change between two advances
+        session.use_data(more)
+        session.learning_rate = 1e-3
+        session.advance(Until(flops=3e12))
+        session.validate()
+        session.save()
+
+The loss, and what its symbols mean, stand in :mod:`sdas.train.loop`. A checkpoint holds everything that a later session
+needs: it goes on with the model, the data and the rate that the saved one had, to the same bits.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+import sdas_kernels.nn
+from sdas.checkpoint import load_training_state, save_training_state
+from sdas.config import Config
+from sdas.data import Frame, FrameCache
+from sdas.errors import CheckpointError, TrainingError
+from sdas.train.display import Display
+from sdas.train.flop_model import FlopModel
+from sdas.train.graphs import GraphStore
+from sdas.train.interruption import Interruption
+from sdas.train.objective import DTYPES, batch_loss, build_model, make_optimizer, validate
+from sdas.train.order import FrameOrder
+from sdas.train.processes import Processes
+from sdas.train.rows import Rows
+from sdas.train.run_files import CHECKPOINTS
+from sdas.train.schedule import ema_decay, learning_rate
+from sdas.train.state import Progress, capture, restore
+from sdas.train.torch_settings import torch_settings
+from sdas.train.until import Until
+from sdas_kernels.flops import FlopCounter
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """Labeled frames, and the indices [n] of those that train and of those that validate."""
+
+    frames: Sequence[Frame]
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+
+
+@dataclass
+class Changes:
+    """What `use_model`, `use_data` and `learning_rate` made of a run; saved with it.
+
+    model: arguments of the SDAS model in use. force_rms: eV/Å, the unit of the loss. learning_rate: the largest one.
+    data: the path of the frame cache in use, None if the frames are not a cache. data_since: the step since which.
+    """
+
+    model: dict[str, Any]
+    force_rms: float
+    learning_rate: float
+    data: str | None
+    data_since: int = 0
+
+
+class Session:
+    """One run of training, in this process and in those that torchrun started beside it. A context manager.
+
+    `model` is trained. `averaged` is the moving average of its weights, which is validated and shipped. `progress`
+    counts steps, seconds and FLOPs since the start. `interrupted` is the signal that asked it to stop, or None.
+
+    Raises:
+        TrainingError, ConfigError: settings, model or data that cannot be used.
+        CheckpointError: the last checkpoint in `config.run_dir` is of another model, or its data are not there.
+    """
+
+    def __init__(self, config: Config, data: TrainingData, processes: Processes) -> None:
+        settings = config.train
+        if settings.batch_size < processes.size:
+            raise TrainingError(f"train.batch_size {settings.batch_size} is less than the {processes.size} processes")
+        self.config, self.processes, self.folder = config, processes, Path(config.run_dir)
+        self.progress, self.end = Progress(), Until.of(settings)
+        self.interrupted: int | None = None
+        self._data = data
+        self._inside = ExitStack()
+
+    def __enter__(self) -> Session:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as inside:
+            inside.enter_context(torch_settings(self.config.train))
+            self._interruption = inside.enter_context(Interruption())
+            saved = load_training_state(self.folder / CHECKPOINTS)
+            if saved is None:
+                model, force_rms = build_model(self.config, self._data.frames, self._data.train)
+                rate = self.config.train.learning_rate
+                self.changes = Changes(_shape(model), force_rms, rate, _cache_path(self._data))
+                self._take_up(model)
+            else:
+                self.changes = Changes(**saved.document["changes"])
+                self._take_up(sdas_kernels.nn.SDAS(**self.changes.model).to(DTYPES[self.config.train.dtype]))
+                self.progress = restore(saved, self.flop_model, self.model, self.averaged, self.optimizer)
+                self._data = self._saved_data(saved.tensors)
+            self._arrange()
+            self._own_flops = self.progress.flops if self.processes.first else 0
+            self._rows = self._open_rows() if self.processes.first else None
+            if saved is None:
+                self.save()
+            self._inside = inside.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._rows is not None:
+            self._rows.close()
+        self._inside.close()
+
+    @property
+    def data(self) -> TrainingData:
+        """The frames in use."""
+        return self._data
+
+    @property
+    def learning_rate(self) -> float:
+        """The largest rate; warm-up and schedule multiply it."""
+        return self.changes.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float) -> None:
+        if not (math.isfinite(rate) and rate > 0):
+            raise TrainingError(f"the learning rate must be positive, got {rate}")
+        self.changes.learning_rate = float(rate)
+
+    def advance(self, until: Until) -> bool:
+        """Train until that point of the run; False if a signal asked to stop before, with the state saved.
+
+        Rows of metrics.csv and checkpoints are written on the way, as often as the configuration says.
+        """
+        settings, progress = self.config.train, self.progress
+        self._start = time.monotonic() - progress.wall_s
+        display = Display(until, progress, visible=self.processes.first)
+        try:
+            while not until.reached(progress):
+                self._step(counts_all=until.flops is not None)
+                display.step(progress)
+                if progress.step % settings.validate_every == 0:
+                    self.validate()
+                if progress.step % settings.checkpoint_every == 0 or self.interrupted:
+                    self.save()
+                if self.interrupted:
+                    return until.reached(progress)
+        finally:
+            display.close()
+        return True
+
+    def validate(self) -> dict[str, Any]:
+        """Errors of the averaged weights on the validation frames, and the step; empty without such frames.
+
+        Ends a row of metrics.csv, unless one ended at this step.
+        """
+        progress = self.progress
+        if progress.steps_since_row:
+            self._count_all_flops()
+            averaged, batch_size = self.averaged, self.config.train.batch_size
+            errors = validate(averaged, self._store, self._data.validation, batch_size, self.processes)
+            row = progress.end_row(self._order.epoch(progress.step - self.changes.data_since), self._rate, errors)
+            if self._rows is not None:
+                self._rows.write(row)
+        return progress.last
+
+    def save(self) -> None:
+        """Write a checkpoint; of the older ones the last is kept."""
+        self._count_all_flops()
+        if not self.processes.first:
+            return
+        state = capture(self.progress, self.flop_model, self.model, self.averaged, self.optimizer)
+        state.document["changes"] = asdict(self.changes)
+        state.tensors["data.train"] = torch.as_tensor(self._data.train)
+        state.tensors["data.validation"] = torch.as_tensor(self._data.validation)
+        save_training_state(self.folder / CHECKPOINTS, state)
+
+    def use_model(self, model: nn.Module, averaged: nn.Module | None = None, moments: str = "new") -> None:
+        """Go on with another SDAS model; `averaged`, a copy of it unless given, is what its average starts from.
+
+        moments: "new" starts the optimizer afresh; "kept" keeps the moments of weights whose name and shape stay.
+
+        Raises:
+            TrainingError: the model has other species, another cutoff or another dtype.
+        """
+        self._check_model(model)
+        if moments not in ("new", "kept"):
+            raise TrainingError(f'moments must be "new" or "kept", got {moments!r}')
+        weights, optimizer = dict(self.model.named_parameters()), self.optimizer
+        self.changes.model = _shape(model)
+        self._take_up(model, averaged)
+        if moments == "kept":
+            self._keep_moments(weights, optimizer)
+        self._arrange()
+
+    def use_data(self, data: TrainingData) -> None:
+        """Go on with other frames. The unit of the loss and the energies per species stay as they are."""
+        if len(data.train) == 0:
+            raise TrainingError("no frames to train on")
+        self._data = data
+        self.changes.data, self.changes.data_since = _cache_path(data), self.progress.step
+        self._arrange()
+
+    def _open_rows(self) -> Rows:
+        return Rows(self.folder, self.progress.step, self.config.train.tensorboard)
+
+    def _step(self, counts_all: bool) -> None:
+        settings, processes, progress = self.config.train, self.processes, self.progress
+        step, began = progress.step, time.monotonic()
+        indices = self._order.batch(step - self.changes.data_since)
+        atoms = self._store.atoms(indices)
+        batch = self._store.batch(indices[processes.rank :: processes.size]).to(processes.device)
+        size = (batch.graph.num_atoms, batch.graph.num_edges, batch.graph.num_systems)
+        counter = FlopCounter() if self.flop_model.needs_count(*size) else None
+        with counter or nullcontext():
+            self.optimizer.zero_grad()
+            loss = batch_loss(settings, self.model(batch.graph), batch, self.changes.force_rms, len(indices), atoms)
+            loss.backward()
+            wall_s = time.monotonic() - self._start if processes.first else 0.0
+            own = [loss.item(), wall_s, bool(self._interruption.signal)]
+            loss_value, progress.wall_s, interrupted = processes.sum_gradients(self._weights, own)
+            norm = nn.utils.clip_grad_norm_(self._weights, settings.clip_norm, foreach=True).item()
+            if not (math.isfinite(loss_value) and math.isfinite(norm)):
+                self._diverged(loss_value, norm, indices)
+            self._rate = self._rate_now()
+            for group in self.optimizer.param_groups:
+                group["lr"] = self._rate
+            self.optimizer.step()
+            with torch.no_grad():
+                torch._foreach_lerp_(self._averaged_weights, self._weights, 1 - ema_decay(settings, step))
+        if counter is not None:
+            self.flop_model.record(*size, counter.total)
+            progress.note(counter)
+        self._own_flops += counter.total if counter is not None else self.flop_model.evaluate(*size)
+        progress.count_step(loss_value, atoms, time.monotonic() - began)
+        if counts_all or processes.size == 1:
+            self._count_all_flops()
+        if interrupted:
+            self.interrupted = self._interruption.signal or signal.SIGTERM
+
+    def _rate_now(self) -> float:
+        settings = self.config.train.model_copy(update={"learning_rate": self.learning_rate})
+        return learning_rate(settings, self.progress.step, self.end.fraction(self.progress))
+
+    def _diverged(self, loss: float, norm: float, indices: NDArray[np.int64]) -> None:
+        self.save()
+        raise TrainingError(
+            f"step {self.progress.step}: the loss is {loss}, the gradient norm {norm} (frames {indices.tolist()}); "
+            f"the state before this step is kept in {self.folder / CHECKPOINTS}. "
+            "Lower train.learning_rate, or look at these frames"
+        )
+
+    def _count_all_flops(self) -> None:
+        """Bring `progress.flops` up to date: the FLOPs of all processes."""
+        self.progress.flops = round(self.processes.total([self._own_flops])[0])
+
+    def _take_up(self, model: nn.Module, averaged: nn.Module | None = None) -> None:
+        """Train this model from now on: its average, optimizer and count of FLOPs begin."""
+        self.model = model.to(self.processes.device).train()
+        self.averaged = copy.deepcopy(model if averaged is None else averaged).to(self.processes.device)
+        self.averaged.eval().requires_grad_(False)
+        self._weights: list[torch.Tensor] = list(self.model.parameters())
+        self._averaged_weights: list[torch.Tensor] = list(self.averaged.parameters())
+        self.optimizer = make_optimizer(self.config.train, self._weights)
+        self.flop_model = FlopModel()
+
+    def _keep_moments(self, before: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> None:
+        for name, weight in self.model.named_parameters():
+            known = before.get(name)
+            if known is not None and known.shape == weight.shape and known in optimizer.state:
+                self.optimizer.state[weight] = optimizer.state[known]
+
+    def _check_model(self, model: nn.Module) -> None:
+        if not isinstance(model, sdas_kernels.nn.SDAS):
+            raise TrainingError(f"the model must be an SDAS model, got {type(model).__name__}")
+        for name in ("species", "cutoff"):
+            if model.config[name] != self.changes.model[name]:
+                raise TrainingError(f"the model must have {name} {self.changes.model[name]}, got {model.config[name]}")
+        dtype = DTYPES[self.config.train.dtype]
+        if model.embedding.weight.dtype != dtype:
+            raise TrainingError(f"the model must be {dtype}, got {model.embedding.weight.dtype}")
+
+    def _arrange(self) -> None:
+        """Batches of the data in use, for the model in use."""
+        config = self.config
+        room = config.data.graph_cache_gib * 2**30
+        self._store = GraphStore(self._data.frames, config.model.cutoff, DTYPES[config.train.dtype], room)
+        self._order = FrameOrder(self._data.train, config.train.batch_size, config.train.seed)
+
+    def _saved_data(self, tensors: dict[str, torch.Tensor]) -> TrainingData:
+        """The data that the saved session had in use."""
+        path, frames = self.changes.data, self._data.frames
+        if path != _cache_path(self._data):
+            if path is None:
+                raise CheckpointError(f"{self.folder}: goes on with frames that are no cache: open it with those")
+            frames = FrameCache.open(path)
+        return TrainingData(frames, tensors["data.train"].numpy(), tensors["data.validation"].numpy())
+
+
+def _shape(model: Any) -> dict[str, Any]:
+    """The arguments that an SDAS model was made with."""
+    return dict(model.config)
+
+
+def _cache_path(data: TrainingData) -> str | None:
+    return str(data.frames.path) if isinstance(data.frames, FrameCache) else None
