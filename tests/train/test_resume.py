@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -141,9 +142,12 @@ def test_a_damaged_last_checkpoint_is_told_and_the_one_before_taken(make_config)
 
 
 def test_a_checkpoint_of_another_model_is_refused(make_config):
-    config = make_config(steps=2)
+    config, other = make_config(steps=2), make_config("other", steps=2)
     train(config)
-    config.model.channels = 8
+    other.model.channels = 8
+    train(other)
+    shutil.rmtree(Path(config.run_dir) / "checkpoints")
+    shutil.copytree(Path(other.run_dir) / "checkpoints", Path(config.run_dir) / "checkpoints")
     with pytest.raises(CheckpointError, match="does not fit this run"):
         train(config, resume=True)
 

@@ -2,6 +2,7 @@
 
 run_dir/
   config.yaml    the resolved configuration
+  run.json       what the run was started with; a resume compares (sdas.run.continuation)
   split.json     which frames trained, validated and are left for tests
   metrics.csv    one row per validation
   checkpoints/   the last two training states

@@ -69,7 +69,7 @@ def cross_validate(config: Config) -> CrossValidation:
 def _train_all(config: Config, folder: Path, processes: Processes) -> list[dict[str, Any]]:
     """A row for each pair of weights."""
     options = config.cross_validation
-    run_files.start_run(config, resume=False)
+    run_files.start_run(config)
     run_files.convert_raw_files(config.data, folder)
     cache, split = run_files.open_data(config.data, folder)
     split.save(folder / run_files.SPLIT)

@@ -44,13 +44,16 @@ def train(config: Config, resume: bool = False) -> RunResult:
         folder = Path(config.run_dir)
         if processes.first:
             lock.enter_context(locked(folder))
-            run_files.start_run(config, resume)
+            if resume:
+                run_files.say_what_changed(run_files.find_run(config))
+            else:
+                run_files.start_run(config)
             run_files.convert_raw_files(config.data, folder)
         processes.wait()
         cache, split = run_files.open_data(config.data, folder)
         processes.wait()
         if processes.first:
-            split.save(folder / run_files.SPLIT)
+            run_files.record_run(config, cache, split)
             run_files.say_how_frames_were_read(cache)
         return fit(config, cache, split.train, split.validation, processes, {"n_test": len(split.test)})
 

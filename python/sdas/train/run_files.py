@@ -22,36 +22,64 @@ from sdas.data.splits import Split, composition_split, given_split, random_split
 from sdas.documents import write_document
 from sdas.errors import TrainingError
 from sdas.files import as_argument, sweep, write_text
+from sdas.run.continuation import RUN, check_frames, check_settings, record_start
 from sdas.run.lock import LOCK
 
 CONFIG, SPLIT, METRICS, SUMMARY = "config.yaml", "split.json", "metrics.csv", "summary.json"
 CHECKPOINTS, MODEL, FRAMES = "checkpoints", "model", "frames"
-_BEFORE_FIRST_CHECKPOINT = frozenset({CONFIG, SPLIT, METRICS, FRAMES, "tensorboard"})
+_BEFORE_FIRST_CHECKPOINT = frozenset({CONFIG, RUN, SPLIT, METRICS, FRAMES, "tensorboard"})
 
 
-def start_run(config: Config, resume: bool) -> Path:
-    """Make the run directory with its config.yaml, or find it; raises :class:`TrainingError` if that is not safe.
+def start_run(config: Config) -> None:
+    """Make the run directory with its config.yaml; raises :class:`TrainingError` if there is something else.
 
     What a run left that failed before its first checkpoint is replaced.
     """
     folder = Path(config.run_dir)
-    sweep(folder)
-    sweep(folder / CHECKPOINTS)
-    names = set(os.listdir(folder)) - {LOCK} if folder.is_dir() else set()
-    if resume and CONFIG not in names:
-        raise TrainingError(f"{folder}: no run to resume there ({CONFIG} is missing)")
-    if not resume and names and not (CONFIG in names and names <= _BEFORE_FIRST_CHECKPOINT):
+    names = _swept(folder)
+    if names and not (CONFIG in names and names <= _BEFORE_FIRST_CHECKPOINT):
         advice = f"resume it with --resume {as_argument(folder)}, or choose another run_dir"
         raise TrainingError(f"{folder} is not empty; {advice}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not resume:
-            shutil.rmtree(folder / FRAMES, ignore_errors=True)
-            (folder / SPLIT).unlink(missing_ok=True)
-        write_text(folder / CONFIG, render_config(config))
-    except OSError as error:
-        raise TrainingError(f"{folder}: cannot be written: {error.strerror}") from None
-    return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / FRAMES, ignore_errors=True)
+    for name in (SPLIT, RUN):
+        (folder / name).unlink(missing_ok=True)
+    write_text(folder / CONFIG, render_config(config))
+
+
+def find_run(config: Config) -> list[str]:
+    """Find the run directory that is to be resumed, and what changed in its settings, in words; nothing is written.
+
+    Raises :class:`TrainingError` if there is no run, or if it cannot go on with these settings.
+    """
+    folder = Path(config.run_dir)
+    if CONFIG not in _swept(folder):
+        raise TrainingError(f"{folder}: no run to resume there ({CONFIG} is missing)")
+    if not _has_begun(folder):
+        return []
+    return check_settings(config, folder, from_cache=_is_cache(_paths(config.data)))
+
+
+def record_run(config: Config, cache: FrameCache, split: Split) -> None:
+    """Write the files that describe the run; raises :class:`TrainingError` if it was begun with other frames."""
+    folder = Path(config.run_dir)
+    if _has_begun(folder):
+        check_frames(cache, split, folder)
+    write_text(folder / CONFIG, render_config(config))
+    split.save(folder / SPLIT)
+    record_start(config, cache, split, folder)
+
+
+def _swept(folder: Path) -> set[str]:
+    """What lies in a run directory, after what killed processes left was removed."""
+    sweep(folder)
+    sweep(folder / CHECKPOINTS)
+    return set(os.listdir(folder)) - {LOCK} if folder.is_dir() else set()
+
+
+def _has_begun(folder: Path) -> bool:
+    """Whether there is a state to go on from, or a record that says how it came about."""
+    return (folder / RUN).exists() or (folder / CHECKPOINTS).is_dir()
 
 
 def convert_raw_files(config: DataConfig, folder: Path) -> None:
@@ -69,6 +97,12 @@ def say_how_frames_were_read(cache: FrameCache) -> None:
     """Lines on standard error: the names of the labels, and the frames that were left out."""
     for line in lines_about_reading(cache.reading):
         print(line, file=sys.stderr)
+
+
+def say_what_changed(changes: list[str]) -> None:
+    """A line on standard error for every setting that a resumed run goes on with in place of another."""
+    for change in changes:
+        print(f"changed from here on: {change}", file=sys.stderr)
 
 
 def open_cache(config: DataConfig, folder: Path) -> FrameCache:
