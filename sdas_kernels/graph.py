@@ -9,52 +9,18 @@ lists the same edges sorted by sender, for the passes that sum over receivers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from sdas_kernels.ops.segment import Segments, gather, receivers, senders
+from sdas_kernels.arguments import FLOATING, dense_tensor, index_tensor, known_device, positive_length
+from sdas_kernels.edge_index import EdgeIndex, counted, has_values
+from sdas_kernels.neighbors import find_neighbors
+from sdas_kernels.ops.segment import Segments, gather, receivers, segment_sum, senders
 
-MIN_DISTANCE = 1e-4  # Å; closer atoms are taken for a mistake in the input
-
-
-@dataclass(frozen=True, eq=False)
-class EdgeIndex:
-    """Which node receives from which, in both orders. Index tensors are int64.
-
-    receivers, senders [E]: sorted by receiver. row_ptr [N+1]: first edge of each receiver.
-    sender_order [E]: the edges sorted by sender (stable). sender_ptr [N+1]: first place in `sender_order` of each.
-    """
-
-    receivers: torch.Tensor
-    senders: torch.Tensor
-    row_ptr: torch.Tensor
-    sender_order: torch.Tensor
-    sender_ptr: torch.Tensor
-
-    @classmethod
-    def from_pairs(cls, receivers: torch.Tensor, senders: torch.Tensor, num_nodes: int) -> EdgeIndex:
-        """From pairs already sorted by receiver."""
-        sender_order = torch.argsort(senders, stable=True)
-        return cls(
-            receivers, senders, _pointers(receivers, num_nodes), sender_order, _pointers(senders, num_nodes)
-        )
-
-    @property
-    def num_nodes(self) -> int:
-        """N."""
-        return self.row_ptr.shape[0] - 1
-
-    @property
-    def num_edges(self) -> int:
-        """E."""
-        return self.receivers.shape[0]
-
-    def tensors(self) -> list[torch.Tensor]:
-        """The five index tensors in the order in which operators take them."""
-        return [self.receivers, self.senders, self.row_ptr, self.sender_order, self.sender_ptr]
+__all__ = ["EdgeIndex", "NeighborGraph", "centered"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +30,17 @@ class NeighborGraph:
     positions [N, 3] Å, numbers [N] atomic numbers, edges, cell_shifts [E, 3] (whole cells, in the dtype of positions),
     cells [B, 3, 3] Å (rows are the cell vectors; zeros where there is none), pbc [B, 3], system [N]: which of the B
     systems an atom belongs to, ascending, cutoff Å, periodic: whether any system has a periodic direction.
+
+    In float64 the positions are those given. A narrower dtype would round them far from the origin. So for one, `build`
+    and `to` move each system as a whole until its mean position is zero. Atoms more than a cell and a half from there
+    along a periodic direction are brought near by whole cells. `cell_shifts` count these cells, so edge vectors stay
+    what they were. To move the atoms of such a graph, add displacements to its positions.
+
+    Made of its parts, or by `dataclasses.replace`, it checks them, takes any integers for indices and numbers, and
+    brings cells and shifts to the dtype of positions.
+
+    Raises:
+        TypeError, ValueError: a part is of the wrong kind, shape, dtype, device or range.
     """
 
     positions: torch.Tensor
@@ -75,6 +52,38 @@ class NeighborGraph:
     system: torch.Tensor
     cutoff: float
     periodic: bool
+    _state: ClassVar[list[int] | None] = None  # of an instance, when it was checked
+
+    def __post_init__(self) -> None:
+        if torch.compiler.is_compiling():  # what is compiled has no numbers; they are checked where it comes out
+            return
+        for name, part in _checked_parts(self).items():
+            object.__setattr__(self, name, part)
+        self.accept()
+
+    @classmethod
+    def of_checked(cls, **parts: Any) -> NeighborGraph:
+        """Of parts that are known to be as the class wants them; nothing is looked at."""
+        graph = object.__new__(cls)
+        for name, part in parts.items():
+            object.__setattr__(graph, name, counted(part) if name in ("numbers", "system") else part)
+        graph.accept()
+        return graph
+
+    def accept(self) -> None:
+        """Take what was written into numbers and system for right, where a writer knows that it is."""
+        object.__setattr__(self, "_state", self._now())
+
+    def check_unwritten(self) -> None:
+        """Raises `ValueError` if a part was written to, or resized, and does not fit any more."""
+        if self._state != self._now():
+            _checked_parts(self)
+            self.accept()
+
+    def _now(self) -> list[int]:
+        """What changes when numbers or systems are written to, or another part is resized."""
+        sizes = self.positions.numel(), self.cells.numel(), self.cell_shifts.numel()
+        return [self.numbers._version, self.system._version, *sizes]
 
     @classmethod
     def build(
@@ -105,23 +114,19 @@ class NeighborGraph:
             dtype = dtype or (positions.dtype if positions.is_floating_point() else None)
             device = device or positions.device
         dtype = dtype or torch.get_default_dtype()
-        r, z = _as_array(positions, np.float64), _whole_numbers(numbers)
-        _check_atoms(r, z, cutoff)
-        box, periodic = _check_cell(cell, pbc)
-        receivers, senders, shifts = _find_pairs(r, box, periodic, float(cutoff))
-        edges = EdgeIndex.from_pairs(receivers, senders, len(r))
-        graph = cls(
-            positions=torch.tensor(r, dtype=dtype),
-            numbers=torch.tensor(z),
-            edges=edges,
-            cell_shifts=shifts.to(dtype),
-            cells=torch.tensor(box, dtype=dtype)[None],
-            pbc=torch.as_tensor(periodic)[None],
-            system=torch.zeros(len(r), dtype=torch.int64),
-            cutoff=float(cutoff),
-            periodic=bool(periodic.any()),
+        found = find_neighbors(positions, numbers, cutoff, cell, pbc)
+        graph = cls.of_checked(
+            positions=torch.from_numpy(found.positions),
+            numbers=torch.from_numpy(found.numbers),
+            edges=EdgeIndex.of_sorted(found.receivers, found.senders, len(found.numbers)),
+            cell_shifts=found.shifts,
+            cells=torch.from_numpy(found.cell)[None],
+            pbc=torch.from_numpy(found.pbc)[None],
+            system=torch.zeros(len(found.numbers), dtype=torch.int64),
+            cutoff=found.cutoff,
+            periodic=bool(found.pbc.any()),
         )
-        return graph.to(device=device)
+        return graph.to(device, dtype)
 
     @staticmethod
     def batch(graphs: Sequence[NeighborGraph]) -> NeighborGraph:
@@ -140,30 +145,26 @@ class NeighborGraph:
             ):
                 if a != b:
                     raise ValueError(f"NeighborGraph.batch: graph {k} has {name} {a}, graph 0 has {b}")
+            graph.check_unwritten()
         atoms = _starts([graph.num_atoms for graph in graphs])
         pairs = _starts([graph.num_edges for graph in graphs])
         systems = _starts([graph.num_systems for graph in graphs])
-        per_edge, last = [g.edges for g in graphs], graphs[-1].edges
-        edges = EdgeIndex(
-            receivers=torch.cat([e.receivers + n for e, n in zip(per_edge, atoms, strict=True)]),
-            senders=torch.cat([e.senders + n for e, n in zip(per_edge, atoms, strict=True)]),
-            row_ptr=torch.cat(
-                [e.row_ptr[:-1] + n for e, n in zip(per_edge, pairs, strict=True)] + [last.row_ptr[-1:] + pairs[-1]]
-            ),
-            sender_order=torch.cat([e.sender_order + n for e, n in zip(per_edge, pairs, strict=True)]),
-            sender_ptr=torch.cat(
-                [e.sender_ptr[:-1] + n for e, n in zip(per_edge, pairs, strict=True)]
-                + [last.sender_ptr[-1:] + pairs[-1]]
-            ),
+        index = list(zip(*(g.edges.tensors() for g in graphs), strict=True))
+        edges = EdgeIndex.of_checked(
+            _joined(index[0], atoms),
+            _joined(index[1], atoms),
+            _joined_pointers(index[2], pairs),
+            _joined(index[3], pairs),
+            _joined_pointers(index[4], pairs),
         )
-        return NeighborGraph(
+        return NeighborGraph.of_checked(
             positions=torch.cat([g.positions for g in graphs]),
             numbers=torch.cat([g.numbers for g in graphs]),
             edges=edges,
             cell_shifts=torch.cat([g.cell_shifts for g in graphs]),
             cells=torch.cat([g.cells for g in graphs]),
             pbc=torch.cat([g.pbc for g in graphs]),
-            system=torch.cat([g.system + n for g, n in zip(graphs, systems, strict=True)]),
+            system=_joined([g.system for g in graphs], systems),
             cutoff=first.cutoff,
             periodic=any(g.periodic for g in graphs),
         )
@@ -203,16 +204,18 @@ class NeighborGraph:
         """Of every tensor."""
         return self.positions.device
 
-    def edge_vectors(
-        self, positions: torch.Tensor | None = None, cells: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """r_j - r_i + S·cell, `[E, 3]` Å, differentiable in `positions` [N, 3] and `cells` [B, 3, 3]."""
-        r = self.positions if positions is None else positions
+    def edge_vectors(self, positions: torch.Tensor | None = None, cells: torch.Tensor | None = None) -> torch.Tensor:
+        """r_j - r_i + S·cell, `[E, 3]` Å, differentiable in `positions` [N, 3] and `cells` [B, 3, 3].
+
+        Positions other than the graph's own are these with displacements. Raises `TypeError` or `ValueError` if they or
+        the cells are not shaped as the graph's.
+        """
+        r = self.positions if positions is None else _like("positions", positions, self.positions)
         index = self.edges.tensors()
         vectors = gather(r, senders(index)) - gather(r, receivers(index))
         if not self.periodic:
             return vectors
-        box = self.cells if cells is None else cells
+        box = self.cells if cells is None else _like("cells", cells, self.cells)
         if self.num_systems > 1:  # else one cell for all edges
             box = gather(gather(box, Segments(self.system)), receivers(index))
         # not as matrix products: E tiny ones are slow, and a single one would round otherwise than those of a batch
@@ -222,17 +225,28 @@ class NeighborGraph:
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None, non_blocking: bool = False
     ) -> NeighborGraph:
-        """The same graph on another device, or with floating tensors of another dtype."""
+        """The same graph on another device, or with floating tensors of another dtype.
+
+        A narrower dtype moves positions, as the class says. Raises `TypeError` for a dtype that is not floating,
+        `ValueError` for a device that is not here.
+        """
+        self.check_unwritten()
+        if dtype is not None and dtype not in FLOATING:
+            raise TypeError(f"NeighborGraph: dtype must be a floating dtype, got {dtype!r}")
+        device = None if device is None else known_device("NeighborGraph", device)
+        narrower = dtype is not None and torch.finfo(dtype).eps > torch.finfo(self.dtype).eps
+        brought = _near_the_origin(self) if narrower and has_values(self.positions) else {}
 
         def moved(item: Any) -> Any:
             if isinstance(item, EdgeIndex):
-                return EdgeIndex(*(moved(t) for t in item.tensors()))
+                return EdgeIndex.of_checked(*(moved(t) for t in item.tensors()))
             if not isinstance(item, torch.Tensor):
                 return item
             kind = dtype if item.is_floating_point() else None
             return item.to(device=device, dtype=kind, non_blocking=non_blocking)
 
-        return replace(self, **{field.name: moved(getattr(self, field.name)) for field in fields(self)})
+        parts = {field.name: getattr(self, field.name) for field in fields(self)} | brought
+        return NeighborGraph.of_checked(**{name: moved(part) for name, part in parts.items()})
 
     def __repr__(self) -> str:
         return (
@@ -241,75 +255,110 @@ class NeighborGraph:
         )
 
 
-def _pointers(index: torch.Tensor, num_nodes: int) -> torch.Tensor:
-    """First place of each node in a sorted copy of `index`: `[N+1]`."""
-    counts = torch.bincount(index, minlength=num_nodes)
-    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+def centered(positions: torch.Tensor, system: torch.Tensor, num_systems: int) -> torch.Tensor:
+    """Positions `[N, 3]` moved such that the mean of each system is zero, to rounding."""
+    of = Segments(system)
+    with torch.no_grad():
+        sizes = segment_sum(torch.ones_like(positions[:, :1]), of, num_systems)
+        middle = segment_sum(positions.detach(), of, num_systems) / sizes
+    return positions - gather(middle, of)
+
+
+def _near_the_origin(graph: NeighborGraph) -> dict[str, torch.Tensor]:
+    """Positions and shifts, float64, as `NeighborGraph` describes them for a dtype that would round them."""
+    positions, of = centered(graph.positions.double(), graph.system, graph.num_systems), Segments(graph.system)
+    if not graph.periodic:
+        return {"positions": positions}
+    cells = graph.cells.detach().double() * graph.pbc[:, :, None]
+    fractional = (positions.detach()[:, None, :] @ gather(torch.linalg.pinv(cells), of)).squeeze(1)
+    whole = fractional.round()
+    whole = torch.where(whole.abs() > 1, whole, 0.0)  # others stay: callers may hold their positions
+    index = graph.edges.tensors()
+    shifts = graph.cell_shifts.double() + gather(whole, senders(index)) - gather(whole, receivers(index))
+    return {"positions": positions - (whole[:, None, :] @ gather(cells, of)).squeeze(1), "cell_shifts": shifts}
+
+
+def _checked_parts(graph: NeighborGraph) -> dict[str, Any]:
+    """The parts of a graph, as the class wants them."""
+    owner, edges, r = "NeighborGraph", graph.edges, graph.positions
+    if not isinstance(edges, EdgeIndex):
+        raise TypeError(f"{owner}: edges must be an EdgeIndex, got {type(edges).__name__}")
+    if not isinstance(graph.periodic, bool):
+        raise TypeError(f"{owner}: periodic must be a bool, got {graph.periodic!r}")
+    parts: dict[str, Any] = {name: getattr(graph, name) for name in ("positions", "cell_shifts", "cells", "pbc")}
+    for name, part in parts.items():
+        dense_tensor(owner, name, part)
+    if r.dtype not in FLOATING:
+        raise TypeError(f"{owner}: positions must have a floating dtype, got {r.dtype}")
+    if graph.pbc.dtype != torch.bool:
+        raise TypeError(f"{owner}: pbc must be bools, got {graph.pbc.dtype}")
+    parts |= {name: index_tensor(owner, name, getattr(graph, name)) for name in ("numbers", "system")}
+    n, e, b = edges.num_nodes, edges.num_edges, len(graph.cells) if graph.cells.ndim else 0
+    shapes = {
+        "positions": (n, 3),
+        "numbers": (n,),
+        "system": (n,),
+        "cell_shifts": (e, 3),
+        "cells": (b, 3, 3),
+        "pbc": (b, 3),
+    }
+    for name, shape in shapes.items():
+        if parts[name].shape != shape:
+            raise ValueError(
+                f"{owner}: {name} must be {list(shape)} for {n} atoms, {e} edges and {b} cells, "
+                f"got {list(parts[name].shape)}"
+            )
+        if parts[name].device != edges.receivers.device:
+            raise ValueError(f"{owner}: {name} is on {parts[name].device} but edges is on {edges.receivers.device}")
+    for name in ("positions", "cell_shifts", "cells"):
+        if parts[name].is_complex():
+            raise TypeError(f"{owner}: {name} must be real, got {parts[name].dtype}")
+        parts[name] = parts[name].to(r.dtype).resolve_neg().contiguous()
+    if has_values(parts["pbc"]) and graph.periodic != bool(parts["pbc"].any()):
+        raise ValueError(f"{owner}: periodic is {graph.periodic} but pbc is {parts['pbc'].tolist()}")
+    _check_numbers_and_systems(parts["numbers"], parts["system"], b)
+    return parts | {"pbc": parts["pbc"].contiguous(), "cutoff": positive_length(owner, "cutoff", graph.cutoff)}
+
+
+def _check_numbers_and_systems(numbers: torch.Tensor, system: torch.Tensor, num_systems: int) -> None:
+    if not has_values(numbers) or not len(numbers):
+        return
+    low, high = torch.stack(numbers.aminmax()).tolist()
+    if low < 1 or high > 118:
+        raise ValueError(f"NeighborGraph: atomic numbers must be 1..118, got {low}..{high}")
+    low, high = torch.stack(system.aminmax()).tolist()
+    if low < 0 or high >= num_systems:
+        raise ValueError(
+            f"NeighborGraph: system must be 0..{num_systems - 1} for {num_systems} cells, "
+            f"got {low if low < 0 else high}"
+        )
+    if bool((system[1:] < system[:-1]).any()):
+        raise ValueError("NeighborGraph: system must be sorted in ascending order: the atoms of a system lie together")
+
+
+def _like(name: str, given: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """Floating, of the shape and on the device of the graph's own."""
+    if not isinstance(given, torch.Tensor) or not given.is_floating_point():
+        kind = given.dtype if isinstance(given, torch.Tensor) else type(given).__name__
+        raise TypeError(f"NeighborGraph.edge_vectors: {name} must be a floating tensor, got {kind}")
+    if given.shape != own.shape or given.device != own.device:
+        raise ValueError(
+            f"NeighborGraph.edge_vectors: {name} must be {list(own.shape)} on {own.device}, as the graph's are, "
+            f"got {list(given.shape)} on {given.device}"
+        )
+    return given
 
 
 def _starts(sizes: Sequence[int]) -> list[int]:
     return [0, *np.cumsum(sizes)[:-1].tolist()]
 
 
-def _as_array(value: Any, dtype: type) -> np.ndarray:
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu()
-        value = (value.double() if value.is_floating_point() else value).numpy()  # NumPy has no bfloat16
-    return np.ascontiguousarray(value, dtype=dtype)
+def _joined(indices: Sequence[torch.Tensor], starts: Sequence[int]) -> torch.Tensor:
+    """One after the other, each counted from its start."""
+    return torch.cat([index + start for index, start in zip(indices, starts, strict=True)])
 
 
-def _whole_numbers(numbers: Any) -> np.ndarray:
-    z = np.asarray(numbers.detach().cpu() if isinstance(numbers, torch.Tensor) else numbers, dtype=np.float64)
-    fractions = z[z != np.round(z)]
-    if len(fractions):
-        raise ValueError(f"NeighborGraph: numbers must be whole, got {fractions[0]:g}")
-    return z.astype(np.int64)
-
-
-def _check_atoms(r: np.ndarray, z: np.ndarray, cutoff: float) -> None:
-    if r.ndim != 2 or r.shape[1] != 3 or len(r) == 0:
-        raise ValueError(f"NeighborGraph: positions must be [n, 3] with n >= 1, got {list(r.shape)}")
-    if z.shape != (len(r),):
-        raise ValueError(f"NeighborGraph: numbers must be [{len(r)}] as positions has, got {list(z.shape)}")
-    if not np.isfinite(r).all():
-        atom = int(np.argwhere(~np.isfinite(r).all(1))[0, 0])
-        raise ValueError(f"NeighborGraph: the position of atom {atom} is {r[atom].tolist()}, not finite")
-    if z.min() < 1 or z.max() > 118:
-        raise ValueError(f"NeighborGraph: atomic numbers must be 1..118, got {int(z.min())}..{int(z.max())}")
-    if not (np.isfinite(cutoff) and cutoff > 0):
-        raise ValueError(f"NeighborGraph: cutoff must be positive and finite (Å), got {cutoff}")
-
-
-def _check_cell(cell: Any, pbc: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Cell `[3, 3]` with zeros where there is none, and three bools."""
-    box = np.zeros((3, 3)) if cell is None else _as_array(cell, np.float64)
-    if box.shape == (3,):
-        box = np.diag(box)
-    if box.shape != (3, 3) or not np.isfinite(box).all():
-        raise ValueError(f"NeighborGraph: cell must be [3, 3] and finite, got {box.tolist()}")
-    periodic = np.asarray(bool(box.any()) if pbc is None else _as_array(pbc, np.bool_))
-    if periodic.shape not in ((), (1,), (3,)):
-        raise ValueError(f"NeighborGraph: pbc must be one bool or three, got {periodic.tolist()}")
-    periodic = np.array(np.broadcast_to(periodic, (3,)))
-    if np.linalg.matrix_rank(box[periodic]) < periodic.sum():
-        raise ValueError(f"NeighborGraph: pbc is {periodic.tolist()} but the cell {box.tolist()} is degenerate there")
-    return box, periodic
-
-
-def _find_pairs(
-    r: np.ndarray, box: np.ndarray, periodic: np.ndarray, cutoff: float
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Receivers and senders `[E]`, cell shifts `[E, 3]`, sorted by receiver, then sender, then shift."""
-    from vesin import NeighborList  # brings ASE and CuPy with it where they are installed
-
-    finder = NeighborList(cutoff=cutoff, full_list=True, sorted=False, n_threads=1)
-    i, j, shifts, d = finder.compute(r, box, periodic, quantities="ijSd")
-    if len(d) and d.min() < MIN_DISTANCE:
-        worst = int(d.argmin())
-        raise ValueError(
-            f"NeighborGraph: atoms {int(i[worst])} and {int(j[worst])} overlap: they are {d[worst]:.2g} Å apart "
-            f"(at least {MIN_DISTANCE:g} Å is needed)"
-        )
-    order = np.lexsort((shifts[:, 2], shifts[:, 1], shifts[:, 0], j, i))
-    index = [torch.from_numpy(np.ascontiguousarray(a[order]).astype(np.int64)) for a in (i, j)]
-    return index[0], index[1], torch.from_numpy(shifts[order].astype(np.float64))
+def _joined_pointers(pointers: Sequence[torch.Tensor], starts: Sequence[int]) -> torch.Tensor:
+    """The same of first places, whose last one is the first of what follows."""
+    last = pointers[-1][-1:] + starts[-1]
+    return torch.cat([_joined([each[:-1] for each in pointers], starts), last])

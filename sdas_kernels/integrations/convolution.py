@@ -51,7 +51,7 @@ def _by_receiver(edge_index: torch.Tensor) -> tuple[torch.Tensor | None, torch.T
 @_Remembered
 def edges_of(edge_index: torch.Tensor, num_nodes: int) -> EdgeIndex:
     """The index of edges `[2, E]`, senders and receivers, sorted by receiver."""
-    return EdgeIndex.from_pairs(edge_index[1].contiguous(), edge_index[0].contiguous(), num_nodes)
+    return EdgeIndex.from_pairs(edge_index[1], edge_index[0], num_nodes)
 
 
 def can_fuse_convolution(block: nn.Module) -> bool:

@@ -12,8 +12,9 @@ from dataclasses import replace
 import torch
 
 from sdas_kernels.autocast import in_operand_dtype
-from sdas_kernels.graph import EdgeIndex, NeighborGraph
+from sdas_kernels.graph import EdgeIndex, NeighborGraph, centered
 from sdas_kernels.nn.sdas import SDAS, frozen
+from sdas_kernels.ops.checks import check_floating
 
 EDGES_PER_ATOM = 64
 """Edges of an atom of the padding, at most: a kernel goes through the edges of an atom one after the other."""
@@ -57,10 +58,10 @@ class CapturedPotential:
             return torch.zeros(size, dtype=torch.int64, device=device)
 
         self._kinds = index(rows)
-        self._batch = NeighborGraph(
+        self._batch = NeighborGraph.of_checked(
             positions=torch.zeros(rows, 3, dtype=dtype, device=device),
             numbers=torch.ones(rows, dtype=torch.int64, device=device),
-            edges=EdgeIndex(index(edges), index(edges), index(rows + 1), index(edges), index(rows + 1)),
+            edges=EdgeIndex.of_checked(index(edges), index(edges), index(rows + 1), index(edges), index(rows + 1)),
             cell_shifts=torch.zeros(edges, 3, dtype=dtype, device=device),
             cells=torch.zeros(systems + 1, 3, 3, dtype=dtype, device=device),
             pbc=torch.zeros(systems + 1, 3, dtype=torch.bool, device=device),
@@ -85,12 +86,17 @@ class CapturedPotential:
     @in_operand_dtype
     @torch.no_grad()
     def step(self, positions: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Energy and forces of the present graph's atoms at other positions `[n, 3]`, by the same edges."""
+        """Energy and forces of the present graph's atoms at other positions `[n, 3]`, by the same edges.
+
+        The positions are the graph's with displacements, moved as a whole at will. In a dtype wider than the model's
+        they keep their digits far from the origin.
+        """
+        check_floating("CapturedPotential", positions=positions)
         if not self._filled or positions.shape != (self._filled, 3):
             raise ValueError(
                 f"CapturedPotential: wants positions [{self._filled}, 3] of the last graph, got {list(positions.shape)}"
             )
-        self._batch.positions[: self._filled].copy_(positions)
+        self._batch.positions[: self._filled].copy_(self._near_the_origin(positions))
         if self._batch.device.type == "cuda":
             if self._graph is None:
                 self._capture()
@@ -101,6 +107,12 @@ class CapturedPotential:
         assert self._results is not None
         energy, forces = self._results
         return {"energy": energy[: self.systems].clone(), "forces": forces[: self._filled].clone()}
+
+    def _near_the_origin(self, positions: torch.Tensor) -> torch.Tensor:
+        if torch.finfo(positions.dtype).eps >= torch.finfo(self._batch.dtype).eps:
+            return positions
+        system = self._batch.system[: self._filled].to(positions.device)
+        return centered(positions, system, self.systems)
 
     def _compute(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Energies `[B+1]` and forces of all rows: nothing here may wait for the GPU or read from it."""
@@ -138,11 +150,14 @@ class CapturedPotential:
         b.cell_shifts[:e], b.cell_shifts[e:] = graph.cell_shifts, 0.0
         # in ascending order, evenly over the atoms of the padding, each of which receives from the next
         to = torch.arange(self.edges - e, device=b.device) * spare // max(1, self.edges - e)
-        receivers = torch.cat([graph.receivers, n + to])
-        senders = torch.cat([graph.senders, n + (to + 1) % spare])
-        padded = EdgeIndex.from_pairs(receivers, senders, rows)
-        for target, source in zip(b.edges.tensors(), padded.tensors(), strict=True):
-            target.copy_(source)
+        index = graph.edges.tensors()
+        receivers = torch.cat([index[0], n + to])
+        senders = torch.cat([index[1], n + (to + 1) % spare])
+        padded = EdgeIndex.of_sorted(receivers, senders, rows)
+        for name in ("receivers", "senders", "row_ptr", "sender_order", "sender_ptr"):
+            getattr(b.edges, name).copy_(getattr(padded, name))
+        b.edges.accept()
+        b.accept()
         self._filled = n
 
     def _check(self, graph: NeighborGraph) -> torch.Tensor:

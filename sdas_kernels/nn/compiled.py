@@ -138,9 +138,17 @@ class _Derivatives(nn.Module):
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         receivers, senders, row_ptr, sender_order, sender_ptr, positions, numbers, *rest = tensors
         cell_shifts, cells, pbc, system, kinds, *volumes = rest
-        edges = EdgeIndex(receivers, senders, row_ptr, sender_order, sender_ptr)
-        cutoff = self.model.cutoff
-        graph = NeighborGraph(positions, numbers, edges, cell_shifts, cells, pbc, system, cutoff, self.periodic)
+        graph = NeighborGraph.of_checked(
+            positions=positions,
+            numbers=numbers,
+            edges=EdgeIndex.of_checked(receivers, senders, row_ptr, sender_order, sender_ptr),
+            cell_shifts=cell_shifts,
+            cells=cells,
+            pbc=pbc,
+            system=system,
+            cutoff=self.model.cutoff,
+            periodic=self.periodic,
+        )
         found = self.model.derivatives(
             graph, positions.requires_grad_(), kinds, volumes[0] if self.stress else None, create_graph=self.again
         )

@@ -306,6 +306,7 @@ class SDAS(nn.Module):
     def _check_graph(self, batch: NeighborGraph) -> None:
         if not isinstance(batch, NeighborGraph):
             raise TypeError(f"SDAS: wants a NeighborGraph, got {type(batch).__name__}")
+        batch.check_unwritten()
         if abs(batch.cutoff - self.cutoff) > 1e-6:
             raise ValueError(f"SDAS: the graph was built with cutoff {batch.cutoff} Å, the model has {self.cutoff} Å")
         weight, positions = self.embedding.weight, batch.positions

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import torch
 
+from sdas_kernels.arguments import FLOATING, dense_tensor
 from sdas_kernels.graph import EdgeIndex
 
 
 def check_floating(op: str, **tensors: torch.Tensor) -> None:
-    """All are floating-point tensors of one dtype on one device."""
+    """All are dense floating-point tensors of one dtype on one device."""
     first_name, first = next(iter(tensors.items()))
     for name, tensor in tensors.items():
-        if not isinstance(tensor, torch.Tensor):
-            raise TypeError(f"{op}: {name} must be a torch.Tensor, got {type(tensor).__name__}")
-        if not tensor.is_floating_point():
+        dense_tensor(op, name, tensor)
+        if tensor.dtype not in FLOATING:
             raise TypeError(f"{op}: {name} must have a floating dtype, got {tensor.dtype}")
         if tensor.dtype != first.dtype:
             raise TypeError(f"{op}: {name} is {tensor.dtype} but {first_name} is {first.dtype}: convert one of them")

@@ -150,6 +150,24 @@ def test_fused_blocks_take_edges_in_any_order_and_notice_new_ones(dtype):
     assert_close(ours(positions, species, by_receiver), theirs(positions, species, by_receiver), TOLERANCE[dtype])
 
 
+def test_fused_blocks_take_edges_of_any_integers_and_refuse_those_of_no_atom(dtype):
+    theirs = copy.deepcopy(built("MACE", dtype))
+    ours = copy.deepcopy(theirs)
+    accelerate(ours)
+    positions, species, pairs = models.inputs()
+    strided = pairs.T.contiguous().T
+    for edges in (pairs.int(), strided, strided.int()):
+        assert_close(ours(positions, species, edges), theirs(positions, species, edges), TOLERANCE[dtype])
+    product = next(module.conv_tp for module in ours.modules() if hasattr(module, "conv_fusion"))
+    edges = torch.tensor([[1, 0], [0, 1]])
+    operands = torch.randn(2, product.irreps_in1.dim), torch.randn(2, product.irreps_in2.dim)
+    weight = torch.randn(2, product.weight_numel)
+    product(*operands, weight, edges)
+    edges[0, 0] = 10**9  # after it was used
+    with pytest.raises(ValueError, match=r"senders must be 0\.\.1 for 2 nodes, got 1000000000"):
+        product(*operands, weight, edges)
+
+
 def test_a_block_with_an_unknown_argument_keeps_its_sum(dtype):
     class Interaction(models.FusingInteraction):
         def forward(self, node_attrs, node_feats, edge_attrs, edge_feats, edge_index, charges, conv_fusion=None):

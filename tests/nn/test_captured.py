@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -45,6 +46,20 @@ def test_steps_follow_positions(systems, to_graph, make_model, device):
         energy = model.energies(graph, positions, model._species_of_number[graph.numbers])
         found = captured.step(moved)
         torch.testing.assert_close(found["energy"], energy.detach(), rtol=1e-12, atol=0)
+
+
+def test_steps_of_a_float32_model_keep_the_digits_of_float64_positions(systems, make_model, device):
+    model, atoms = make_model(torch.float32).to(device), systems["liquid"]
+
+    def forces(distance):
+        r = torch.from_numpy(atoms.positions + distance * np.array([1.0, -0.6, 0.3])).to(device)
+        graph = NeighborGraph.build(r, atoms.numbers, model.cutoff, atoms.cell.array, True, torch.float32)
+        captured = CapturedPotential(model, graph.num_atoms, graph.num_edges)
+        captured(graph)
+        return captured.step(r)["forces"]
+
+    for distance in (120.0, 12_000.0):
+        torch.testing.assert_close(forces(distance), forces(0.0), rtol=0, atol=1e-5)
 
 
 def test_padding_adds_exactly_nothing(systems, to_graph, make_model):

@@ -89,3 +89,13 @@ def test_float32_keeps_the_symmetry_to_its_precision(physics, make_model, system
     before, after = physics.evaluate(model, atoms), physics.evaluate(model, moved(atoms, TURN))
     np.testing.assert_allclose(after["forces"], before["forces"] @ TURN.T, atol=2e-4)
     np.testing.assert_allclose(after["forces"], physics.evaluate(make_model(), moved(atoms, TURN))["forces"], atol=2e-4)
+
+
+@pytest.mark.parametrize("distance", [120.0, 12_000.0])
+@pytest.mark.parametrize("name", ["molecule", "liquid", "small cell", "slab"])
+def test_float32_forces_do_not_depend_on_the_distance_from_the_origin(physics, make_model, systems, name, distance):
+    model, atoms = make_model(torch.float32), systems[name]
+    shifted = atoms.copy()
+    shifted.positions += distance * np.array([1.0, -0.6, 0.3])
+    before, after = physics.evaluate(model, atoms), physics.evaluate(model, shifted)
+    np.testing.assert_allclose(after["forces"], before["forces"], atol=1e-5 * max(1, np.abs(before["forces"]).max()))

@@ -11,11 +11,13 @@ from __future__ import annotations
 import torch
 
 from sdas_kernels import native, triton_support
+from sdas_kernels.arguments import whole_number
 from sdas_kernels.autocast import in_operand_dtype
 from sdas_kernels.clebsch_gordan import LMAX
 from sdas_kernels.dispatch import Backend, register
 from sdas_kernels.ops.checks import check_floating
 from sdas_kernels.ops.edge_geometry import autograd
+from sdas_kernels.ops.radial_basis import check_basis
 
 register(Backend("edge_geometry", "reference", f"{__name__}.reference"))
 register(
@@ -35,7 +37,7 @@ def edge_geometry(
         lmax: highest degree, 0..8.
         n: how many radial functions.
         cutoff: Å.
-        p: exponent of the envelope, >= 3.
+        p: exponent of the envelope, 3..100.
 
     Returns:
         harmonics `[E, (lmax+1)²]`, radial `[E, n]` in Å^(-3/2), envelope `[E]`. Twice differentiable.
@@ -46,10 +48,6 @@ def edge_geometry(
     check_floating("edge_geometry", vectors=vectors)
     if vectors.ndim != 2 or vectors.shape[1] != 3:
         raise ValueError(f"edge_geometry: vectors must be [E, 3], got {list(vectors.shape)}")
-    if not 0 <= lmax <= LMAX:
-        raise ValueError(f"edge_geometry: lmax must be 0..{LMAX}, got {lmax}")
-    if n < 1 or p < 3 or not cutoff > 0:
-        raise ValueError(
-            f"edge_geometry: wants n >= 1, p >= 3 and a positive cutoff (Å), got n = {n}, p = {p}, cutoff = {cutoff}"
-        )
-    return autograd.edge_geometry(vectors.contiguous(), lmax, n, float(cutoff), p)
+    lmax = whole_number("edge_geometry", "lmax", lmax, 0, LMAX)
+    n, cutoff, p = check_basis("edge_geometry", n, cutoff, p)
+    return autograd.edge_geometry(vectors.contiguous(), lmax, n, cutoff, p)

@@ -85,5 +85,5 @@ def neighbor_attention(
     if sizes["C"] % sizes["K"]:
         raise ValueError(f"{op}: {sizes['C']} channels cannot be split evenly among {sizes['K']} heads")
     operands = [t.contiguous() for t in (query, key, sink, value, radial_gain, harmonics, radial, envelope)]
-    z = autograd.neighbor_attention(*operands, edges.tensors(), lmax_out, even_only)
+    z = autograd.neighbor_attention(*operands, edges.tensors(), paths.lmax_out, paths.even_only)
     return z if path_weight is None else sum_paths(z, path_weight, paths)

@@ -15,7 +15,9 @@ import math
 import torch
 
 from sdas_kernels import native, triton_support
+from sdas_kernels.arguments import whole_number
 from sdas_kernels.autocast import in_operand_dtype
+from sdas_kernels.clebsch_gordan import LMAX
 from sdas_kernels.dispatch import Backend, register
 from sdas_kernels.flops import register_ladder
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
@@ -90,12 +92,13 @@ def neighbor_tensor_product(
             f"got {list(radial_gain.shape)}"
         )
     operands = [t.contiguous() for t in (attention, radial, radial_gain, value, harmonics)]
-    z = autograd.neighbor_tensor_product(*operands, edges.tensors(), lmax_out, even_only)
+    z = autograd.neighbor_tensor_product(*operands, edges.tensors(), paths.lmax_out, paths.even_only)
     return z if path_weight is None else sum_paths(z, path_weight, paths)
 
 
 def sum_paths(z: torch.Tensor, path_weight: torch.Tensor, paths: Paths) -> torch.Tensor:
     """Σ over the paths of each degree with a weight per path and channel: `[N, rows, C]` -> `[N, M, C]`."""
+    check_floating("neighbor_tensor_product", value=z, path_weight=path_weight)
     if path_weight.shape != (len(paths.all), z.shape[2]):
         raise ValueError(
             f"neighbor_tensor_product: path_weight must be [{len(paths.all)}, {z.shape[2]}], "
@@ -114,9 +117,8 @@ def paths_of(op: str, value: torch.Tensor, harmonics: torch.Tensor, lmax_out: in
     degrees = []
     for name, rows in (("value", value.shape[1]), ("harmonics", harmonics.shape[1])):
         lmax = math.isqrt(rows) - 1
-        if rows < 1 or (lmax + 1) ** 2 != rows:
-            raise ValueError(f"{op}: {name} has {rows} rows, wanted (lmax + 1)²")
+        if rows < 1 or (lmax + 1) ** 2 != rows or lmax > LMAX:
+            raise ValueError(f"{op}: {name} has {rows} rows, wanted (lmax + 1)² with lmax 0..{LMAX}")
         degrees.append(lmax)
-    if lmax_out < 0:
-        raise ValueError(f"{op}: lmax_out must be >= 0, got {lmax_out}")
-    return Paths(degrees[0], degrees[1], lmax_out, even_only)
+    lmax_out = whole_number(op, "lmax_out", lmax_out, 0, LMAX)
+    return Paths(degrees[0], degrees[1], lmax_out, bool(even_only))

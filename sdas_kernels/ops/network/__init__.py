@@ -78,7 +78,7 @@ def network(
         raise TypeError(f"network: kinds must be int64 on {vectors.device}, got {kinds.dtype} on {kinds.device}")
     if not layers:
         raise ValueError("network: wants at least one layer, got none")
-    weights = flat(embedding, layers)
+    kinds, weights = kinds.contiguous(), flat(embedding, layers)
     sizes = Sizes.of(weights, even_only)
     check("network", weights, sizes, vectors)
     if not runs_fused(vectors.device.type, vectors.dtype, sizes.lmax):
@@ -123,8 +123,8 @@ class Evaluator:
             None where there is no kernel, where a species is unknown, or where something watches PyTorch's operators,
             as a counter of FLOPs does.
         """
-        positions, edges = graph.positions, graph.edges
-        tensors = (positions, graph.cells, graph.cell_shifts, graph.system, graph.numbers, *edges.tensors())
+        positions = graph.positions
+        tensors = (positions, graph.cells, graph.cell_shifts, graph.system, graph.numbers, *graph.edges.tensors())
         plain = all(type(t) in _PLAIN and t.is_contiguous() for t in tensors)
         known = self._weights
         sizes = Sizes.of(weights, self._model[1]) if known is None else known.sizes
@@ -133,8 +133,9 @@ class Evaluator:
         if not runs_fused(positions.device.type, positions.dtype, sizes.lmax):
             return None
         run = kernels("network", positions)
-        if known is None or not known.hold(weights):
-            known = self._weights = run.ModelWeights(weights, *self._model)
+        constants = kind_of_number, energy_shift, energy_scale
+        if known is None or not known.hold([*weights, *constants]):
+            known = self._weights = run.ModelWeights(weights, constants, *self._model)
         found: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] | None
-        found = run.evaluate(known, graph, kind_of_number, energy_shift, energy_scale, stress)
+        found = run.evaluate(known, graph, stress)
         return found

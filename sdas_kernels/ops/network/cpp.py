@@ -87,33 +87,48 @@ def backward(
 
 
 class ModelWeights:
-    """The weights of a model for `evaluate`, looked at once, and then again only if one lies elsewhere."""
+    """The weights of a model for `evaluate`, looked at once, and then again only if one lies elsewhere.
 
-    def __init__(self, weights: Sequence[Tensor], cutoff: float, even_only: bool) -> None:
+    constants: kind_of_number `[119]` int64, the row of the embedding for an atomic number, -1 if there is none;
+    energy_shift `[species]` and energy_scale `[]`, float64.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], constants: Sequence[Tensor], cutoff: float, even_only: bool) -> None:
         self.sizes = Sizes.of(weights, even_only)
         check("network", weights, self.sizes, weights[0])
+        _check_constants(constants, self.sizes.species, weights[0].device)
         self.plan = _plan(self.sizes, cutoff, weights[0].dtype)
-        self._contiguous = [w.contiguous() for w in weights]
-        self.addresses = [w.data_ptr() for w in self._contiguous]
+        # detached ones keep the memory that was looked at, whatever a caller's tensor is made to hold later
+        self._looked_at = [w.detach().resolve_neg().contiguous() for w in (*weights, *constants)]
+        addresses = [w.data_ptr() for w in self._looked_at]
+        self.weights, self.constants, self._addresses = addresses[:-3], addresses[-3:], addresses
 
-    def hold(self, weights: Sequence[Tensor]) -> bool:
-        """Whether these lie where those lay; their numbers may have changed."""
-        return self.addresses == [*map(Tensor.data_ptr, weights)] and all(map(Tensor.is_contiguous, weights))
+    def hold(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether these weights and constants lie where those lay; their numbers may have changed."""
+        return self._addresses == [*map(Tensor.data_ptr, tensors)] and all(map(Tensor.is_contiguous, tensors))
+
+
+def _check_constants(constants: Sequence[Tensor], species: int, device: torch.device) -> None:
+    wanted = {
+        "kind_of_number": (torch.int64, (119,)),
+        "energy_shift": (torch.float64, (species,)),
+        "energy_scale": (torch.float64, ()),
+    }
+    for (name, (dtype, shape)), given in zip(wanted.items(), constants, strict=True):
+        if given.dtype != dtype or given.shape != shape or given.device != device:
+            raise ValueError(
+                f"network: {name} must be {dtype} {list(shape)} on {device}, "
+                f"got {given.dtype} {list(given.shape)} on {given.device}"
+            )
 
 
 def evaluate(
-    weights: ModelWeights,
-    graph: NeighborGraph,
-    kind_of_number: Tensor,
-    energy_shift: Tensor,
-    energy_scale: Tensor,
-    stress: bool,
+    weights: ModelWeights, graph: NeighborGraph, stress: bool
 ) -> tuple[Tensor, Tensor, Tensor | None] | None:
     """Energies of systems `[B]`, forces `[N, 3]` and, for a stress, derivatives by strain `[B, 3, 3]`.
 
     What `forward` does and what is around it, in one call that PyTorch does not see: for a molecule half of the time
-    would go into a dozen small operations. kind_of_number `[119]` gives the row of the embedding for an atomic number,
-    -1 if there is none: then None is returned. energy_shift `[species]` and energy_scale `[]` are float64.
+    would go into a dozen small operations. None if an element is unknown.
     """
     edges, positions, network = graph.edges, graph.positions, weights.plan.network
     atoms, pairs, systems = positions.shape[0], edges.receivers.shape[0], graph.cells.shape[0]
@@ -131,15 +146,13 @@ def evaluate(
         edges.row_ptr.data_ptr(),
         edges.sender_order.data_ptr(),
         edges.sender_ptr.data_ptr(),
-        kind_of_number.data_ptr(),
-        energy_shift.data_ptr(),
-        energy_scale.data_ptr(),
+        *weights.constants,
         energies.data_ptr(),
         forces.data_ptr(),
         0 if by_strain is None else by_strain.data_ptr(),
     ]
     threads = torch.get_num_threads()
-    known = network.evaluate(weights.addresses, arrays, atoms, pairs, systems, room.data_ptr(), threads)
+    known = network.evaluate(weights.weights, arrays, atoms, pairs, systems, room.data_ptr(), threads)
     memory.end_scratch()
     return (energies, forces, by_strain) if known else None
 

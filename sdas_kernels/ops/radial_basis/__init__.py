@@ -13,12 +13,15 @@ from __future__ import annotations
 import torch
 
 from sdas_kernels import native, triton_support
+from sdas_kernels.arguments import positive_length, whole_number
 from sdas_kernels.autocast import in_operand_dtype
 from sdas_kernels.dispatch import Backend, register
 from sdas_kernels.flops import register_ladder
 from sdas_kernels.ops.checks import check_floating
 from sdas_kernels.ops.radial_basis import autograd, flops
 from sdas_kernels.ops.radial_basis.reference import envelope
+
+MAX_EXPONENT = 100
 
 register(Backend("radial_basis", "reference", f"{__name__}.reference"))
 register(
@@ -36,7 +39,7 @@ def radial_basis(lengths: torch.Tensor, n: int, cutoff: float, p: int = 6) -> to
         lengths: `[E]` Å, any floating dtype, >= 0.
         n: how many functions.
         cutoff: Å.
-        p: exponent of the envelope, >= 3.
+        p: exponent of the envelope, 3..100.
 
     Returns:
         `[E, n]` in Å^(-3/2), zero where a length reaches the cutoff. Twice differentiable.
@@ -44,22 +47,24 @@ def radial_basis(lengths: torch.Tensor, n: int, cutoff: float, p: int = 6) -> to
     Raises:
         TypeError, ValueError: an argument is of the wrong kind, shape or range.
     """
-    _check("radial_basis", lengths, cutoff, p)
-    if lengths.ndim != 1 or n < 1:
-        raise ValueError(f"radial_basis: wants lengths [E] and n >= 1, got {list(lengths.shape)} and n = {n}")
-    return autograd.radial_basis(lengths.contiguous(), n, float(cutoff), p)
+    check_floating("radial_basis", lengths=lengths)
+    if lengths.ndim != 1:
+        raise ValueError(f"radial_basis: lengths must be [E], got {list(lengths.shape)}")
+    return autograd.radial_basis(lengths.contiguous(), *check_basis("radial_basis", n, cutoff, p))
 
 
 @in_operand_dtype
 def polynomial_envelope(lengths: torch.Tensor, cutoff: float, p: int = 6) -> torch.Tensor:
     """The envelope f(d/cutoff) alone, in the shape of `lengths` (Å)."""
-    _check("polynomial_envelope", lengths, cutoff, p)
-    return envelope(lengths, float(cutoff), p)
+    check_floating("polynomial_envelope", lengths=lengths)
+    _, cutoff, p = check_basis("polynomial_envelope", 1, cutoff, p)
+    return envelope(lengths, cutoff, p)
 
 
-def _check(op: str, lengths: torch.Tensor, cutoff: float, p: int) -> None:
-    check_floating(op, lengths=lengths)
-    if not cutoff > 0:
-        raise ValueError(f"{op}: cutoff must be positive (Å), got {cutoff}")
-    if p < 3:
-        raise ValueError(f"{op}: p must be at least 3 for a continuous second derivative, got {p}")
+def check_basis(op: str, n: int, cutoff: float, p: int) -> tuple[int, float, int]:
+    """n, cutoff and p as the operators take them; p is at least 3 for a continuous second derivative."""
+    return (
+        whole_number(op, "n", n, 1),
+        positive_length(op, "cutoff", cutoff),
+        whole_number(op, "p", p, 3, MAX_EXPONENT),
+    )

@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 
 from sdas_kernels import native, triton_support
+from sdas_kernels.arguments import whole_number
 from sdas_kernels.autocast import in_operand_dtype
 from sdas_kernels.clebsch_gordan import LMAX
 from sdas_kernels.dispatch import Backend, register
@@ -52,12 +53,11 @@ def spherical_harmonics(
     check_floating("spherical_harmonics", vectors=vectors)
     if vectors.shape[-1:] != (3,):
         raise ValueError(f"spherical_harmonics: vectors must be [..., 3], got {list(vectors.shape)}")
-    if not 0 <= lmax <= LMAX:
-        raise ValueError(f"spherical_harmonics: lmax must be 0..{LMAX}, got {lmax}")
+    lmax = whole_number("spherical_harmonics", "lmax", lmax, 0, LMAX)
     if normalization not in NORMALIZATIONS:
         raise ValueError(
             f"spherical_harmonics: normalization must be one of {', '.join(NORMALIZATIONS)}, got {normalization!r}"
         )
     flat = vectors.reshape(-1, 3).contiguous()
-    out = autograd.spherical_harmonics(flat, lmax, normalize, normalization)
+    out = autograd.spherical_harmonics(flat, lmax, bool(normalize), normalization)
     return out.reshape(*vectors.shape[:-1], (lmax + 1) ** 2)

@@ -1,0 +1,69 @@
+"""Checks of single arguments: errors that name the owner, the argument, what was given, and what is wanted."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import torch
+
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def whole_number(owner: str, name: str, value: Any, low: int, high: int | None = None) -> int:
+    """A Python int of low..high. Raises `TypeError` for what is none, `ValueError` outside of the range."""
+    try:
+        number = value if type(value) is int else operator.index(value)
+    except TypeError:
+        raise TypeError(f"{owner}: {name} must be a whole number, got {value!r}") from None
+    if number < low or (high is not None and number > high):
+        wanted = f"at least {low}" if high is None else f"{low}..{high}"
+        raise ValueError(f"{owner}: {name} must be {wanted}, got {number}")
+    return number
+
+
+def positive_length(owner: str, name: str, value: Any) -> float:
+    """A Python float, Å. Raises `TypeError` for what is no number, `ValueError` unless it is positive and finite."""
+    try:
+        number = value if type(value) is float else float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise TypeError(f"{owner}: {name} must be a number (Å), got {value!r}") from None
+    if not 0 < number < math.inf:
+        raise ValueError(f"{owner}: {name} must be positive and finite (Å), got {number}")
+    return number
+
+
+def index_tensor(owner: str, name: str, given: Any) -> torch.Tensor:
+    """A copy of integers `[n]`: int64, contiguous, and counting how often it is written to.
+
+    Raises `TypeError` or `ValueError`.
+    """
+    dense_tensor(owner, name, given)
+    if given.dtype not in INTEGERS:
+        raise TypeError(f"{owner}: {name} must be integers, got {given.dtype}")
+    if given.ndim != 1:
+        raise ValueError(f"{owner}: {name} must have one axis, got shape {list(given.shape)}")
+    with torch.inference_mode(False), torch.no_grad():
+        return given.detach().to(torch.int64, copy=True, memory_format=torch.contiguous_format)
+
+
+def dense_tensor(owner: str, name: str, given: Any) -> None:
+    """Raises `TypeError` for what is no tensor, or one that lies in memory in another way than by strides."""
+    if not isinstance(given, torch.Tensor):
+        raise TypeError(f"{owner}: {name} must be a torch.Tensor, got {type(given).__name__}")
+    if given.layout != torch.strided:
+        raise TypeError(f"{owner}: {name} must be a dense tensor, got {given.layout}: use {name}.to_dense()")
+
+
+def known_device(owner: str, given: Any) -> torch.device:
+    """The device. Raises `ValueError` for a word that names none, or one that this process has not."""
+    try:
+        device = torch.device(given)
+        if device.type != "cpu":
+            torch.empty(0, device=device)
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"{owner}: device must be one that PyTorch has here, got {given!r}: {reason}") from None
+    return device
