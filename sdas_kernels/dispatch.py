@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from sdas_kernels import autocast, profiling
+from sdas_kernels import autocast, native, profiling
 
 BACKENDS = ("cuda", "triton", "cpp", "reference", "cuequivariance")  # in order of choice; the last only if forced
 
@@ -35,6 +35,10 @@ class Backend:
     devices: tuple[str, ...] | None = None  # None: every device
     dtypes: tuple[torch.dtype, ...] | None = None  # None: every floating dtype
     available: Callable[[], tuple[bool, str]] = lambda: (True, "plain PyTorch, always there")
+
+    def is_for(self, device: str, dtype: torch.dtype) -> bool:
+        """Whether such tensors are what it is made for."""
+        return device in (self.devices or (device,)) and dtype in (self.dtypes or (dtype,))
 
     def serves(self, device: str, dtype: torch.dtype) -> tuple[bool, str]:
         """Whether tensors of this device type and dtype can be given to it, with the reason."""
@@ -94,6 +98,12 @@ def kernels(op: str, tensor: torch.Tensor) -> Any:
     return autocast.Off(module) if autocast.is_on() else module
 
 
+def announce() -> None:
+    """Warn where a model is made for a CPU and the compiled kernels are missing, not when it first runs."""
+    if not _forced and not torch.cuda.is_available():
+        native.warn_unless_available()
+
+
 def backends(op: str, device: str, dtype: torch.dtype) -> list[str]:
     """Names of the backends that can run `op` here on such tensors, fastest first. Raises `KeyError` without the op."""
     return [name for name in BACKENDS if name in _registry[op] and _registry[op][name].serves(device, dtype)[0]]
@@ -120,6 +130,8 @@ def _choose(op: str, device: str, dtype: torch.dtype, forced: str | None) -> tup
         if not served:
             raise RuntimeError(f"{op} cannot run by backend {forced!r} on {device} tensors of {dtype}: {why}")
         return forced, importlib.import_module(candidates[forced].module)
+    if "cpp" in candidates and candidates["cpp"].is_for(device, dtype):
+        native.warn_unless_available()
     for name in BACKENDS:
         if name in candidates and candidates[name].serves(device, dtype)[0]:
             return name, importlib.import_module(candidates[name].module)

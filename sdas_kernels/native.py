@@ -6,26 +6,58 @@ The extension knows nothing of PyTorch: its functions take addresses, sizes and 
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
 from types import ModuleType
+
+from sdas_kernels.missing_native import Missing, missing_native
 
 try:
     import sdas_kernels._native as _module
 except ImportError as error:
     _extension: ModuleType | None = None
-    _reason = f"extension not built or not loadable: {error}"
+    _missing = missing_native(error, Path(__file__).resolve().parent)
 else:
     _extension = _module
-    _reason = ""
+    _missing = Missing("", "")
+
+_warned = False
+
+
+class SlowOperatorsWarning(UserWarning):
+    """Operators run by plain PyTorch on a CPU, since the compiled kernels cannot be used."""
 
 
 def available() -> tuple[bool, str]:
     """Whether the extension can be used, with the SIMD level of its kernels or the reason why not."""
     if _extension is None:
-        return False, _reason
+        return False, _missing.why
     try:
         return True, f"compiled kernels, {_extension.simd()}"
     except RuntimeError as error:
         return False, str(error)
+
+
+def cure() -> str:
+    """What to do where it cannot be used."""
+    if _extension is None:
+        return _missing.cure
+    return "unset the environment variable SDAS_KERNELS_SIMD: the widest level of this processor is then taken"
+
+
+def warn_unless_available() -> None:
+    """Say once in a process, as `SlowOperatorsWarning`, that operators run without it, why, and what to do."""
+    global _warned
+    usable, why = available()
+    if usable or _warned:
+        return
+    _warned = True
+    warnings.warn(
+        f"SLOW: operators run by plain PyTorch, at a small part of the speed of compiled kernels: {why}. "
+        f"What helps: {cure()}",
+        SlowOperatorsWarning,
+        stacklevel=3,
+    )
 
 
 def extension() -> ModuleType:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,9 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from sdas_kernels import dispatch, native
 from sdas_kernels.graph import NeighborGraph
+from sdas_kernels.missing_native import Missing
 from sdas_kernels.nn import SDAS
 
 if TYPE_CHECKING:
@@ -124,3 +126,14 @@ def make_model() -> Callable[..., SDAS]:
         return SDAS(**{**shape, **config}).to(dtype).eval()
 
     return make
+
+
+@pytest.fixture
+def without_native(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The compiled extension cannot be imported, and nobody has been told yet."""
+    monkeypatch.setattr(native, "_extension", None)
+    monkeypatch.setattr(native, "_missing", Missing("there are no kernels", "install them"))
+    monkeypatch.setattr(native, "_warned", False)
+    dispatch._choose.cache_clear()
+    yield
+    dispatch._choose.cache_clear()

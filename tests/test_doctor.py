@@ -81,6 +81,13 @@ def test_descriptions_say_what_is_here():
     assert native.get("simd") in ("baseline", "avx2", "avx512") if native["available"] else native["reason"]
 
 
+@pytest.mark.usefixtures("without_native")
+def test_missing_kernels_are_shown_with_their_cure():
+    result = run("--no-timings", "--device", "cpu")
+    assert "there are no kernels" in result.output
+    assert "install them" in result.output
+
+
 def test_a_busy_machine_is_said_to_be():
     assert is_busy({"load": 3.0, "cores_usable": 2})
     assert not is_busy({"load": 0.2, "cores_usable": 2})

@@ -6,6 +6,7 @@ import importlib
 import io
 import os
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -62,7 +63,9 @@ class LazyGroup(TyperGroup):
         """
         _print_any_name()
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning
+                return super().invoke(ctx)
         except (SdasError, OSError) as error:
             if ctx.params.get("debug") or isinstance(error, BrokenPipeError):
                 raise
@@ -76,6 +79,11 @@ def describe(error: SdasError | OSError) -> str:
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror if error.filename is None else f"{os.fsdecode(error.filename)}: {error.strerror}"
     return " ".join(text.splitlines())
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning on one line of standard error, without the place in the source that gave it."""
+    typer.secho(f"warning: {' '.join(str(message).split())}", err=True, fg=typer.colors.YELLOW)
 
 
 def _print_any_name() -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sdas_kernels.autocast import in_operand_dtype
+from sdas_kernels.dispatch import announce
 from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.nn.fused import layer_weights
 from sdas_kernels.nn.geometry import EdgeGeometry
@@ -76,6 +77,7 @@ class SDAS(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
+        announce()
         known = sorted({int(z) for z in species})
         if not known or known[0] < 1 or known[-1] > 118:
             raise ValueError(f"SDAS: species must be atomic numbers 1..118, at least one, got {known}")

@@ -47,6 +47,16 @@ def test_cross_validation_prints_its_table_and_writes_a_configuration_that_train
     assert runner.invoke(cli.app, ["train", chosen]).exit_code == 0
 
 
+@pytest.mark.usefixtures("without_native")
+def test_missing_kernels_are_said_in_one_line(make_config, config_file):
+    done = runner.invoke(cli.app, ["train", config_file(make_config(steps=1, validate_every=1))])
+    assert done.exit_code == 0, done.output
+    lines = [line for line in done.stderr.splitlines() if "SLOW" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("warning: SLOW: operators run by plain PyTorch")
+    assert lines[0].endswith("there are no kernels. What helps: install them")
+
+
 def test_data_that_are_not_there_are_named_in_one_line(make_config, config_file):
     done = runner.invoke(cli.app, ["train", config_file(make_config()), "--set", "data.path=/no/such/frames"])
     assert done.exit_code == 1

@@ -31,8 +31,8 @@ def describe_versions() -> dict[str, str | None]:
 
 
 def describe_native() -> dict[str, Any]:
-    """available, and with it version and simd of the extension, or else the reason why there is none."""
+    """available, and with it version and simd of the extension, or else the reason why there is none, and the cure."""
     usable, reason = native.available()
     if not usable:
-        return {"available": False, "reason": reason}
+        return {"available": False, "reason": reason, "cure": native.cure()}
     return {"available": True, "version": native.version(), "simd": native.simd()}
