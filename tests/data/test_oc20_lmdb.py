@@ -150,7 +150,7 @@ def test_a_pickle_that_names_other_functions_is_not_run(tmp_path, protocol):
         ):
             load_record(pickle.dumps(record, protocol=protocol), "a.lmdb: record 0")
     nested = pickle.dumps(Exploit(torch.storage._load_from_bytes, pickle.dumps(Exploit(os.system, f"touch {mark}"))))
-    with pytest.raises(DataError, match="damaged record"):
+    with pytest.raises(DataError, match=r"names (posix|nt)\.system.*not run"):
         load_record(nested, "a.lmdb: record 0")
     assert not mark.exists()
 

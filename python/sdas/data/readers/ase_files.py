@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame
 from sdas.data.readers.ase_labels import LabelFinder, declared_units
+from sdas.data.readers.lmdb_file import LmdbFile
 from sdas.data.readers.options import DEFAULT_UNITS, ReadOptions, build_frame
 
 DATABASE_SUFFIXES = {".db": "db", ".aselmdb": "aselmdb"}
@@ -51,6 +52,8 @@ def _structures(path: Path, ase_format: str | None) -> Iterator[Atoms]:
 
 def _rows(path: Path) -> Iterator[Atoms]:
     kind = DATABASE_SUFFIXES.get(path.suffix, "extract_from_name")
+    if kind == "aselmdb":
+        LmdbFile(path).close()
     try:
         database = ase.db.connect(path.absolute(), type=kind, append=True)
     except (ImportError, ValueError, AttributeError) as error:

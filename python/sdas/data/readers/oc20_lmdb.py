@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame
+from sdas.data.readers.lmdb_file import LmdbFile
 from sdas.data.readers.options import DEFAULT_UNITS, ReadOptions, build_frame
-from sdas.data.readers.restricted_pickle import Record, load_record
+from sdas.data.readers.restricted_pickle import Array, Record, load_record
 from sdas.reading_options import advice
 
 ENERGY_FIELDS = ("y", "energy")
 FORCES_FIELDS = ("force", "forces")
 RELAXED = "y_relaxed"
+MOST_LISTED = 100_000
+"""Numbers in a field that is a list rather than an array: lists in a pickle can repeat, and unfold to any size."""
 
 
 def lmdb_files(path: Path) -> list[Path]:
@@ -41,25 +45,21 @@ def read_oc20_lmdb(path: Path, options: ReadOptions) -> Iterator[Frame]:
 
 
 def _entries(path: Path) -> Iterator[tuple[str, bytes]]:
-    try:
-        import lmdb
-    except ImportError:
-        raise DataError(f"{path}: reading LMDB files needs the package lmdb: pip install lmdb") from None
-    try:
-        environment = lmdb.open(str(path), subdir=False, readonly=True, lock=False, readahead=False, max_readers=1)
-    except lmdb.Error as error:
-        raise DataError(f"{path}: not a complete LMDB file: {error}") from None
-    with environment, environment.begin() as transaction:
-        try:
-            length = transaction.get(b"length")
-            count = int(load_record(length, f"{path}: length")) if length else environment.stat()["entries"]
-            for index in range(count):
-                data = transaction.get(str(index).encode("ascii"))
-                if data is None:
-                    raise DataError(f"{path}: record {index} of {count} is missing; was the file cut short in copying?")
-                yield str(index), data
-        except lmdb.Error as error:
-            raise DataError(f"{path}: damaged LMDB file: {error}") from None
+    with LmdbFile(path) as file:
+        length = file.get(b"length")
+        count = file.entries if length is None else _count(load_record(length, f"{path}: length"), path)
+        for index in range(count):
+            data = file.get(str(index).encode("ascii"))
+            if data is None:
+                raise DataError(f"{path}: record {index} of {count} is missing; was the file cut short in copying?")
+            yield str(index), data
+
+
+def _count(length: Any, path: Path) -> int:
+    number = length.values.reshape(-1)[0] if isinstance(length, Array) and length.values.size == 1 else length
+    if not isinstance(number, (int, np.integer)):
+        raise DataError(f"{path}: its length must be a number of records, got a {type(number).__name__}")
+    return int(number)
 
 
 def _frame(record: Any, where: str, options: ReadOptions) -> Frame:
@@ -74,15 +74,19 @@ def _frame(record: Any, where: str, options: ReadOptions) -> Frame:
             options.notes.found(label, name)
     positions = _values(fields, "pos_relaxed" if relaxed else "pos", where)
     numbers = _values(fields, "atomic_numbers", where)
-    stated = int(_values(fields, "natoms", where)) if "natoms" in fields else len(numbers)
-    if stated != len(numbers):
-        raise DataError(f"{where}: natoms is {stated} but there are {len(numbers)} atomic numbers")
+    numbers = numbers.reshape(-1)
+    stated = _values(fields, "natoms", where).reshape(-1) if "natoms" in fields else np.array([len(numbers)])
+    if stated.tolist() != [len(numbers)]:
+        shown = ", ".join(map(str, stated[:3]))
+        raise DataError(f"{where}: natoms is {shown} but there are {len(numbers)} atomic numbers")
     cell = _values(fields, "cell", where) if "cell" in fields else None
+    if cell is not None and cell.size != 9:
+        raise DataError(f"{where}: the cell has {cell.size} numbers, 9 are needed")
     periodic = _values(fields, "pbc", where).reshape(-1) if "pbc" in fields else cell is not None
     frame = build_frame(
         where,
         options.units or DEFAULT_UNITS,
-        numbers=numbers.reshape(-1),
+        numbers=numbers,
         positions=positions,
         cell=None if cell is None else cell.reshape(3, 3),
         pbc=periodic,
@@ -111,7 +115,33 @@ def _choose(fields: dict[str, Any], asked: str | None, names: tuple[str, ...], l
     return found[0] if found else None
 
 
-def _values(fields: dict[str, Any], name: str, where: str) -> np.ndarray[Any, Any]:
+def _values(fields: dict[str, Any], name: str, where: str) -> NDArray[Any]:
+    """Field ``name`` as numbers; lists in it are counted before they are unfolded."""
     if name not in fields:
         raise DataError(f"{where}: no field {name}; it has {', '.join(sorted(fields))}")
-    return np.asarray(fields[name])
+    value = fields[name]
+    if isinstance(value, Array):
+        return value.values
+    if _leaves(value, MOST_LISTED) > MOST_LISTED:
+        raise DataError(f"{where}: field {name} is a list of more than {MOST_LISTED} numbers; store an array")
+    try:
+        array = np.array(value)
+    except (ValueError, OverflowError):
+        array = np.empty(0, object)
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{where}: field {name} holds no numbers but a {type(value).__name__}")
+    return array
+
+
+def _leaves(value: Any, most: int, depth: int = 3) -> int:
+    """The number of leaves of nested lists; counting ends a little above ``most``, and lists too deep are above it."""
+    if not isinstance(value, (list, tuple)):
+        return 1
+    if depth == 0:
+        return most + 1
+    count = 0
+    for item in value:
+        count += _leaves(item, most, depth - 1)
+        if count > most:
+            break
+    return count

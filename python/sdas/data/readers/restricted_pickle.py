@@ -1,119 +1,213 @@
-"""Unpickling of graph records without running what they name.
+"""Graph records out of pickles, by a table of the few things that they may hold.
 
-A pickle can call any function that it names. Here a name is looked up in a short table and never imported: classes of
-torch_geometric become inert :class:`Record` objects, tensors and arrays are rebuilt from their bytes, and any other
-name is refused with an error that says which.
+Objects of torch_geometric become inert :class:`Record` objects; NumPy arrays and PyTorch tensors become :class:`Array`,
+views of bytes in the pickle whose shape, dtype and strides are held against the number of these bytes. Any other name
+is refused with an error that says which. No PyTorch is needed.
+
+The layout of arrays is that of NumPy's ``__reduce__``. A tensor is a storage with sizes and strides; the storage is a
+file of ``torch.save`` of before 2020: pickles of a magic number, a version, facts of the machine, the storage's type
+and its key, and then an int64 number of elements and their bytes.
 """
 
 from __future__ import annotations
 
 import io
-import pickle
-from collections import OrderedDict
+import math
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sdas.data.errors import DataError
+from sdas.data.readers.pickle_machine import Maker, PickleMachine, Stateful, Unsafe
 
 RECORD_MODULES = ("torch_geometric.data.data", "torch_geometric.data.storage")
+DTYPES = frozenset(("b1", "?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"))
+STORAGES = {
+    "BoolStorage": "?",
+    "ByteStorage": "u1",
+    "CharStorage": "i1",
+    "ShortStorage": "i2",
+    "IntStorage": "i4",
+    "LongStorage": "i8",
+    "HalfStorage": "f2",
+    "FloatStorage": "f4",
+    "DoubleStorage": "f8",
+}
+TORCH_MAGIC, TORCH_VERSION = 0x1950A86A20F9469CFC6C, 1001
 
 
-class Record:
+class Record(Stateful):
     """Stands in for an object of torch_geometric: it keeps the pickled state and does nothing else."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.state: dict[str, Any] = {}
+    def __init__(self) -> None:
+        self.state: Any = None
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Record:
-        record = object.__new__(cls)
-        record.state = {}
-        return record
-
-    def __setstate__(self, state: Any) -> None:
-        if isinstance(state, tuple) and len(state) == 2:  # (attributes, slots), as pickle writes slotted objects
-            state = {**(state[0] or {}), **(state[1] or {})}
-        self.state = dict(state) if isinstance(state, dict) else {}
+    def set_state(self, state: Any) -> None:
+        """Attributes, or (attributes, slots) as pickle writes slotted objects."""
+        self.state = state
 
     def fields(self) -> dict[str, Any]:
         """The fields that are set: of torch_geometric 2, in the mapping of its store; of version 1, attributes."""
-        store = self.state.get("_store")
+        attributes = self._attributes()
+        store = attributes.get("_store")
         if isinstance(store, Record):
-            return store.fields()
-        mapping = self.state.get("_mapping", self.state)
-        return {key: value for key, value in mapping.items() if value is not None and not key.startswith("_")}
+            attributes = store._attributes()
+        mapping = attributes.get("_mapping", attributes)
+        named = mapping.items() if isinstance(mapping, dict) else ()
+        return {key: v for key, v in named if isinstance(key, str) and not key.startswith("_") and v is not None}
+
+    def _attributes(self) -> dict[Any, Any]:
+        parts = self.state if isinstance(self.state, tuple) else (self.state,)
+        return {key: value for part in parts if isinstance(part, dict) for key, value in part.items()}
 
 
-def _storage(data: bytes) -> Any:
-    import torch
+class Array(Stateful):
+    """Numbers: a view of bytes in the pickle. ``values`` is read-only, and empty until the state has come."""
 
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    def __init__(self, values: NDArray[Any] | None = None) -> None:
+        self.values: NDArray[Any] = np.empty(0, np.uint8) if values is None else values
 
-
-def _latin_1(text: str, encoding: str = "latin1") -> bytes:
-    """Bytes as pickle protocols 0 to 2 write them, spelled as text in that one encoding."""
-    if encoding != "latin1":
-        raise _Unsafe(f"_codecs.encode to {encoding!r}")
-    return text.encode("latin1")
-
-
-def _parameter(data: Any, requires_grad: bool, hooks: Any) -> Any:
-    return data
+    def set_state(self, state: Any) -> None:
+        """NumPy's state: version, shape, dtype, whether in Fortran's order, bytes."""
+        _, shape, dtype, fortran, data = state
+        self.values = _array_of(data, dtype, shape, "F" if fortran else "C")
 
 
-def _array(*args: Any) -> Any:
-    """Start an array as pickle does, but always an empty one of bytes: the shape and dtype come with its state."""
-    return np.ndarray((0,), np.int8)
+class _Dtype(Stateful):
+    """A plain numeric type. Of its state only the byte order is taken: NumPy would believe flags and offsets in it."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        if code not in DTYPES:
+            raise Unsafe("a dtype that is not of plain numbers")
+        self.dtype = np.dtype(code)
+
+    def set_state(self, state: Any) -> None:
+        _, order, *others = state
+        if others != [None, None, None, -1, -1, 0] or order not in ("<", ">", "|", "="):
+            raise Unsafe("a dtype that is not of plain numbers")
+        self.dtype = self.dtype.newbyteorder(order)
 
 
-class _Unsafe(Exception):
-    """A name in a pickle that is not in the table."""
+class _Allowance:
+    """Bytes that may be copied while one pickle is read, so that repetition gains nothing."""
 
+    def __init__(self, size: int) -> None:
+        self._left = size
 
-@cache
-def _builders() -> dict[tuple[str, str], Callable[..., Any]]:
-    """The table; torch, slow to import, is imported only where such records are read."""
-    import torch
-
-    table: dict[tuple[str, str], Callable[..., Any]] = {
-        ("collections", "OrderedDict"): OrderedDict,
-        ("_codecs", "encode"): _latin_1,
-        ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-        ("torch._utils", "_rebuild_parameter"): _parameter,
-        ("torch.storage", "_load_from_bytes"): _storage,
-        ("torch", "Size"): torch.Size,
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-    }
-    scalar: Any = np.float64(0.0).__reduce__()[0]
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        table[module, "_reconstruct"] = _array
-        table[module, "scalar"] = scalar
-    return table
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if module in RECORD_MODULES:
-            return Record
-        try:
-            return _builders()[module, name]
-        except KeyError:
-            raise _Unsafe(f"{module}.{name}") from None
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise _Unsafe(f"persistent id {pid!r}")
+    def take(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise ValueError("it unfolds to more than its own size")
 
 
 def load_record(data: bytes, where: str) -> Any:
     """The object pickled in ``data``; raises :class:`DataError` for any name outside the table and for damage."""
     try:
-        return _Unpickler(io.BytesIO(data)).load()
-    except _Unsafe as error:
+        return PickleMachine(io.BytesIO(data), _finder(_Allowance(2 * len(data)))).load()
+    except Unsafe as error:
         raise DataError(
             f"{where}: its pickle names {error}, which is not among the classes of graph records; it was not run"
         ) from None
     except Exception as error:  # damaged pickles fail in every way
         raise DataError(f"{where}: damaged record: {type(error).__name__}: {error}") from None
+
+
+def _finder(allowance: _Allowance) -> Callable[[tuple[str, str]], Maker | None]:
+    def encode(text: str, encoding: str = "latin1") -> bytes:
+        """Bytes as pickle protocols 0 to 2 write them, spelled as text in that one encoding."""
+        if encoding != "latin1":
+            raise Unsafe(f"_codecs.encode to {str(encoding)[:20]!r}")
+        allowance.take(len(text))
+        return text.encode("latin1")
+
+    def storage(data: bytes) -> NDArray[Any]:
+        allowance.take(len(data))
+        return _storage(data)
+
+    table: dict[tuple[str, str], Maker] = {
+        ("_codecs", "encode"): encode,
+        ("collections", "OrderedDict"): lambda: {},
+        ("numpy", "dtype"): _Dtype,
+        ("numpy", "ndarray"): _no_instance,
+        ("torch", "Size"): _sizes,
+        ("torch.storage", "_load_from_bytes"): storage,
+        ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+        ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+    }
+    for numpy_core in ("numpy.core", "numpy._core"):
+        table[f"{numpy_core}.multiarray", "_reconstruct"] = lambda *_: Array()
+        table[f"{numpy_core}.multiarray", "scalar"] = lambda dtype, data: Array(_array_of(data, dtype, (), "C"))
+        table[f"{numpy_core}.numeric", "_frombuffer"] = lambda data, dtype, shape, order: Array(
+            _array_of(data, dtype, shape, order)
+        )
+    return lambda name: (lambda *_: Record()) if name[0] in RECORD_MODULES else table.get(name)
+
+
+def _no_instance(*_: Any) -> Any:
+    """``numpy.ndarray`` is named as an argument only."""
+    raise Unsafe("a call of numpy.ndarray")
+
+
+def _array_of(data: Any, dtype: Any, shape: Any, order: str) -> NDArray[Any]:
+    if not isinstance(data, bytes) or not isinstance(dtype, _Dtype):
+        raise TypeError("an array of other than plain bytes")
+    sizes = _sizes(shape)
+    if math.prod(sizes) * dtype.dtype.itemsize != len(data):
+        raise ValueError(f"an array of {len(sizes)} dimensions does not fit its {len(data)} bytes")
+    return np.frombuffer(data, dtype.dtype).reshape(sizes, order="F" if order == "F" else "C")
+
+
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Array:
+    if not isinstance(storage, np.ndarray):
+        raise TypeError("a tensor of no storage")
+    sizes, strides, (start,) = _sizes(size), _sizes(stride), _sizes((offset,))
+    last = start + sum((n - 1) * step for n, step in zip(sizes, strides, strict=True))
+    if 0 in sizes:
+        return Array(np.empty(sizes, storage.dtype))
+    if last >= len(storage) or math.prod(sizes) > len(storage):
+        raise ValueError(f"a tensor of {len(sizes)} dimensions is larger than its storage of {len(storage)} elements")
+    steps = tuple(step * storage.itemsize for step in strides)
+    view = np.lib.stride_tricks.as_strided(storage[start:], sizes, steps, writeable=False)
+    return Array(view)
+
+
+def _sizes(values: Any) -> tuple[int, ...]:
+    if not isinstance(values, tuple) or len(values) > 8 or not all(type(n) is int and 0 <= n < 2**48 for n in values):
+        raise ValueError("sizes that are not a few whole numbers")
+    return values
+
+
+def _storage(data: bytes) -> NDArray[Any]:
+    stream = io.BytesIO(data)
+    kinds: list[tuple[str, int]] = []
+
+    def persistent(pid: Any) -> str:
+        word, kind, key, _, count, view = pid
+        if word != "storage" or view is not None:
+            raise Unsafe("a storage that is part of another")
+        kinds.append((kind.make(), count))
+        return str(key)
+
+    kinds_named = {("torch", name): _constant(code) for name, code in STORAGES.items()}
+    magic, version, machine = (PickleMachine(stream, _nothing).load() for _ in range(3))
+    if (magic, version, machine.get("little_endian")) != (TORCH_MAGIC, TORCH_VERSION, True):
+        raise ValueError("a tensor's storage is not in the format of torch.save")
+    key = PickleMachine(stream, kinds_named.get, persistent).load()
+    if PickleMachine(stream, _nothing).load() != [key]:
+        raise ValueError("a tensor's storage holds other keys than its own")
+    ((code, count),) = kinds
+    dtype, content = np.dtype(code), data[stream.tell() :]
+    stated = int.from_bytes(content[:8], "little")
+    if stated != count or len(content) != 8 + count * dtype.itemsize:
+        raise ValueError(f"a tensor's storage has {len(content) - 8} bytes, not those of {stated} elements")
+    return np.frombuffer(content, dtype, offset=8)
+
+
+def _constant(value: str) -> Maker:
+    return lambda *_: value
+
+
+def _nothing(name: tuple[str, str]) -> None:
+    """The table of pickles that name nothing."""
