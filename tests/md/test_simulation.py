@@ -6,7 +6,7 @@ from ase.io import read
 
 from sdas.errors import SdasError
 from sdas.md import MDSettings, SDASCalculator, UnstableRunError, simulate
-from sdas.md.simulation import LOG, STATE, SUMMARY, TRAJECTORY, read_log
+from sdas.md.folder import LOG, STATE, SUMMARY, TRAJECTORY, read_log
 
 
 class Crash(Exception):
@@ -138,7 +138,22 @@ def test_a_run_that_is_too_hot_ends_and_keeps_what_there_is(pair_potential, mole
 
 def test_atoms_that_come_too_close_end_the_run(pair_potential, molecule, tmp_path):
     with pytest.raises(UnstableRunError, match=r"atoms \d and \d are 1.\d+ Å apart"):
-        run(pair_potential, molecule, tmp_path, closest_ang=1.2, temperature_k=1000.0)
+        run(pair_potential, molecule, tmp_path, closest_ang=1.15, temperature_k=1000.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"closest_ang": 1.2}, "atoms 0 and 2 are 1.173 Å apart"),
+        ({"temperature_k": 500_000.0}, r"the temperature is \d+ K"),
+    ],
+)
+def test_a_start_that_makes_no_sense_is_refused_before_anything_is_written(
+    pair_potential, molecule, tmp_path, change, words
+):
+    with pytest.raises(SdasError, match=f"cannot start like this: {words}"):
+        run(pair_potential, molecule, tmp_path / "run", **change)
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_energy_that_is_not_finite_ends_the_run(pair_potential, molecule, tmp_path):

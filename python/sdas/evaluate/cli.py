@@ -23,7 +23,7 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(help="Frames per call of the model.")] = 16,
     stress: Annotated[bool, typer.Option("--stress", help="Compare stresses too.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default the CPU.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the results; by default MODEL.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the results; by default the run directory.")] = None,
 ) -> None:
     """Errors of energies and forces on labelled frames.
 
@@ -32,6 +32,7 @@ def evaluate(
     from sdas.evaluate import evaluate as run
     from sdas.evaluate import load_run_model, save_evaluation
     from sdas.evaluate.labelled_frames import frames_of_files, frames_of_the_run
+    from sdas.evaluate.model import results_folder
 
     potential = load_run_model(model, device)
     if data:
@@ -41,9 +42,10 @@ def evaluate(
         raise SdasError(f"{flag_of(next(iter(given)))} is for raw files: name them with --data")
     else:
         labelled = frames_of_the_run(model)
-    with locked(out or model):
+    folder = out or results_folder(model)
+    with locked(folder):
         result = run(potential, labelled.frames, batch_size, stress=stress, progress=True)
-        path = save_evaluation(result, out or model, model=str(model), data=labelled.source, **labelled.facts())
+        path = save_evaluation(result, folder, model=str(model), data=labelled.source, **labelled.facts())
     numbers = result.metrics
     typer.echo(
         f"{result.n_frames} frames: force MAE {numbers['force_mae_mev_per_ang']:.2f} meV/Å "

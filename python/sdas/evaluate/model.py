@@ -27,6 +27,17 @@ def load_run_model(path: str | Path, device: torch.device | str | None = None) -
     raise SdasError(f"{folder}: neither a run directory with a model nor a model directory ({DOCUMENT} is missing)")
 
 
+def results_folder(path: str | Path) -> Path:
+    """Where results of a model lie if nobody says: in its run directory.
+
+    Raises SdasError for a model directory, since saving the model again replaces it with all that lies there.
+    """
+    folder = Path(path)
+    if (folder / DOCUMENT).is_file():
+        raise SdasError(f"{folder} is a model directory, which holds the model alone: name a folder with --out")
+    return folder
+
+
 def species_of(model: Any) -> list[int]:
     """Sorted atomic numbers that a model knows."""
     return sorted(int(number) for number in model.species)

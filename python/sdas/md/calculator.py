@@ -16,6 +16,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from sdas.errors import SdasError
 from sdas.evaluate import load_run_model, species_of
+from sdas.run.fingerprint import model_fingerprint
 from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.nn import CompiledPotential
 
@@ -48,6 +49,8 @@ class SDASCalculator(Calculator):
     ) -> None:
         super().__init__(**kwargs)
         module: Any = copy.deepcopy(model) if isinstance(model, torch.nn.Module) else load_run_model(model)
+        self.fingerprint = model_fingerprint(module)
+        """Of the model as it came, whatever the dtype here."""
         self.model: Any = _in_dtype(module.to(device), dtype).eval().requires_grad_(False)
         self.dtype = dtype
         self.potential: Any = self.model if compile is None else CompiledPotential(module, compile)
@@ -69,7 +72,7 @@ class SDASCalculator(Calculator):
         super().calculate(atoms, properties, system_changes)
         assert self.atoms is not None
         want_stress = "stress" in properties
-        self._check(self.atoms, want_stress)
+        self.check(self.atoms, want_stress)
         cell = np.asarray(self.atoms.cell) if self.atoms.pbc.any() else None
         self.graph = NeighborGraph.build(
             self.atoms.positions, self.atoms.numbers, self.model.cutoff, cell, self.atoms.pbc, self.dtype, self.device
@@ -80,7 +83,13 @@ class SDASCalculator(Calculator):
         if want_stress:
             self.results["stress"] = full_3x3_to_voigt_6_stress(_array(out["stress"]).reshape(3, 3))
 
-    def _check(self, atoms: Atoms, want_stress: bool) -> None:
+    @property
+    def dtype_name(self) -> str:
+        """float64 or float32."""
+        return str(self.dtype).removeprefix("torch.")
+
+    def check(self, atoms: Atoms, want_stress: bool = False) -> None:
+        """Raise SdasError for an element that the model does not know, or a stress that has no meaning."""
         strange = sorted(set(atoms.numbers.tolist()) - set(self.species))
         if strange:
             names = ", ".join(chemical_symbols[number] for number in strange)

@@ -33,7 +33,7 @@ def md(
         bool,
         typer.Option("--compile", help="Compile the model first, for about a minute; needs a C++ compiler on a CPU."),
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder of the results; by default md inside MODEL.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the results; by default md in the run's.")] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Begin anew instead of resuming the run in the folder.")
     ] = False,
@@ -42,6 +42,7 @@ def md(
 
     Writes trajectory.extxyz, log.csv, md.json and the state from which to resume.
     """
+    from sdas.evaluate.model import results_folder
     from sdas.md import MDSettings, SDASCalculator, simulate
 
     if dtype not in DTYPES:
@@ -51,7 +52,8 @@ def md(
     settings = MDSettings(steps, timestep, temperature, ensemble, friction, seed, every)
     atoms = read_structure(structure, frame)
     calculator = SDASCalculator(model, DTYPES[dtype], device, compile="inductor" if compile else None)
-    result = simulate(atoms, calculator, settings, out or model / "md", fresh=fresh, progress=True)
+    folder = out or results_folder(model) / "md"
+    result = simulate(atoms, calculator, settings, folder, fresh=fresh, progress=True)
     typer.echo(f"{result.steps} steps of {result.n_atoms} atoms, mean temperature {result.mean_temperature_k:.0f} K")
     if result.drift is not None:
         typer.echo(

@@ -5,29 +5,30 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from ase import Atoms, units
-from ase.io.extxyz import write_extxyz
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import Stationary, ZeroRotation
 from ase.md.verlet import VelocityVerlet
 from tqdm import tqdm
 
 from sdas.errors import SdasError
-from sdas.files import write_text
+from sdas.files import new_folder, recover, write_text
 from sdas.md.calculator import SDASCalculator
+from sdas.md.constraints import conserves_momentum, constraints_of, degrees_of_freedom, is_molecule
 from sdas.md.drift import Drift, energy_drift
+from sdas.md.folder import HEADER, LOG, SUMMARY, TRAJECTORY, check_folder, read_log, write_frame
 from sdas.md.settings import MDSettings
-from sdas.md.state import STATE, SavedState, fingerprint
+from sdas.md.state import Identity, SavedState, Written
 from sdas.run.lock import locked
 
-LOG, TRAJECTORY, SUMMARY = "log.csv", "trajectory.extxyz", "md.json"
-COLUMNS = ("step", "time_fs", "potential_ev", "kinetic_ev", "total_ev", "temperature_k")
+BONDS_FAILED = "Did not converge"
+"""What ASE says when it cannot keep bonds at their lengths."""
 
 
 class UnstableRunError(SdasError):
@@ -63,81 +64,99 @@ def simulate(
     uninterrupted run would have written. More steps than before lengthen a finished run.
 
     Args:
-        atoms: the start; not changed. Momenta that it carries are replaced by ones drawn at the temperature.
-        folder: gets log.csv, trajectory.extxyz, state.npz and md.json.
-        fresh: begin anew, removing the run that is there.
+        atoms: the start; not changed. Momenta that it carries are replaced by ones drawn at the temperature. Its masses
+            and constraints are those of the run; see :mod:`sdas.md.constraints` for the constraints that can be kept.
+        folder: gets log.csv, trajectory.extxyz, state.npz and md.json. A folder with other files is refused.
+        fresh: begin anew. The run that is there is replaced, in one step, once the new one has begun.
 
     Raises:
         UnstableRunError: an energy or force is not finite, two atoms came too close, or the system is too hot.
-        SdasError: `folder` holds a run of another system or with other settings.
+        SdasError: the start cannot be used, or `folder` is in use, holds other files, or a run of another model,
+            structure, masses or constraints, or with other settings.
     """
     target = Path(folder)
-    with locked(target):
-        return _simulate(atoms, calculator, settings, target, fresh, progress)
-
-
-def _simulate(
-    atoms: Atoms, calculator: SDASCalculator, settings: MDSettings, target: Path, fresh: bool, progress: bool
-) -> MDResult:
-    if fresh:
-        for name in (STATE, LOG, TRAJECTORY, SUMMARY):
-            (target / name).unlink(missing_ok=True)
-    system = fingerprint(atoms)
-    state = SavedState.load(target)
-    if state is not None:
-        _check_same_run(state, settings, system, target)
-    generator = np.random.Generator(np.random.PCG64(settings.seed))
-    moving = atoms.copy()
-    moving.set_constraint()
-    moving.calc = calculator
-    if state is None:
-        _draw_velocities(moving, settings.temperature_k, generator)
-    else:
-        moving.positions[:] = state.positions
-        moving.set_momenta(state.momenta)
-        generator.bit_generator.state = state.generator
-    first = 0 if state is None else state.step
-    with _outputs(target, state) as (log, trajectory):
-        run = _Run(moving, calculator, settings, system, generator, log, trajectory, target)
+    moving = _prepared(atoms, calculator)
+    degrees_of_freedom(moving, settings.ensemble)
+    identity = Identity.of(moving, calculator.fingerprint, calculator.dtype_name, settings.physics())
+    with ExitStack() as locks:
+        recover(os.path.realpath(target))
+        locks.enter_context(locked(target))
+        check_folder(target, fresh)
+        state = None if fresh else SavedState.load(target)
         if state is None:
-            run.sample(0)
-            run.save(0)
-        dynamics = _integrator(moving, settings, generator)
-        bar = tqdm(total=settings.steps, initial=first, desc="md", unit="step", disable=not progress)
-        with bar:
-            for step in range(first + 1, settings.steps + 1):
-                run.advance(dynamics, step)
-                bar.update()
-        if settings.steps > first:
-            run.save(settings.steps)
-    return _summarize(target, len(atoms), settings, max(first, settings.steps))
+            with new_folder(target) as place:
+                locks.enter_context(locked(place))
+                _Run(moving, calculator, settings, identity, place).begin()
+            state = SavedState.load(target)
+            assert state is not None
+        state.identity.check(identity, target)
+        run = _Run(moving, calculator, settings, identity, target)
+        run.go_on(state, progress)
+        return _summarize(run, max(state.step, settings.steps))
 
 
 class _Run:
-    """Open files and counters of a run in progress."""
+    """Files and counters of a run in progress."""
 
     def __init__(
-        self,
-        atoms: Atoms,
-        calculator: SDASCalculator,
-        settings: MDSettings,
-        system: str,
-        generator: np.random.Generator,
-        log: IO[str],
-        trajectory: IO[str],
-        folder: Path,
+        self, atoms: Atoms, calculator: SDASCalculator, settings: MDSettings, identity: Identity, folder: Path
     ) -> None:
-        self.atoms, self.calculator, self.settings, self.system = atoms, calculator, settings, system
-        self.generator, self.log, self.trajectory, self.folder = generator, log, trajectory, folder
-        self.freedom = _degrees_of_freedom(atoms, settings.ensemble)
+        self.atoms, self.calculator, self.settings = atoms, calculator, settings
+        self.identity, self.folder = identity, folder
+        self.log: IO[str]
+        self.trajectory: IO[str]
+        self.generator = np.random.Generator(np.random.PCG64(settings.seed))
+        self.freedom = degrees_of_freedom(atoms, settings.ensemble)
+
+    def begin(self) -> None:
+        """Draw velocities and write the start; raises SdasError, and writes nothing, if it makes no sense."""
+        draw_velocities(self.atoms, self.settings.temperature_k, self.generator)
+        try:
+            self.atoms.get_potential_energy()
+            fault = self._fault()
+        except ValueError as error:  # the neighbor list refuses non-finite or coinciding positions
+            fault = str(error)
+        if fault:
+            raise SdasError(f"a run cannot start like this: {fault}")
+        with self._outputs():
+            self.log.write(HEADER)
+            self.sample(0)
+            self.save(0)
+
+    def go_on(self, state: SavedState, progress: bool) -> None:
+        """From a saved state to the last step."""
+        self.atoms.positions[:] = state.positions
+        self.atoms.set_momenta(state.momenta, apply_constraint=False)
+        self.generator.bit_generator.state = state.generator
+        state.log.cut(self.folder / LOG)
+        state.trajectory.cut(self.folder / TRAJECTORY)
+        steps = range(state.step + 1, self.settings.steps + 1)
+        dynamics = _integrator(self.atoms, self.settings, self.generator)
+        bar = tqdm(total=self.settings.steps, initial=state.step, desc="md", unit="step", disable=not progress)
+        with self._outputs(), bar:
+            for step in steps:
+                self.advance(dynamics, step)
+                bar.update()
+            if steps:
+                self.save(steps[-1])
+
+    @contextmanager
+    def _outputs(self) -> Iterator[None]:
+        """Log and trajectory open for appending."""
+        with open(self.folder / LOG, "a") as self.log, open(self.folder / TRAJECTORY, "a") as self.trajectory:
+            yield
 
     def advance(self, dynamics: VelocityVerlet | Langevin, step: int) -> None:
         """One step, and what is due after it."""
         try:
             dynamics.step()
-        except ValueError as error:  # the neighbor list refuses non-finite or coinciding positions
+        except (ValueError, RuntimeError) as error:
+            # The neighbor list refuses non-finite or coinciding positions; bonds cannot be kept if atoms fly apart.
+            if isinstance(error, RuntimeError) and str(error) != BONDS_FAILED:
+                raise
             raise self._unstable(step, str(error)) from error
-        self._check(step)
+        if fault := self._fault():
+            raise self._unstable(step, fault)
         if step % self.settings.sample_every == 0:
             self.sample(step)
         if step % self.settings.save_every == 0:
@@ -149,11 +168,10 @@ class _Run:
         time_fs = step * self.settings.timestep_fs
         values = (potential, kinetic, potential + kinetic, self.temperature())
         self.log.write(f"{step},{time_fs:.6g}," + ",".join(f"{value:.10g}" for value in values) + "\n")
-        self.atoms.info = {"step": step, "time_fs": time_fs}
-        write_extxyz(self.trajectory, [self.atoms], columns=["symbols", "positions", "momenta"], write_results=True)
+        write_frame(self.trajectory, self.atoms, {"step": step, "time_fs": time_fs})
 
     def temperature(self) -> float:
-        """Kinetic temperature in K, over the motions that the ensemble excites."""
+        """Kinetic temperature in K, over the motions that constraints leave free and the ensemble excites."""
         return 2 * self.atoms.get_kinetic_energy() / (self.freedom * units.kB)
 
     def save(self, step: int) -> None:
@@ -166,23 +184,23 @@ class _Run:
             momenta=self.atoms.get_momenta(),
             step=step,
             generator=dict(self.generator.bit_generator.state),
-            physics=self.settings.physics(),
-            system=self.system,
-            log_bytes=self.log.tell(),
-            trajectory_bytes=self.trajectory.tell(),
+            identity=self.identity,
+            log=Written.of(self.folder / LOG, self.log.tell()),
+            trajectory=Written.of(self.folder / TRAJECTORY, self.trajectory.tell()),
         ).save(self.folder)
 
-    def _check(self, step: int) -> None:
+    def _fault(self) -> str | None:
+        """What is wrong with the present state, if anything is."""
         results = self.calculator.results
         if not (np.isfinite(results["energy"]) and np.isfinite(results["forces"]).all()):
-            raise self._unstable(step, "the energy or a force is not finite")
+            return "the energy or a force is not finite"
         distance, i, j = self.calculator.closest_pair()
         if distance < self.settings.closest_ang:
-            raise self._unstable(step, f"atoms {i} and {j} are {distance:.3f} Å apart")
-
+            return f"atoms {i} and {j} are {distance:.3f} Å apart"
         temperature = self.temperature()
         if temperature > self.settings.hottest_k:
-            raise self._unstable(step, f"the temperature is {temperature:.0f} K")
+            return f"the temperature is {temperature:.0f} K"
+        return None
 
     def _unstable(self, step: int, reason: str) -> UnstableRunError:
         time_fs = step * self.settings.timestep_fs
@@ -193,25 +211,28 @@ class _Run:
         )
 
 
-def read_log(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Columns of log.csv by name, each `[T]`."""
-    table = np.loadtxt(Path(folder) / LOG, delimiter=",", skiprows=1, ndmin=2)
-    return dict(zip(COLUMNS, table.T, strict=True))
+def _prepared(atoms: Atoms, calculator: SDASCalculator) -> Atoms:
+    """What moves: the start with its masses, constraints and the calculator; raises SdasError if it cannot be used."""
+    masses = atoms.get_masses()
+    strange = np.flatnonzero(~(np.isfinite(masses) & (masses > 0)))
+    if len(strange):
+        raise SdasError(f"atom {strange[0]} weighs {masses[strange[0]]} u; masses must be positive")
+    constraints = constraints_of(atoms)
+    moving = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, masses=masses)
+    moving.set_constraint(constraints)
+    calculator.check(moving)
+    moving.calc = calculator
+    return moving
 
 
-def _degrees_of_freedom(atoms: Atoms, ensemble: str) -> int:
-    """3n, less what a run at constant energy conserves: the momentum and, for molecules, the angular momentum."""
-    frozen = 0 if ensemble == "nvt" else 3 if atoms.pbc.any() else 6 if len(atoms) > 2 else 3
-    return max(3 * len(atoms) - frozen, 1)
-
-
-def _draw_velocities(atoms: Atoms, temperature_k: float, generator: np.random.Generator) -> None:
-    """Maxwell–Boltzmann velocities without drift and, for molecules, without rotation."""
+def draw_velocities(atoms: Atoms, temperature_k: float, generator: np.random.Generator) -> None:
+    """Maxwell–Boltzmann velocities, without drift and, for molecules, without rotation where both are conserved."""
     spread = np.sqrt(atoms.get_masses() * units.kB * temperature_k)
     atoms.set_momenta(spread[:, None] * generator.standard_normal((len(atoms), 3)))
-    Stationary(atoms, preserve_temperature=False)
-    if not atoms.pbc.any() and len(atoms) > 2:
-        ZeroRotation(atoms, preserve_temperature=False)
+    if conserves_momentum(atoms):
+        Stationary(atoms, preserve_temperature=False)
+        if is_molecule(atoms):
+            ZeroRotation(atoms, preserve_temperature=False)
 
 
 def _integrator(atoms: Atoms, settings: MDSettings, generator: np.random.Generator) -> VelocityVerlet | Langevin:
@@ -224,33 +245,8 @@ def _integrator(atoms: Atoms, settings: MDSettings, generator: np.random.Generat
     )
 
 
-@contextmanager
-def _outputs(folder: Path, state: SavedState | None) -> Iterator[tuple[IO[str], IO[str]]]:
-    """Log and trajectory, new with a header or cut back to the saved state, open for appending."""
-    lengths = (0, 0) if state is None else (state.log_bytes, state.trajectory_bytes)
-    for name, length in zip((LOG, TRAJECTORY), lengths, strict=True):
-        path = folder / name
-        present = path.stat().st_size if path.exists() else 0
-        if present < length:
-            raise SdasError(f"{path}: shorter than when the run was saved; start again with --fresh")
-        with open(path, "ab") as file:
-            file.truncate(length)
-    with open(folder / LOG, "a") as log, open(folder / TRAJECTORY, "a") as trajectory:
-        if state is None:
-            log.write(",".join(COLUMNS) + "\n")
-        yield log, trajectory
-
-
-def _check_same_run(state: SavedState, settings: MDSettings, system: str, folder: Path) -> None:
-    advice = "choose another folder, or start again with --fresh"
-    if state.system != system:
-        raise SdasError(f"{folder} holds a run that began from another structure: {advice}")
-    for name, value in settings.physics().items():
-        if state.physics.get(name) != value:
-            raise SdasError(f"{folder} holds a run with {name} {state.physics.get(name)}, not {value}: {advice}")
-
-
-def _summarize(folder: Path, n_atoms: int, settings: MDSettings, steps: int) -> MDResult:
+def _summarize(run: _Run, steps: int) -> MDResult:
+    folder, settings, n_atoms = run.folder, run.settings, len(run.atoms)
     columns = read_log(folder)
     drift = None
     if settings.ensemble == "nve":
@@ -262,6 +258,10 @@ def _summarize(folder: Path, n_atoms: int, settings: MDSettings, steps: int) -> 
         **asdict(settings),
         "steps": steps,
         "n_atoms": n_atoms,
+        "degrees_of_freedom": run.freedom,
+        "constraints": run.identity.constraints,
+        "model": run.identity.model,
+        "system": run.identity.system,
         "mean_temperature_k": temperature,
         **(drift.numbers() if drift else {}),
     }

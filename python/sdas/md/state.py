@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -14,32 +14,110 @@ from ase import Atoms
 
 from sdas.errors import SdasError
 from sdas.files import write_atomically
+from sdas.md.constraints import described
+from sdas.md.folder import STATE
+from sdas.run.fingerprint import SHOWN
 
-STATE = "state.npz"
+TAIL_BYTES = 4096
+ADVICE = "choose another folder, or start again with --fresh"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a resumed run must share with the run that it continues.
+
+    model: its fingerprint. dtype: of the calculation. system: hash of elements, positions, cell and periodicity of the
+    start. masses: u, one per atom. constraints: as `described`. physics: `MDSettings.physics()`.
+    """
+
+    model: str
+    dtype: str
+    system: str
+    masses: list[float]
+    constraints: list[dict[str, Any]]
+    physics: dict[str, Any]
+
+    @classmethod
+    def of(cls, atoms: Atoms, model: str, dtype: str, physics: dict[str, Any]) -> Identity:
+        """Of a run that starts from `atoms`, which carry the constraints and masses of the run."""
+        digest = hashlib.sha256()
+        for array in (atoms.numbers, atoms.positions, np.asarray(atoms.cell), atoms.pbc):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        masses = [float(mass) for mass in atoms.get_masses()]
+        return cls(model, dtype, digest.hexdigest()[:16], masses, described(atoms.constraints), physics)
+
+    def check(self, present: Identity, folder: Path) -> None:
+        """Raise SdasError if the run in `folder`, which is ours, cannot be continued as `present`."""
+        if self.model != present.model:
+            raise SdasError(
+                f"{folder} holds a trajectory of another model ({self.model[:SHOWN]}…) than this one "
+                f"({present.model[:SHOWN]}…): {ADVICE}"
+            )
+        if self.system != present.system:
+            raise SdasError(f"{folder} holds a run that began from another structure: {ADVICE}")
+        for atom, (before, now) in enumerate(zip(self.masses, present.masses, strict=True)):
+            if before != now:
+                raise SdasError(f"{folder} holds a run in which atom {atom} weighs {before} u, not {now} u: {ADVICE}")
+        if self.constraints != present.constraints:
+            theirs, ours = json.dumps(self.constraints), json.dumps(present.constraints)
+            raise SdasError(f"{folder} holds a run with the constraints {theirs:.300}, not {ours:.300}: {ADVICE}")
+        stored = {"dtype": self.dtype, **self.physics}
+        for name, value in {"dtype": present.dtype, **present.physics}.items():
+            if stored.get(name) != value:
+                raise SdasError(f"{folder} holds a run with {name} {stored.get(name)}, not {value}: {ADVICE}")
+
+
+@dataclass(frozen=True)
+class Written:
+    """How far an output file was written, and the hash of its last bytes until there."""
+
+    bytes: int
+    tail: str
+
+    @classmethod
+    def of(cls, path: Path, length: int) -> Written:
+        """Of a file up to `length`."""
+        with open(path, "rb") as file:
+            file.seek(max(0, length - TAIL_BYTES))
+            return cls(length, hashlib.sha256(file.read(min(length, TAIL_BYTES))).hexdigest())
+
+    def cut(self, path: Path) -> None:
+        """Cut off what was written later; raises SdasError for a file that is shorter, or not the one it was."""
+        present = path.stat().st_size if path.exists() else 0
+        if present < self.bytes:
+            raise SdasError(f"{path}: shorter than when the run was saved: {ADVICE}")
+        if Written.of(path, self.bytes) != self:
+            raise SdasError(f"{path}: changed since the run was saved: {ADVICE}")
+        with open(path, "ab") as file:
+            file.truncate(self.bytes)
 
 
 @dataclass(frozen=True)
 class SavedState:
     """positions [n, 3] Å, momenta [n, 3] in ASE's units, after `step` steps.
 
-    generator: state of the random generator. physics: `MDSettings.physics()`. system: `fingerprint` of the start.
-    log_bytes, trajectory_bytes: lengths of the two files at that step; what was written later is cut off on resuming.
+    generator: state of the random generator. log, trajectory: the two files at that step.
     """
 
     positions: np.ndarray
     momenta: np.ndarray
     step: int
     generator: dict[str, Any]
-    physics: dict[str, Any]
-    system: str
-    log_bytes: int
-    trajectory_bytes: int
+    identity: Identity
+    log: Written
+    trajectory: Written
 
     def save(self, folder: Path) -> None:
         """Write the state; the one before stays until this one is complete and on disk."""
-        facts = json.dumps({key: value for key, value in vars(self).items() if key not in ("positions", "momenta")})
-        arrays: dict[str, Any] = {"positions": self.positions, "momenta": self.momenta, "facts": np.array(facts)}
-        write_atomically(folder / STATE, lambda file: np.savez(file, **arrays))
+        facts = {
+            "step": self.step,
+            "generator": self.generator,
+            "identity": asdict(self.identity),
+            "log": asdict(self.log),
+            "trajectory": asdict(self.trajectory),
+        }
+        arrays: dict[str, Any] = {"positions": self.positions, "momenta": self.momenta}
+        write_atomically(folder / STATE, lambda file: np.savez(file, **arrays, facts=np.array(json.dumps(facts))))
 
     @classmethod
     def load(cls, folder: Path) -> SavedState | None:
@@ -49,14 +127,19 @@ class SavedState:
             return None
         try:
             with np.load(path, allow_pickle=False) as stored:
-                return cls(stored["positions"], stored["momenta"], **json.loads(stored["facts"].item()))
+                facts = json.loads(stored["facts"].item())
+                if "identity" not in facts:
+                    raise SdasError(
+                        f"{path}: written by an earlier version, which noted neither the model nor the masses: {ADVICE}"
+                    )
+                return cls(
+                    positions=stored["positions"],
+                    momenta=stored["momenta"],
+                    step=facts["step"],
+                    generator=facts["generator"],
+                    identity=Identity(**facts["identity"]),
+                    log=Written(**facts["log"]),
+                    trajectory=Written(**facts["trajectory"]),
+                )
         except (ValueError, KeyError, TypeError, OSError, BadZipFile) as error:
-            raise SdasError(f"{path}: cannot be read ({error}); start again with --fresh") from error
-
-
-def fingerprint(atoms: Atoms) -> str:
-    """Hash of elements, positions, cell and periodicity."""
-    digest = hashlib.sha256()
-    for array in (atoms.numbers, atoms.positions, np.asarray(atoms.cell), atoms.pbc):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
+            raise SdasError(f"{path}: cannot be read ({error}): {ADVICE}") from error

@@ -14,7 +14,7 @@ from sdas.documents import read_document
 from sdas.errors import SdasError
 from sdas.evaluate import Evaluation, load_evaluation
 from sdas.files import as_argument
-from sdas.md.simulation import LOG, SUMMARY, read_log
+from sdas.md.folder import LOG, SUMMARY, read_log
 
 MD_FOLDER = "md"
 

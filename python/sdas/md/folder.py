@@ -1,0 +1,71 @@
+"""The files of a run of dynamics, and whose they are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import IO, Any
+from zipfile import BadZipFile
+
+import numpy as np
+from ase import Atoms
+from ase.io.extxyz import write_extxyz
+
+from sdas.errors import SdasError
+from sdas.files import sweep
+from sdas.md.constraints import described, is_in_the_move_mask
+from sdas.run.lock import LOCK
+
+LOG, TRAJECTORY, SUMMARY, STATE = "log.csv", "trajectory.extxyz", "md.json", "state.npz"
+COLUMNS = ("step", "time_fs", "potential_ev", "kinetic_ev", "total_ev", "temperature_k")
+HEADER = ",".join(COLUMNS) + "\n"
+FRAME_COLUMNS = ["symbols", "positions", "masses", "momenta", "move_mask"]
+FRAME_UNITS = {"masses_unit": "u", "momenta_unit": "sqrt(u*eV)"}
+"""ASE's: (momentum)² / mass is in eV."""
+
+
+def check_folder(folder: Path, fresh: bool) -> None:
+    """Raise SdasError if a run in `folder`, or with `fresh` a new one in its place, would harm files of others.
+
+    What killed processes left of unfinished files and runs is removed.
+    """
+    sweep(folder)
+    place = Path(os.path.realpath(folder))
+    sweep(place.parent, place.name)
+    names = sorted(set(os.listdir(folder)) - {LOCK})
+    is_run = STATE in names and _is_ours(folder)
+    foreign = [name for name in names if not is_run or name not in (LOG, TRAJECTORY, SUMMARY, STATE)]
+    if foreign and (fresh or not is_run):
+        raise SdasError(f"{folder} holds {foreign[0]}, which no run of dynamics wrote there: choose another folder")
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether the log, or the state if the log is lost, is of a run."""
+    try:
+        with open(folder / LOG, "rb") as file:
+            if file.read(len(HEADER)) == HEADER.encode():
+                return True
+    except FileNotFoundError:
+        pass
+    try:
+        with np.load(folder / STATE, allow_pickle=False) as stored:
+            return "facts" in stored
+    except (ValueError, OSError, EOFError, BadZipFile):
+        return False
+
+
+def write_frame(file: IO[str], atoms: Atoms, facts: dict[str, Any]) -> None:
+    """A frame of extended XYZ, whose kinetic energy and constraints ASE reads back.
+
+    Atoms that are fixed are in the column `move_mask`; `constraints` in the comment line holds other constraints as
+    ASE's `dict2constraint` takes them.
+    """
+    others = [constraint for constraint in atoms.constraints if not is_in_the_move_mask(constraint)]
+    atoms.info = {**facts, **FRAME_UNITS, **({"constraints": described(others)} if others else {})}
+    write_extxyz(file, [atoms], columns=FRAME_COLUMNS, write_results=True)
+
+
+def read_log(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Columns of log.csv by name, each `[T]`."""
+    table = np.loadtxt(Path(folder) / LOG, delimiter=",", skiprows=1, ndmin=2)
+    return dict(zip(COLUMNS, table.T, strict=True))
