@@ -51,7 +51,14 @@ def test_named_frames_and_another_folder(run_dir, tmp_path):
     assert not (run_dir / "evaluation.json").exists()
 
 
-def test_a_model_alone_has_no_test_frames(run_dir):
-    result = run(run_dir / "model")
+def test_a_model_directory_is_no_place_for_results(run_dir, tmp_path):
+    """It is replaced as a whole when the model is saved again."""
+    result = run(run_dir / "model", "--data", tmp_path / "cache")
+    assert isinstance(result.exception, SdasError)
+    assert "model is a model directory, which holds the model alone: name a folder with --out" in str(result.exception)
+
+
+def test_a_model_alone_has_no_test_frames(run_dir, tmp_path):
+    result = run(run_dir / "model", "--out", tmp_path / "out")
     assert isinstance(result.exception, SdasError)
     assert "--data" in str(result.exception)

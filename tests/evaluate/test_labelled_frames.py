@@ -148,7 +148,8 @@ def test_a_format_named_for_one_kind_of_file_is_not_taken_for_another(make_run, 
 
 def test_a_model_alone_does_not_know_and_says_so(make_model, tmp_path):
     save_model(tmp_path / "model", make_model(channels=4, heads=4, lmax=1, layers=1))
-    said = evaluate(tmp_path / "model", "--data", write(tmp_path / "test.xyz", ("REF",)))
+    data = write(tmp_path / "test.xyz", ("REF",))
+    said = evaluate(tmp_path / "model", "--data", data, "--out", tmp_path / "out")
     assert "how the model's own frames were read is not known" in said
 
 

@@ -35,6 +35,7 @@ def evaluate(
     from sdas.evaluate.model import results_folder
 
     potential = load_run_model(model, device)
+    folder = out or results_folder(model)
     if data:
         labels = ("energy", "forces", "stress") if stress else ("energy", "forces")
         labelled = frames_of_files(model, data, given, labels)
@@ -42,7 +43,6 @@ def evaluate(
         raise SdasError(f"{flag_of(next(iter(given)))} is for raw files: name them with --data")
     else:
         labelled = frames_of_the_run(model)
-    folder = out or results_folder(model)
     with locked(folder):
         result = run(potential, labelled.frames, batch_size, stress=stress, progress=True)
         path = save_evaluation(result, folder, model=str(model), data=labelled.source, **labelled.facts())
