@@ -18,7 +18,7 @@ import torch
 from sdas_kernels.arguments import FLOATING, dense_tensor, index_tensor, known_device, positive_length
 from sdas_kernels.edge_index import EdgeIndex, counted, has_values
 from sdas_kernels.neighbors import find_neighbors
-from sdas_kernels.ops.segment import Segments, gather, receivers, segment_sum, senders
+from sdas_kernels.segment import Segments, gather, receivers, segment_sum, senders
 
 __all__ = ["EdgeIndex", "NeighborGraph", "centered"]
 

@@ -22,8 +22,8 @@ from gpu.measure import DEVICE, DRY, Report, chosen, copy_rate, end, ladder, mem
 from peers import cuequivariance_products
 
 import sdas_kernels as sk
+from sdas_kernels import segment
 from sdas_kernels.graph import EdgeIndex
-from sdas_kernels.ops import segment
 
 VECTORS = (100,) if DRY else (10_000, 1_000_000)
 DEGREES = (1, 3) if DRY else range(1, 9)

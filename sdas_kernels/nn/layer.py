@@ -10,7 +10,7 @@ from torch import nn
 from sdas_kernels.nn.geometry import EdgeGeometry
 from sdas_kernels.nn.linear import EquivariantLinear
 from sdas_kernels.nn.neighbor_attention import NeighborAttention
-from sdas_kernels.ops.segment import Segments, gather
+from sdas_kernels.segment import Segments, gather
 
 
 class SDASLayer(nn.Module):

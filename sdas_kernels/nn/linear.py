@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from sdas_kernels.ops.segment import Segments, gather
+from sdas_kernels.segment import Segments, gather
 
 
 class EquivariantLinear(nn.Module):

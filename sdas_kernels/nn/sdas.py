@@ -17,7 +17,7 @@ from sdas_kernels.nn.geometry import EdgeGeometry
 from sdas_kernels.nn.layer import SDASLayer
 from sdas_kernels.nn.paper import PaperEmbedding, PaperLayer
 from sdas_kernels.ops.network import Evaluator, LayerWeights, flat, network
-from sdas_kernels.ops.segment import Segments, gather, of_receivers, segment_sum, sum_to_receivers, sum_to_senders
+from sdas_kernels.segment import Segments, gather, of_receivers, segment_sum, sum_to_receivers, sum_to_senders
 
 
 @contextmanager

@@ -9,9 +9,9 @@ import torch
 from functorch.compile import aot_module_simplified, make_boxed_func
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sdas_kernels import segment
 from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.nn import CapturedPotential, CompiledPotential
-from sdas_kernels.ops import segment
 
 # Names of operators that add atomically on a GPU, and of those which Inductor makes such ones.
 ATOMIC = re.compile("index_(add|put|reduce)|scatter_(add|reduce)|^put|bincount|histc|cumsum|embedding.*backward")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from sdas_kernels.ops import segment
-from sdas_kernels.ops.segment import Segments, gather, receivers, segment_sum, senders
+from sdas_kernels import segment
+from sdas_kernels.segment import Segments, gather, receivers, segment_sum, senders
 
 F64 = torch.float64
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import torch
 
-from sdas_kernels.ops.segment import max_to_receivers, of_receivers, of_senders, sum_to_receivers, sum_to_senders
+from sdas_kernels.segment import max_to_receivers, of_receivers, of_senders, sum_to_receivers, sum_to_senders
 
 
 def edge_softmax(

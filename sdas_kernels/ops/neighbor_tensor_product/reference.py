@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import torch
 
-from sdas_kernels.ops.segment import of_receivers, of_senders, sum_to_receivers, sum_to_senders
 from sdas_kernels.paths import Paths, coupling, gather_table
+from sdas_kernels.segment import of_receivers, of_senders, sum_to_receivers, sum_to_senders
 
 
 class Operands(NamedTuple):

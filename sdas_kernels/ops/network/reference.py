@@ -17,7 +17,7 @@ from sdas_kernels.graph import EdgeIndex
 from sdas_kernels.ops.edge_geometry import edge_geometry
 from sdas_kernels.ops.neighbor_attention import neighbor_attention
 from sdas_kernels.ops.network.weights import EPSILON, EXPONENT, LayerWeights, Sizes, layers_of
-from sdas_kernels.ops.segment import Segments, gather
+from sdas_kernels.segment import Segments, gather
 
 
 def network(

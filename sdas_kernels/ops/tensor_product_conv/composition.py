@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sdas_kernels.ops.segment import of_receivers, of_senders, sum_to_receivers, sum_to_senders
+from sdas_kernels.segment import of_receivers, of_senders, sum_to_receivers, sum_to_senders
 
 
 def forward(product: ModuleType, x: Tensor, y: Tensor, weight: Tensor, index: list[Tensor], spec: str) -> Tensor:
