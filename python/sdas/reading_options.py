@@ -31,12 +31,13 @@ class ReadingOptions(Section):
     )
     units: str | None = Field(
         default=None,
-        description="Units in raw files as ENERGY[,LENGTH[,FORCE[,STRESS]]], for example kcal/mol or Ha,bohr.",
+        description="Units in raw files as ENERGY[,LENGTH[,FORCE[,STRESS]]], for example kcal/mol, Ha,bohr or "
+        "eV,Å,eV/Å,GPa; a minus before the last is for pressures, which have the other sign: -kbar.",
     )
     energy_key: str | None = Field(default=None, description="Name of the energy in raw files.")
     forces_key: str | None = Field(default=None, description="Name of the forces in raw files.")
     stress_key: str | None = Field(default=None, description="Name of the stress or virial in raw files.")
-    type_map: list[str] | None = Field(default=None, description="Elements of DeePMD types, as O,H.")
+    type_map: list[str] | None = Field(default=None, description="Elements of the types of DeePMD and LAMMPS, as O,H.")
     skip: Literal["nothing", "incomplete"] = Field(
         default="nothing",
         description="incomplete: frames without a required label, and the unfinished last frame of a text file, are "

@@ -6,6 +6,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from sdas.data.electronic_states import ElectronicStates
+from sdas.data.unused import Unused, line_about_unused
+
 SOURCES_LISTED = 5
 """Frames left out that are named for each reason; the rest are counted."""
 
@@ -16,12 +19,16 @@ class ReadingNotes:
 
     formats: names of the readers, with the number of files. labels: label → names under which the files hold it, with
     the number of frames. skipped: reason → number of frames left out; sources: reason → where the first of them are.
+    unused: what else the files hold. states: charges and spins. remarks: what a reader has to say → number of frames.
     """
 
     formats: Counter[str] = field(default_factory=Counter)
     labels: dict[str, Counter[str]] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
     sources: dict[str, list[str]] = field(default_factory=dict)
+    unused: Unused = field(default_factory=Unused)
+    states: ElectronicStates = field(default_factory=ElectronicStates)
+    remarks: Counter[str] = field(default_factory=Counter)
 
     def found(self, label: str, name: str, frames: int = 1) -> None:
         """So many ``frames`` have ``label`` under ``name``."""
@@ -38,13 +45,25 @@ class ReadingNotes:
         """The notes as JSON, for the manifest of a cache."""
         skipped = {reason: {"frames": n, "first": self.sources[reason]} for reason, n in self.skipped.items()}
         labels = {label: dict(names) for label, names in self.labels.items()}
-        return {"formats": dict(self.formats), "labels": labels, "skipped": skipped}
+        remarks = [f"note: {text} ({n} frames)" for text, n in self.remarks.items()]
+        return {
+            "formats": dict(self.formats),
+            "labels": labels,
+            "skipped": skipped,
+            "unused": self.unused.document(),
+            "remarks": [*remarks, *self.states.lines()],
+        }
 
 
 def lines_about_reading(document: dict[str, Any]) -> list[str]:
-    """What :meth:`ReadingNotes.document` says, as lines of text: names of the labels, frames that were left out."""
+    """What :meth:`ReadingNotes.document` says as lines of text: names of labels, what is not used, frames left out."""
     labels = [f"{label} from {', '.join(names)}" for label, names in document.get("labels", {}).items()]
-    return [*([f"labels: {'; '.join(labels)}"] if labels else []), *lines_about_skipped(document)]
+    return [
+        *([f"labels: {'; '.join(labels)}"] if labels else []),
+        *line_about_unused(document.get("unused", {})),
+        *document.get("remarks", []),
+        *lines_about_skipped(document),
+    ]
 
 
 def lines_about_skipped(document: dict[str, Any]) -> list[str]:

@@ -98,6 +98,11 @@ class Units:
         name = ", ".join(parts if len(parts) > 1 else [*parts, "Å"])
         return cls(energy, length, force, stress, name)
 
+    @property
+    def stress_follows(self) -> bool:
+        """Whether the unit of stress is the one of energy over length³, as it is where nothing else was said."""
+        return same_factor(self.stress, self.energy / self.length**3)
+
     def same_as(self, other: Units) -> bool:
         """Whether both convert alike, however they are spelled."""
         return all(same_factor(getattr(self, q), getattr(other, q)) for q in ("energy", "length", "force", "stress"))

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
 from sdas.data import cache_files
 from sdas.data.cache import FrameCache
@@ -21,7 +20,8 @@ from sdas.data.frame import Frame, check_frame
 from sdas.data.label_sizes import check_force_unit, check_stress_unit
 from sdas.data.plausibility import check_length_unit
 from sdas.data.readers import npz
-from sdas.data.readers.ase_files import DATABASE_SUFFIXES, read_ase, read_ase_database
+from sdas.data.readers.ase_files import DATABASE_SUFFIXES, DATABASES, read_ase, read_ase_database
+from sdas.data.readers.ase_formats import guess_format
 from sdas.data.readers.deepmd import read_deepmd, systems
 from sdas.data.readers.oc20_lmdb import lmdb_files, read_oc20_lmdb
 from sdas.data.readers.options import ReadOptions
@@ -69,13 +69,10 @@ def detect_format(path: Path) -> str:
         return "oc20-lmdb"
     if path.suffix in DATABASE_SUFFIXES:
         return "ase-db"
-    try:
-        known = filetype(os.path.abspath(path)) in ioformats
-    except (UnknownFileTypeError, OSError, UnicodeDecodeError):
-        known = False
-    if not known:
+    name = guess_format(path)
+    if name is None:
         raise DataError(f"{path}: unknown format; known formats: {KNOWN}")
-    return "ase"
+    return "ase-db" if name in DATABASES else "ase"
 
 
 def _detect_folder(path: Path) -> str:

@@ -1,13 +1,14 @@
 """Reader of everything that ASE reads, extended XYZ, trajectories and data bases among it.
 
-ASE's own formats are in Å and eV; a file that names its units in its info lines is converted from those, any other
-from what ``units`` says. Forces are those stored, never the ones that ASE zeroes on constrained atoms.
+ASE's own formats are in Å and eV; a file that names its units in its info lines or metadata is converted from those,
+any other from what ``units`` says. Forces are those stored, never the ones that ASE zeroes on constrained atoms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import ase.db
 import ase.io
@@ -15,50 +16,97 @@ import numpy as np
 from ase import Atoms
 from ase.constraints import FixAtoms
 from ase.geometry import complete_cell
+from ase.io.runner.runneratoms import Units as RunnerUnits
 from numpy.typing import NDArray
 
+from sdas.data.electronic_states import state_of
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame
-from sdas.data.readers.ase_labels import LabelFinder, declared_units
+from sdas.data.readers import lammps
+from sdas.data.readers.ase_formats import FIXED_UNITS, RUNNER, about_format, guess_format
+from sdas.data.readers.ase_labels import LabelFinder, values_of
+from sdas.data.readers.declared_units import DEFAULT_UNITS, Declaration, FileUnits
+from sdas.data.readers.extxyz import parse_comment
 from sdas.data.readers.lmdb_file import LmdbFile
-from sdas.data.readers.options import DEFAULT_UNITS, ReadOptions, build_frame
+from sdas.data.readers.options import ReadOptions, build_frame
+from sdas.reading_options import advice
 
 DATABASE_SUFFIXES = {".db": "db", ".aselmdb": "aselmdb"}
+DATABASES = ("db", "json")
 
 
 def read_ase(path: Path, options: ReadOptions) -> Iterator[Frame]:
     """Frames of a file that ``ase.io`` reads, streamed where its format allows."""
-    yield from _frames(_structures(path, options.ase_format), path, "frame", options)
+    name = options.ase_format or guess_format(path)
+    if name is None:
+        raise DataError(f"{path}: ASE does not know its format; name it by {advice('format', 'ase:NAME')}")
+    if name in DATABASES:
+        yield from read_ase_database(path, options)
+        return
+    fixed = Declaration.of_format(name) if name in FIXED_UNITS else None
+    yield from _frames(
+        _structures(path, name, options), path, "frame", options, lambda info: fixed or Declaration.found_in(info)
+    )
 
 
 def read_ase_database(path: Path, options: ReadOptions) -> Iterator[Frame]:
     """Frames of an ASE data base (.db; .aselmdb with the package ase-db-backends), in the order of its rows.
 
-    An energy stored as a key-value pair is found under its key.
+    An energy stored as a key-value pair is found under its key. Units are those that the metadata of the data base
+    name, as SchNetPack's do.
     """
-    yield from _frames(_rows(path), path, "row", options)
+    database = _connected(path)
+    try:
+        metadata = database.metadata
+    except Exception as error:  # the backends raise whatever their storage raises
+        raise DataError(f"{path}: ASE cannot read this data base: {type(error).__name__}: {error}") from error
+    yield from _frames(_rows(database, path), path, "row", options, lambda info: Declaration.found_in(metadata, info))
 
 
-def _structures(path: Path, ase_format: str | None) -> Iterator[Atoms]:
+def _structures(path: Path, name: str, options: ReadOptions) -> Iterator[Atoms]:
+    arguments: dict[str, Any] = {"index": ":", "format": name, "do_not_split_by_at_sign": True}
+    if name == RUNNER and options.units is not None:
+        arguments["input_units"] = RunnerUnits.ASE  # which it then leaves as they are
+    if name == "extxyz":
+        arguments["properties_parser"] = parse_comment
+    if name == "lammps-dump-text":
+        lammps.check_columns(path, options.type_map)
     count = 0
     try:
-        for atoms in ase.io.iread(path.absolute(), index=":", format=ase_format, do_not_split_by_at_sign=True):
-            yield atoms
+        for atoms in ase.io.iread(path.absolute(), **arguments):
             count += 1
+            yield _put_right(atoms, name, options, f"{path}: frame {count - 1}")
+    except DataError:
+        raise
     except Exception as error:  # ASE's parsers raise whatever their parsing meets
         reason = f"{type(error).__name__}: {error}"
-        raise DataError(f"{path}: ASE cannot read it beyond its first {count} frames: {reason}") from error
+        about = "" if count else f"; it was {about_format(path, options.ase_format, name)}"
+        raise DataError(f"{path}: ASE cannot read it beyond its first {count} frames: {reason}{about}") from error
+    if count == 0:
+        raise DataError(f"{path} holds no frames, {about_format(path, options.ase_format, name)}")
 
 
-def _rows(path: Path) -> Iterator[Atoms]:
+def _put_right(atoms: Atoms, name: str, options: ReadOptions, where: str) -> Atoms:
+    """``atoms`` as the file means them, where ASE's reader of the format ``name`` makes something else of it."""
+    if name in lammps.FORMATS:
+        atoms.numbers = lammps.elements(atoms, name, options.type_map, where)
+    if name in lammps.DUMPS:
+        lammps.drop_made_up_energy(atoms)
+    return atoms
+
+
+def _connected(path: Path) -> Any:
     kind = DATABASE_SUFFIXES.get(path.suffix, "extract_from_name")
     if kind == "aselmdb":
         LmdbFile(path).close()
     try:
-        database = ase.db.connect(path.absolute(), type=kind, append=True)
+        return ase.db.connect(path.absolute(), type=kind, append=True)
     except (ImportError, ValueError, AttributeError) as error:
         hint = "; pip install ase-db-backends" if kind == "aselmdb" else ""
         raise DataError(f"{path}: ASE cannot open this data base ({error}){hint}") from None
+
+
+def _rows(database: Any, path: Path) -> Iterator[Atoms]:
     try:
         for row in database.select():
             atoms = row.toatoms(add_additional_information=True)
@@ -69,27 +117,36 @@ def _rows(path: Path) -> Iterator[Atoms]:
         raise DataError(f"{path}: ASE cannot read this data base: {type(error).__name__}: {error}") from error
 
 
-def _frames(structures: Iterator[Atoms], path: Path, what: str, options: ReadOptions) -> Iterator[Frame]:
+def _frames(
+    structures: Iterator[Atoms],
+    path: Path,
+    what: str,
+    options: ReadOptions,
+    declaration: Callable[[dict[str, Any]], Declaration],
+) -> Iterator[Frame]:
+    """Frames of ``structures``, each called ``what`` and its number; ``declaration`` gives the units by their info."""
     labels = LabelFinder(options)
     for index, atoms in enumerate(structures, start=1 if what == "row" else 0):
         where = f"{path}: {what} {index}"
-        units = options.agreed_units(declared_units(atoms, where), where) or DEFAULT_UNITS
+        if len(atoms) == 0:
+            raise DataError(f"{where}: holds no atoms")
+        units = FileUnits(declaration(atoms.info), options.units, where)
+        values = values_of(atoms)
         cell = atoms.cell.array
         if atoms.pbc.any() and not cell[~atoms.pbc].any(axis=-1).all():
             cell = complete_cell(cell)
-        if len(atoms) == 0:
-            raise DataError(f"{where}: holds no atoms")
+        length = units.factor("length")
         frame = build_frame(
             where,
-            units,
+            DEFAULT_UNITS,
             numbers=atoms.numbers,
-            positions=atoms.positions,
-            cell=cell,
+            positions=atoms.positions * length,
+            cell=cell * length,
             pbc=atoms.pbc,
-            energy=labels.energy(atoms, where),
-            forces=labels.forces(atoms, where),
-            stress=labels.stress(atoms, where),
+            **labels.labels(values, atoms, units),
         )
+        if state := state_of((value.name, value.stored) for value in values):
+            options.notes.states.add(frame.composition, state, where)
         yield options.check_fixed_atoms(frame, _fixed_atoms(atoms))
 
 

@@ -1,49 +1,79 @@
-"""Which of the values in an ASE ``Atoms`` are the labels: found by name, refused where two names disagree."""
+"""Which of the values in an ASE ``Atoms`` are the labels: found by name, converted, refused where two disagree."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from ase import Atoms
+from numpy.typing import NDArray
 
+from sdas.data.electronic_states import CHARGES, SPINS
 from sdas.data.errors import DataError
-from sdas.data.readers.options import ReadOptions
-from sdas.data.units import Units, energy_factor, force_factor, length_factor, stress_factor
+from sdas.data.label_names import (
+    PREDICTED,
+    UNUSUAL,
+    USUAL,
+    is_free_energy,
+    is_thermochemical,
+    label_of,
+    plain_name,
+    unit_of,
+)
+from sdas.data.readers.declared_units import FileUnits
+from sdas.data.readers.options import ReadOptions, check_unit_of_virial, floats, one_float, stress_of_virial
 from sdas.reading_options import advice
 
-ENERGY_KEYS = (
-    "energy",
-    "free_energy",
-    "REF_energy",
-    "ref_energy",
-    "DFT_energy",
-    "dft_energy",
-    "energy_dft",
-    "total_energy",
-    "Energy",
-    "TotEnergy",
-)
-FORCES_KEYS = ("forces", "force", "REF_forces", "ref_forces", "DFT_forces", "dft_forces", "forces_dft", "Forces")
-STRESS_KEYS = ("stress", "REF_stress", "ref_stress", "DFT_stress", "dft_stress", "virial", "virials", "REF_virial")
-AGREEMENT = 1e-9
-"""Largest relative difference between two values under different names that are still the same label."""
+AGREEMENT = {"energy": 1e-5, "forces": 1e-4, "stress": 1e-5}
+"""Largest difference, eV, eV/Å and eV/Å³, between two values that are still the same label: the last digit of what
+programs print (1e-6 Hartree, 1e-6 Hartree/bohr, 0.01 kbar), far below the error of any label."""
+RELATIVE_AGREEMENT = 2.0**-22
+"""The same relative to the largest value: rounding to float32, and a conversion of units after it."""
+_QUANTITY = {"forces": "force"}
 
 
-def values_under(atoms: Atoms, keys: tuple[str, ...]) -> dict[str, Any]:
-    """Name → value for those of ``keys`` that a calculator's stored results, ``info`` or ``arrays`` hold.
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A named value of a frame. kind: ``energy``, ``forces``, ``stress``, ``virial``, or None; tier: of the name."""
+
+    name: str
+    stored: Any
+    kind: str | None
+    tier: int = USUAL
+
+    def fits(self, atoms: int) -> bool:
+        """Whether its shape is that of a label of its kind."""
+        try:
+            array = np.asarray(self.stored)
+        except ValueError:
+            return False
+        if array.dtype.kind not in "iuf":
+            return False
+        if self.kind == "forces":
+            return array.shape == (atoms, 3)
+        return array.size == 1 if self.kind == "energy" else array.size in (6, 9)
+
+
+def values_of(atoms: Atoms) -> list[Value]:
+    """What a calculator's stored results, ``info`` and ``arrays`` hold; of one name, the first of them.
 
     Forces of constrained atoms are the stored ones: ASE would give zeros through ``atoms.get_forces()``.
     """
     results = getattr(atoms.calc, "results", None) or {}
-    found: dict[str, Any] = {}
-    for key in keys:
-        for place in (results, atoms.info, atoms.arrays):
-            if place.get(key) is not None:
-                found.setdefault(key, place[key])
-    return found
+    arrays = {name: array for name, array in atoms.arrays.items() if name not in ("numbers", "positions")}
+    names = {str(name) for table in (results, atoms.info, arrays) for name in table}
+    gibbs = any(is_thermochemical(name) for name in names)
+    values: dict[str, Value] = {}
+    for table in (results, atoms.info, arrays):
+        for name, stored in table.items():
+            if stored is None or name in values:
+                continue
+            kind, tier = label_of(str(name)) or (None, USUAL)
+            if is_free_energy(str(name)) and not gibbs:
+                kind, tier = "energy", USUAL if table is results else UNUSUAL
+            values[name] = Value(str(name), stored, kind, tier)
+    return list(values.values())
 
 
 @dataclass(slots=True)
@@ -53,52 +83,89 @@ class LabelFinder:
     options: ReadOptions
     chosen: dict[str, str] = field(default_factory=dict)
 
-    def energy(self, atoms: Atoms, where: str) -> Any:
-        """The energy as stored, or None."""
-        return self._find(atoms, where, "energy", ENERGY_KEYS, self.options.energy_key)
+    def labels(self, values: list[Value], atoms: Atoms, units: FileUnits) -> dict[str, Any]:
+        """``energy``, ``forces`` and ``stress`` [3, 3] among ``values``, in eV, eV/Å and eV/Å³, or None.
 
-    def forces(self, atoms: Atoms, where: str) -> Any:
-        """The forces as stored, or None."""
-        return self._find(atoms, where, "forces", FORCES_KEYS, self.options.forces_key)
+        A stress is looked for where all three axes are periodic, or where it was asked for by name. What is there and
+        not used is noted in the options' notes.
+        """
+        used: set[str] = set()
+        found = {
+            "energy": self._label("energy", ("energy",), values, atoms, units, used),
+            "forces": self._label("forces", ("forces",), values, atoms, units, used),
+            "stress": None,
+        }
+        if atoms.pbc.all() or self.options.stress_key is not None:
+            found["stress"] = self._label("stress", ("stress", "virial"), values, atoms, units, used)
+        left = [value for value in values if value.name not in used and not _told(value.name)]
+        known = [value for value in left if value.kind in ("stress", "virial") and not atoms.pbc.all()]
+        for value in known:
+            self.options.notes.remarks[f"{value.name} is not read where an axis is not periodic"] += 1
+        rest = ((value.name, value.stored) for value in left if value not in known)
+        self.options.notes.unused.add(rest, len(atoms))
+        return found
 
-    def stress(self, atoms: Atoms, where: str) -> Any:
-        """The stress [3, 3] as stored, a virial divided by −volume, or None; only for three periodic axes."""
-        if not atoms.pbc.all() and self.options.stress_key is None:
+    def _label(
+        self, label: str, kinds: tuple[str, ...], values: list[Value], atoms: Atoms, units: FileUnits, used: set[str]
+    ) -> Any:
+        asked: str | None = getattr(self.options, f"{label}_key")
+        if asked is None:
+            possible = [value for value in values if value.kind in kinds]
+        else:
+            kind = "virial" if label == "stress" and "virial" in asked.lower() else label
+            possible = [Value(asked, value.stored, kind) for value in values if value.name == asked]
+        possible = [value for value in possible if value.fits(len(atoms))] or possible
+        best = min((value.tier for value in possible), default=USUAL)
+        possible = [value for value in possible if value.tier == best]
+        if not possible:
             return None
-        value = self._find(atoms, where, "stress", STRESS_KEYS, self.options.stress_key)
-        if value is None:
-            return None
-        matrix = _three_by_three(value, where)
-        return -matrix / atoms.get_volume() if "virial" in self.chosen["stress"].lower() else matrix
-
-    def _find(self, atoms: Atoms, where: str, label: str, names: tuple[str, ...], asked: str | None) -> Any:
-        found = values_under(atoms, (asked,) if asked else names)
-        if not found:
-            return None
-        if len(found) > 1 and not _same(list(found.values())):
-            hint = "; forces are the gradient of the free energy" if "free_energy" in found else ""
-            shown = ", ".join(f"{key} = {_short(value)}" for key, value in found.items())
+        names = sorted((value.name for value in possible), key=lambda name: name != label)
+        chosen = self.chosen.setdefault(label, names[0])
+        if chosen not in names:
             raise DataError(
-                f"{where}: {len(found)} different values could be the {label}: {shown}{hint}; choose one with "
-                f"{advice(f'{label}_key', 'NAME')}"
+                f"{units.where}: the {label} of earlier frames is called {chosen!r}, here only {' and '.join(names)} "
+                f"is there; choose one with {advice(f'{label}_key', 'NAME')}"
             )
-        chosen = self.chosen.setdefault(label, next(iter(found)))
-        if chosen not in found:
+        converted = {value.name: self._converted(value, possible, atoms, units) for value in possible}
+        if len(possible) > 1 and not _agree(label, list(converted.values())):
+            hint = "; forces are the gradient of the free energy" if any(map(is_free_energy, names)) else ""
+            shown = ", ".join(f"{value.name} = {_short(value.stored)}" for value in possible)
             raise DataError(
-                f"{where}: the {label} of earlier frames is called {chosen!r}, here only {' and '.join(found)} is "
-                f"there; choose one with {advice(f'{label}_key', 'NAME')}"
+                f"{units.where}: {len(possible)} different values could be the {label}: {shown}{hint}; choose one "
+                f"with {advice(f'{label}_key', 'NAME')}"
             )
+        used.update(names)
         self.options.notes.found(label, chosen)
-        return found[chosen]
+        if best == PREDICTED:
+            self.options.notes.remarks[f"the {label} {chosen} are predictions by their name; there is no other"] += 1
+        return converted[chosen]
+
+    def _converted(self, value: Value, possible: list[Value], atoms: Atoms, units: FileUnits) -> Any:
+        """``value`` in eV and Å; of a virial, the stress."""
+        assert value.kind is not None
+        factor = units.factor(_QUANTITY.get(value.kind, value.kind), value.name)
+        if value.kind == "energy":
+            return one_float(value.stored, factor, units.where)
+        if value.kind == "forces":
+            return floats(value.stored, factor, "forces", units.where)
+        matrix = floats(_three_by_three(value.stored, units.where), factor, "stress", units.where)
+        if value.kind == "stress":
+            return matrix
+        if all(other.kind == "virial" for other in possible):
+            check_unit_of_virial(value.name, units.asked, units.where)
+        return stress_of_virial(matrix, atoms.cell.array * units.factor("length"), units.where)
 
 
-def _same(values: list[Any]) -> bool:
-    try:
-        arrays = [np.asarray(value, dtype=np.float64) for value in values]
-    except (TypeError, ValueError):
-        return False
-    first = arrays[0]
-    return all(a.shape == first.shape and np.allclose(a, first, rtol=AGREEMENT, atol=AGREEMENT) for a in arrays[1:])
+def _told(name: str) -> bool:
+    """Whether ``name`` is used elsewhere: a unit, a charge or a spin."""
+    return unit_of(name) is not None or plain_name(name) in (*CHARGES, *SPINS)
+
+
+def _agree(label: str, values: list[Any]) -> bool:
+    first = np.asarray(values[0])
+    scale = max(float(np.abs(value).max(initial=0.0)) for value in values)
+    bound = AGREEMENT[label] + RELATIVE_AGREEMENT * scale
+    return all(np.shape(v) == first.shape and bool((np.abs(v - first) <= bound).all()) for v in values[1:])
 
 
 def _short(value: Any) -> str:
@@ -106,36 +173,14 @@ def _short(value: Any) -> str:
     return str(value) if array.ndim == 0 else f"{array.dtype.name} {list(array.shape)}"
 
 
-def _three_by_three(value: Any, where: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _three_by_three(value: Any, where: str) -> NDArray[np.float64]:
     """A stress of 9 or [3, 3] numbers, or of ASE's 6 in Voigt order xx, yy, zz, yz, xz, xy, as [3, 3]."""
-    stress = np.asarray(value, dtype=np.float64)
+    try:
+        stress = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DataError(f"{where}: a stress has 6 or 9 numbers, got {_short(value)}") from None
     if stress.size == 6:
         return stress.reshape(6)[[[0, 5, 4], [5, 1, 3], [4, 3, 2]]]
     if stress.size == 9:
         return stress.reshape(3, 3)
     raise DataError(f"{where}: a stress has 6 or 9 numbers, got shape {list(stress.shape)}")
-
-
-def declared_units(atoms: Atoms, where: str) -> Units | None:
-    """The units that ``atoms.info`` names under ``energy_unit``, ``forces_unit`` and the like, or None."""
-    energy = _declared(atoms, where, energy_factor, "energy_unit", "energy_units")
-    length = _declared(atoms, where, length_factor, "length_unit", "length_units", "positions_unit")
-    force = _declared(atoms, where, force_factor, "forces_unit", "force_unit", "forces_units")
-    stress = _declared(atoms, where, stress_factor, "stress_unit", "stress_units")
-    if energy is None:
-        return None
-    length = length or ("Å", 1.0)
-    force = force or (f"{energy[0]}/{length[0]}", energy[1] / length[1])
-    stress = stress or (f"{energy[0]}/{length[0]}^3", energy[1] / length[1] ** 3)
-    name = ", ".join((energy[0], length[0], force[0], stress[0]))
-    return Units(energy[1], length[1], force[1], stress[1], name)
-
-
-def _declared(atoms: Atoms, where: str, factor: Callable[[str], float], *names: str) -> tuple[str, float] | None:
-    for name in names:
-        if isinstance(atoms.info.get(name), str):
-            try:
-                return atoms.info[name], factor(atoms.info[name])
-            except DataError as error:
-                raise DataError(f"{where}: {name}: {error}") from None
-    return None

@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame, IntArray
-from sdas.data.readers.options import DEFAULT_UNITS, ReadOptions, build_frame
+from sdas.data.readers.declared_units import DEFAULT_UNITS
+from sdas.data.readers.options import ReadOptions, build_frame
 from sdas.reading_options import advice
+
+_STRUCTURE = ("coord", "box", "real_atom_types")
 
 
 def systems(path: Path) -> list[Path]:
@@ -79,6 +82,7 @@ def _read_set(
     if cells is None and periodic:
         raise DataError(f"{folder}: no box.npy; a system without a cell is marked by an empty file nopbc")
     units = options.units or DEFAULT_UNITS
+    _note_unused(folder, len(types), count, options)
     for index in range(count):
         source = f"{folder}: frame {index}"
         kinds = types if mixed is None else np.asarray(mixed[index], dtype=np.int64)
@@ -95,17 +99,15 @@ def _read_set(
             pbc=periodic,
             energy=None if energies is None else energies[index],
             forces=None if forces is None else _shaped(forces[index], (len(kinds), 3), "force", source)[real],
-            stress=_stress(virials, index, cell, source),
+            virial=None if virials is None else _shaped(virials[index], (3, 3), "virial", source),
         )
 
 
-def _stress(virials: NDArray[Any] | None, index: int, cell: NDArray[Any] | None, source: str) -> NDArray[Any] | None:
-    if virials is None or cell is None:
-        return None
-    volume = abs(np.linalg.det(cell))
-    if volume == 0:
-        raise DataError(f"{source}: the box is singular, so its virial gives no stress")
-    return np.asarray(-_shaped(virials[index], (3, 3), "virial", source) / volume)
+def _note_unused(folder: Path, atoms: int, count: int, options: ReadOptions) -> None:
+    labels = {options.energy_key or "energy", options.forces_key or "force", options.stress_key or "virial"}
+    for path in sorted(folder.glob("*.npy")):
+        if path.stem not in labels and path.stem not in _STRUCTURE:
+            options.notes.unused.add([(path.stem, "")], atoms, count)
 
 
 def _shaped(row: NDArray[Any], shape: tuple[int, int], name: str, source: str) -> NDArray[np.float64]:

@@ -15,14 +15,19 @@ from typing import Any
 
 import numpy as np
 
+from sdas.data.electronic_states import CHARGES, SPINS
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame
+from sdas.data.label_names import plain_name, unit_of
+from sdas.data.readers.declared_units import Declaration, FileUnits
 from sdas.data.readers.npz_stream import NpzStream
 from sdas.data.readers.options import ReadOptions, build_frame
 from sdas.data.units import Units
 from sdas.reading_options import advice
 
 RMD17_UNITS = Units.parse("kcal/mol")
+_QUANTITY = {"energy": "energy", "forces": "force"}
+_STRUCTURE = ("unit_cell", "lattice", "pbc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,8 @@ def read_rmd17(path: Path, options: ReadOptions) -> Iterator[Frame]:
     The ``old_*`` arrays of rMD17, the noisier labels of the original MD17, are read only if named by their keys.
     """
     with _open(path, RMD17) as data:
-        yield from _frames(data, RMD17, options, options.units or RMD17_UNITS, None, False)
+        units = FileUnits(_declaration(data), options.units, str(path), RMD17_UNITS)
+        yield from _frames(data, RMD17, options, units, None, False)
 
 
 def read_sgdml(path: Path, options: ReadOptions) -> Iterator[Frame]:
@@ -64,8 +70,8 @@ def read_sgdml(path: Path, options: ReadOptions) -> Iterator[Frame]:
     axes unless ``pbc`` says otherwise.
     """
     with _open(path, SGDML) as data:
-        units = options.agreed_units(_declared_units(data), str(path))
-        if units is None:
+        units = FileUnits(_declaration(data), options.units, str(path))
+        if units.asked is None and "energy" not in units.declared.by_quantity:
             raise DataError(
                 f"{path}: an sGDML file without e_unit does not say its units; give {advice('units', 'kcal/mol')}, "
                 "as all sets of sgdml.org are, or another unit"
@@ -84,14 +90,8 @@ def _open(path: Path, names: Names) -> Iterator[NpzStream]:
         yield data
 
 
-def _declared_units(data: NpzStream) -> Units | None:
-    energy, length = data.text("e_unit"), data.text("r_unit")
-    if not energy:
-        return None
-    try:
-        return Units.parse(f"{energy},{length or 'Å'}")
-    except DataError as error:
-        raise DataError(f"{data.path}: e_unit and r_unit: {error}") from None
+def _declaration(data: NpzStream) -> Declaration:
+    return Declaration.found_in({name: data.text(name) for name in data.names if unit_of(name) is not None})
 
 
 def _cell(data: NpzStream) -> np.ndarray[Any, Any] | None:
@@ -109,15 +109,19 @@ def _cell(data: NpzStream) -> np.ndarray[Any, Any] | None:
 
 
 def _frames(
-    data: NpzStream, names: Names, options: ReadOptions, units: Units, cell: np.ndarray[Any, Any] | None, pbc: Any
+    data: NpzStream, names: Names, options: ReadOptions, units: FileUnits, cell: np.ndarray[Any, Any] | None, pbc: Any
 ) -> Iterator[Frame]:
     shape = data.shape(names.positions)
     if len(shape) != 3 or shape[2] != 3:
         raise DataError(f"{data.path}: {names.positions} must have shape [frames, atoms, 3], got {list(shape)}")
     count = shape[0]
     numbers = data.array(names.numbers)
+    here = {"energy": options.energy_key or names.energy, "forces": options.forces_key or names.forces}
     energies = _labels(data, "energy", names.energy, options, count)
     forces = _labels(data, "forces", names.forces, options, count)
+    known = units.complete(**{_QUANTITY[label]: name for label, name in here.items() if name in data.names})
+    states = _states(data, count)
+    _note_unused(data, {names.numbers, names.positions, *here.values()}, count, shape[1], options)
     periodic = cell is not None
     cells: Iterable[Any] = cell if cell is not None and cell.ndim == 3 else repeat(cell)
     for label, value in ((names.numbers, numbers), ("cell", cell)):
@@ -126,9 +130,9 @@ def _frames(
             raise DataError(f"{data.path}: {label} has {len(value)} rows for {count} frames")
     rows = zip(data.rows(names.positions), energies, forces, cells)  # noqa: B905
     for index, (positions, energy, force, box) in enumerate(rows):
-        yield build_frame(
+        frame = build_frame(
             f"{data.path}: frame {index}",
-            units,
+            known,
             numbers=numbers[index] if numbers.ndim == 2 else numbers,
             positions=positions,
             cell=box,
@@ -136,6 +140,31 @@ def _frames(
             energy=energy,
             forces=force,
         )
+        if states:
+            state = {kind: float(values[index]) for kind, values in states.items()}
+            options.notes.states.add(frame.composition, state, frame.source)
+        yield frame
+
+
+def _states(data: NpzStream, count: int) -> dict[str, np.ndarray[Any, Any]]:
+    """``charge`` and ``spin`` of every frame [count], as far as the file has them, for all frames or for each."""
+    found: dict[str, np.ndarray[Any, Any]] = {}
+    for kind, names in (("charge", CHARGES), ("spin", SPINS)):
+        for name in sorted(data.names):
+            if plain_name(name) in names and data.shape(name) in ((), (1,), (count,), (count, 1)):
+                array = data.array(name)
+                if array.dtype.kind in "iuf":
+                    found.setdefault(kind, np.broadcast_to(array.reshape(-1), (count,)))
+    return found
+
+
+def _note_unused(data: NpzStream, used: set[str], count: int, atoms: int, options: ReadOptions) -> None:
+    for name in sorted(data.names - used - set(_STRUCTURE)):
+        if unit_of(name) is None and plain_name(name) not in (*CHARGES, *SPINS):
+            shape = data.shape(name)
+            per_frame = shape[:1] == (count,)
+            row = np.broadcast_to(0.0, shape[1:] if per_frame else ())
+            options.notes.unused.add([(name, row if per_frame else "")], atoms, count)
 
 
 def _labels(data: NpzStream, label: str, usual: str, options: ReadOptions, count: int) -> Iterable[Any]:

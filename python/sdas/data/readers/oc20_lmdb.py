@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdas.data.electronic_states import CHARGES, SPINS, state_of
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame
+from sdas.data.readers.declared_units import DEFAULT_UNITS
 from sdas.data.readers.lmdb_file import LmdbFile
-from sdas.data.readers.options import DEFAULT_UNITS, ReadOptions, build_frame
+from sdas.data.readers.options import ReadOptions, build_frame
 from sdas.data.readers.restricted_pickle import Array, Record, load_record
 from sdas.reading_options import advice
 
@@ -25,6 +27,7 @@ FORCES_FIELDS = ("force", "forces")
 RELAXED = "y_relaxed"
 MOST_LISTED = 100_000
 """Numbers in a field that is a list rather than an array: lists in a pickle can repeat, and unfold to any size."""
+_STRUCTURE = ("pos", "pos_relaxed", "atomic_numbers", "natoms", "cell", "pbc", "fixed", "edge_index", "cell_offsets")
 
 
 def lmdb_files(path: Path) -> list[Path]:
@@ -96,7 +99,16 @@ def _frame(record: Any, where: str, options: ReadOptions) -> Frame:
     fixed = _values(fields, "fixed", where).reshape(-1) > 0 if "fixed" in fields else np.zeros(len(frame), dtype=bool)
     if len(fixed) != len(frame):
         raise DataError(f"{where}: fixed has {len(fixed)} entries for {len(frame)} atoms")
+    told = {str(name): _plain(value) for name, value in fields.items()}
+    used = {*_STRUCTURE, *CHARGES, *SPINS, energy_field, forces_field}
+    options.notes.unused.add(((name, value) for name, value in told.items() if name not in used), len(frame))
+    options.notes.states.add(frame.composition, state_of(told.items()), where)
     return options.check_fixed_atoms(frame, fixed)
+
+
+def _plain(value: Any) -> Any:
+    """The array or number that ``value`` is; of anything else, which may unfold to any size, nothing."""
+    return value.values if isinstance(value, Array) else value if isinstance(value, (int, float)) else ""
 
 
 def _choose(fields: dict[str, Any], asked: str | None, names: tuple[str, ...], label: str, where: str) -> str | None:

@@ -14,8 +14,6 @@ from sdas.data.reading_notes import ReadingNotes
 from sdas.data.units import Units
 from sdas.reading_options import advice
 
-DEFAULT_UNITS = Units.parse("eV")
-
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
@@ -30,14 +28,6 @@ class ReadOptions:
     skip: str = "nothing"
     allow_zeroed_forces: bool = False
     notes: ReadingNotes = field(default_factory=ReadingNotes)
-
-    def agreed_units(self, declared: Units | None, where: str) -> Units | None:
-        """The units to convert from, given those that the file itself declares; raises DataError on contradiction."""
-        if declared is not None and self.units is not None and not declared.same_as(self.units):
-            raise DataError(
-                f"{where}: the file declares its units as {declared.name}, but units={self.units.name!r} was asked for"
-            )
-        return declared or self.units
 
     def check_fixed_atoms(self, frame: Frame, fixed: NDArray[np.bool_]) -> Frame:
         """Return ``frame`` unless its forces were set to zero on the ``fixed`` atoms (bool [n]) before being stored.
@@ -66,28 +56,51 @@ def build_frame(
     energy: Any = None,
     forces: Any = None,
     stress: Any = None,
+    virial: Any = None,
 ) -> Frame:
     """A frame in Å and eV from values in ``units``; raises :class:`DataError` where they do not have the right shape.
 
     ``numbers`` may be any integers or whole floats [n]; ``pbc`` one value or three; ``energy`` anything of one
-    element; a ``cell`` of zeros counts as none.
+    element; a ``cell`` of zeros counts as none; a ``virial`` [3, 3], which needs a cell, gives the stress.
     """
-    lattice = None if cell is None else _floats(cell, units.length, "cell", source)
+    lattice = None if cell is None else floats(cell, units.length, "cell", source)
     if lattice is not None and not lattice.any():
         lattice = None
+    tension = None if stress is None else floats(stress, units.stress, "stress", source)
+    if virial is not None and lattice is not None:
+        check_unit_of_virial("virial", units, source)
+        tension = stress_of_virial(floats(virial, units.energy, "virial", source), lattice, source)
     return Frame(
         numbers=_integers(numbers, source),
-        positions=_floats(positions, units.length, "positions", source),
+        positions=floats(positions, units.length, "positions", source),
         cell=lattice,
         pbc=np.broadcast_to(np.asarray(pbc, dtype=bool), (3,)).copy(),
-        energy=None if energy is None else _one_float(energy, units.energy, source),
-        forces=None if forces is None else _floats(forces, units.force, "forces", source),
-        stress=None if stress is None else _floats(stress, units.stress, "stress", source),
+        energy=None if energy is None else one_float(energy, units.energy, source),
+        forces=None if forces is None else floats(forces, units.force, "forces", source),
+        stress=tension,
         source=source,
     )
 
 
-def _floats(values: Any, factor: float, name: str, source: str) -> NDArray[np.float64]:
+def stress_of_virial(virial: NDArray[np.float64], cell: NDArray[np.float64], source: str) -> NDArray[np.float64]:
+    """The stress in eV/Å³ of a virial −∂E/∂strain [3, 3] in eV: −virial / volume, of a ``cell`` [3, 3] in Å."""
+    volume = np.abs(np.linalg.det(cell))
+    if volume == 0:
+        raise DataError(f"{source}: the cell is singular, so its virial gives no stress")
+    return np.asarray(-virial / volume)
+
+
+def check_unit_of_virial(name: str, asked: Units | None, source: str) -> None:
+    """Raise :class:`DataError` if ``asked`` gives a unit of stress where the label is a virial, an energy."""
+    if asked is not None and not asked.stress_follows:
+        raise DataError(
+            f"{source}: {name} is a virial, an energy, but units={asked.name!r} gives a unit of stress; leave that "
+            f"unit out, or name a stress by {advice('stress_key', 'NAME')}"
+        )
+
+
+def floats(values: Any, factor: float, name: str, source: str) -> NDArray[np.float64]:
+    """``values`` times ``factor`` as a new float64 array; raises :class:`DataError` if they are no numbers."""
     try:
         array = np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -105,7 +118,8 @@ def _integers(values: Any, source: str) -> NDArray[np.int64]:
     return whole
 
 
-def _one_float(value: Any, factor: float, source: str) -> float:
+def one_float(value: Any, factor: float, source: str) -> float:
+    """The one number in ``value`` times ``factor``; raises :class:`DataError` if it is not one number."""
     array = np.asarray(value)
     if array.size != 1 or array.dtype.kind not in "iuf":
         raise DataError(f"{source}: the energy must be one number, got {array.dtype.name} of shape {list(array.shape)}")

@@ -1,0 +1,69 @@
+"""Formats of ASE: which one a file is taken for, which of them fix their units, and files that ASE does not read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ase.io.formats import UnknownFileTypeError, filetype, ioformats, open_with_compression
+
+from sdas.reading_options import advice
+
+# fmt: off
+FIXED_UNITS = frozenset((
+    "abinit-gsr", "abinit-in", "abinit-out", "acemolecule-out", "aims", "aims-output", "castep-castep", "castep-cell",
+    "castep-geom", "castep-md", "cp2k-dcd", "cp2k-restart", "cube", "dmol-arc", "dmol-car", "dmol-incoor", "elk",
+    "espresso-in", "espresso-out", "gamess-us-out", "gamess-us-punch", "gaussian-in", "gaussian-out", "gpaw-out",
+    "gpw", "gromacs", "gromos", "magres", "nwchem-in", "nwchem-out", "octopus-in", "onetep-in", "onetep-out",
+    "orca-output", "qbox", "siesta-xv", "struct", "sys", "turbomole", "turbomole-gradient", "vasp", "vasp-out",
+    "vasp-xdatcar", "vasp-xml", "xsf",
+))
+# fmt: on
+"""Formats of programs, whose units are part of their definition: ASE converts where they are not its own."""
+RUNNER = "runnerdata"
+"""The input.data of RuNNer and n2p2: atomic units, unless somebody wrote others."""
+
+_FOREIGN = {
+    b"CP2K|": "CP2K",
+    b"Psi4: An Open-Source": "Psi4",
+    b"ABACUS": "ABACUS",
+    b"OpenMX": "OpenMX",
+    b"Welcome to Q-Chem": "Q-Chem",
+    b"MOLPRO": "Molpro",
+    b"MOPAC": "MOPAC",
+    b"* xtb version": "xtb",
+    b"DFTB+ release": "DFTB+",
+}
+_HEAD = 1 << 16
+"""Bytes in which a program's mark is looked for."""
+
+
+def guess_format(path: Path) -> str | None:
+    """ASE's name of the format that it takes ``path`` for, by name and content, or None."""
+    try:
+        name = filetype(os.fspath(path.absolute()))
+    except (UnknownFileTypeError, OSError, UnicodeDecodeError, EOFError):
+        return None
+    return name if name in ioformats else None
+
+
+def about_format(path: Path, asked: str | None, used: str) -> str:
+    """What to say of a file that gave no frames: the format it was read as, and what it seems to be."""
+    how = "as was asked for" if asked else "guessed from its name and content"
+    program = _foreign(path)
+    if program:
+        return (
+            f"read as ASE's format {used!r}, {how}; it looks like an output of {program}, which ASE does not read: "
+            "turn it into extended XYZ, with dpdata for instance"
+        )
+    return f"read as ASE's format {used!r}, {how}; if it is another, name it by {advice('format', 'ase:NAME')}"
+
+
+def _foreign(path: Path) -> str | None:
+    """The program of whose outputs ASE reads none and whose mark is in the head of the file, or None."""
+    try:
+        with open_with_compression(os.fspath(path.absolute()), "rb") as file:
+            head = file.read(_HEAD)
+    except (OSError, EOFError):
+        return None
+    return next((program for mark, program in _FOREIGN.items() if mark in head), None)
