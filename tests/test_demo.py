@@ -37,7 +37,11 @@ def test_the_demo_goes_all_the_way_and_once_more(small):
     arguments = ("--minutes", 0.05, "--out", small, "--md-steps", 40)
     result = run(*arguments)
     assert result.exit_code == 0, result.output
-    assert str(small / "report.html") in result.output
+    ahead, _, passed = result.output.partition("1/4")
+    assert "about 1.05 minutes" in ahead
+    assert "0.02 ps" in ahead
+    assert str(small / "report.html") in ahead
+    assert str(small / "report.html") in passed
     numbers = json.loads((small / "report.json").read_text())
     assert (numbers["n_train"], numbers["n_val"], numbers["n_test"]) == (40, 10, 30)
     assert numbers["force_mae_mev_per_ang"] > 0

@@ -18,6 +18,8 @@ from sdas.run.lock import locked
 N_TRAIN, N_VALIDATION = 950, 50
 MD_STEPS, MD_TIMESTEP_FS, MD_TEMPERATURE_K = 2000, 0.5, 300.0
 TEST_FRAMES_PER_CALL = 50
+SECONDS_AROUND, SECONDS_PER_MD_STEP = 30, 0.006
+"""For the outlook, on a busy core: what imports, test and report take, and a step of dynamics."""
 
 MODEL = {"channels": 32, "heads": 32, "lmax": 2, "layers": 2, "cutoff": 5.0}
 RECIPE = {"batch_size": 8, "learning_rate": 1e-2, "ema_decay": 0.995, "validate_every": 100, "checkpoint_every": 500}
@@ -51,6 +53,7 @@ def demo(
     torch.set_num_threads(threads)
     if fresh:
         _remove_run(out)
+    typer.echo(outlook(minutes, out, md_steps))
     typer.echo(f"1/4 training for {minutes:g} min on {N_TRAIN} frames of ethanol, in {out}")
     summary = _train(config)
 
@@ -84,6 +87,21 @@ def demo(
     if drift is not None:
         typer.echo(f"energy drift  {drift.drift_mev_per_atom_per_ps:+.3f} meV/atom/ps")
     typer.echo(f"report        {page}")
+
+
+def outlook(minutes: float, out: Path, md_steps: int) -> str:
+    """What the time ahead holds, for whoever waits."""
+    simulated_ps = md_steps * MD_TIMESTEP_FS / 1000
+    seconds = max(1, round(md_steps * SECONDS_PER_MD_STEP))
+    rest = max(1, round((SECONDS_AROUND + seconds) / 60))
+    return (
+        f"The way from quantum chemistry to dynamics, in about {minutes + rest:g} minutes:\n"
+        f"  1. train     {minutes:g} min, on frames of ethanol labelled by density functional theory (rMD17)\n"
+        f"  2. test      seconds, on 1000 frames that the model has not seen\n"
+        f"  3. simulate  about {seconds} s, for {simulated_ps:g} ps at constant energy\n"
+        f"  4. report    seconds: {out / 'report.html'}\n"
+        "Ctrl-C stops it safely; the same command goes on. Training and dynamics that are done are not done again.\n"
+    )
 
 
 def demo_config(minutes: float, out: Path, seed: int, device: str, threads: int, data: Path) -> Config:
