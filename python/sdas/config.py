@@ -74,7 +74,7 @@ class ModelConfig(Section):
 
     species: list[int] | None = Field(
         default=None,
-        description="Atomic numbers the model knows; null takes those of the data.",
+        description="Atomic numbers the model knows; null takes those of the training frames.",
     )
     channels: int = Field(default=32, ge=1, description="Channels per atom and spherical component.")
     heads: int = Field(default=32, ge=1, description="Attention heads; divides channels.")

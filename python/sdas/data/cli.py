@@ -15,6 +15,7 @@ from tqdm import tqdm
 from sdas.data import cache_files, splits
 from sdas.data.cache import FrameCache, write_cache
 from sdas.data.download import Progress
+from sdas.data.elements import unknown_elements
 from sdas.data.errors import DataError
 from sdas.data.frame import LABELS
 from sdas.data.readers import detect_format, read_frames
@@ -135,6 +136,9 @@ def split(
             choose = splits.random_split if by is Method.random else splits.composition_split
             made = choose(frames, counts, seed)
         made.save(target)
+        unknown = unknown_elements(frames, made.train, {"validation": made.validation, "test": made.test})
+    for sentence in unknown:
+        typer.echo(f"note: {sentence}; 'sdas train' will refuse this split", err=True)
     typer.echo(f"{target}: " + ", ".join(f"{n} {part}" for n, part in zip(made.sizes(), splits.PARTS, strict=True)))
 
 

@@ -134,7 +134,10 @@ def _check_elements(frame: Frame, known: set[int]) -> None:
     if strange:
         names = ", ".join(chemical_symbols[number] for number in strange)
         species = ", ".join(chemical_symbols[number] for number in sorted(known))
-        raise SdasError(f"{frame.source}: the model does not know {names}; it was trained on {species}")
+        raise SdasError(
+            f"{frame.source}: the model does not know {names}; it was trained on {species}. Train on frames "
+            f"with {names}, or leave such frames out"
+        )
 
 
 def _check_finite(out: dict[str, Array], batch: Sequence[Frame]) -> None:

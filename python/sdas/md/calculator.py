@@ -94,7 +94,7 @@ class SDASCalculator(Calculator):
         if strange:
             names = ", ".join(chemical_symbols[number] for number in strange)
             species = ", ".join(chemical_symbols[number] for number in self.species)
-            raise SdasError(f"the model does not know {names}; it was trained on {species}")
+            raise SdasError(f"the model does not know {names}; it was trained on {species}; train with {names}")
         if want_stress and not atoms.pbc.all():
             raise SdasError(f"stress needs a cell periodic along all three axes; pbc is {atoms.pbc.tolist()}")
 

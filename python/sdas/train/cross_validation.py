@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sdas.config import Config, render_config
 from sdas.errors import TrainingError
@@ -18,6 +19,7 @@ from sdas.files import write_text
 from sdas.run.lock import locked
 from sdas.train import run_files
 from sdas.train.loop import fit
+from sdas.train.objective import check_elements
 from sdas.train.processes import Processes
 
 TABLE, CHOSEN = "cross_validation.csv", "chosen.yaml"
@@ -76,17 +78,23 @@ def _train_all(config: Config, folder: Path, processes: Processes) -> list[dict[
     run_files.say_how_frames_were_read(cache)
     if len(split.train) < options.folds:
         raise TrainingError(f"{options.folds} folds of {len(split.train)} training frames")
+    check_elements(config, cache, split.train, {"validation": split.validation, "test": split.test})
     order = np.random.default_rng(config.train.seed).permutation(split.train)
     folds = [np.sort(fold) for fold in np.array_split(order, options.folds)]
+    for k, fold in enumerate(folds):
+        check_elements(config, cache, _other_folds(folds, k), {f"fold {k}'s": fold})
     rows = []
     for energy, forces in product(options.lambda_energy, options.lambda_forces):
         errors = []
         for k, fold in enumerate(folds):
-            others = np.sort(np.concatenate([other for j, other in enumerate(folds) if j != k]))
             run = _short_run(config, folder / "folds" / f"energy-{energy:g}-forces-{forces:g}-{k}", energy, forces)
-            errors.append(fit(run, cache, others, fold, processes).summary["last_validation"])
+            errors.append(fit(run, cache, _other_folds(folds, k), fold, processes).summary["last_validation"])
         rows.append(_row(energy, forces, errors, options.criterion))
     return rows
+
+
+def _other_folds(folds: list[NDArray[np.int64]], k: int) -> NDArray[np.int64]:
+    return np.sort(np.concatenate([other for j, other in enumerate(folds) if j != k]))
 
 
 def _short_run(config: Config, folder: Path, lambda_energy: float, lambda_forces: float) -> Config:

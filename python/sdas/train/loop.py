@@ -22,6 +22,7 @@ from sdas.config import Config
 from sdas.data import Frame
 from sdas.run.lock import locked
 from sdas.train import run_files
+from sdas.train.objective import check_elements
 from sdas.train.processes import Processes
 from sdas.train.session import Session, TrainingData
 
@@ -55,6 +56,7 @@ def train(config: Config, resume: bool = False) -> RunResult:
         if processes.first:
             run_files.record_run(config, cache, split)
             run_files.say_how_frames_were_read(cache)
+        check_elements(config, cache, split.train, {"validation": split.validation, "test": split.test})
         return fit(config, cache, split.train, split.validation, processes, {"n_test": len(split.test)})
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
 from torch import nn
 
 import sdas_kernels.nn
 from sdas.config import Config, TrainConfig
-from sdas.data import Frame, FrameCache
+from sdas.data import Frame
+from sdas.data.elements import elements_of, unknown_elements
 from sdas.errors import ConfigError, TrainingError
 from sdas.train.energy_reference import fit_energy_reference
 from sdas.train.graphs import Batch, GraphStore
@@ -23,13 +26,13 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 def build_model(config: Config, frames: Sequence[Frame], train: NDArray[np.int64]) -> tuple[nn.Module, float]:
     """A new model with energy shifts fitted to the training frames, and their force RMS in eV/Å, its scale in eV.
 
-    Species that the configuration does not name are those of all ``frames``. Raises :class:`ConfigError` for model
-    arguments that do not go together.
+    Species that the configuration does not name are those of the training frames, for nothing else gets weights.
+    Raises :class:`ConfigError` for model arguments that do not go together.
     """
     arguments = config.model.model_dump()
     options = arguments.pop("options")
     if arguments["species"] is None:
-        arguments["species"] = _species(frames)
+        arguments["species"] = sorted(elements_of(frames, train))
     try:
         model = sdas_kernels.nn.SDAS(**arguments, **options).to(DTYPES[config.train.dtype])
     except (TypeError, ValueError) as error:
@@ -37,6 +40,25 @@ def build_model(config: Config, frames: Sequence[Frame], train: NDArray[np.int64
     reference = fit_energy_reference((frames[int(index)] for index in train), model.species.tolist())
     model.set_energy_reference(reference.shifts, reference.force_rms)
     return model, reference.force_rms
+
+
+def check_elements(
+    config: Config, frames: Sequence[Frame], train: NDArray[np.int64], parts: Mapping[str, NDArray[np.int64]]
+) -> None:
+    """Raise :class:`TrainingError` if ``parts``, name → indices of frames, hold an element that no training frame does.
+
+    Elements that ``model.species`` names beyond the training frames are pointed out on standard error.
+    """
+    unknown = unknown_elements(frames, train, parts)
+    if unknown:
+        raise TrainingError(
+            f"{'; '.join(unknown)}: weights of such an element would stay as they were drawn. Divide the frames "
+            "otherwise (data.split.seed, method or indices), add frames for training, or leave these out"
+        )
+    beyond = sorted(set(config.model.species or ()) - elements_of(frames, train))
+    if beyond:
+        names = ", ".join(chemical_symbols[number] for number in beyond)
+        print(f"note: model.species names {names}, which no training frame holds: it stays untrained", file=sys.stderr)
 
 
 def make_optimizer(settings: TrainConfig, weights: Sequence[torch.Tensor]) -> torch.optim.Optimizer:
@@ -79,12 +101,3 @@ def validate(
     if not np.isfinite([energy, forces]).all():
         raise TrainingError("the averaged model gives energies or forces that are not finite on the validation frames")
     return {"energy_mae_mev": 1e3 * energy / len(indices), "force_mae_mev_per_ang": 1e3 * forces / components}
-
-
-def _species(frames: Sequence[Frame]) -> list[int]:
-    if isinstance(frames, FrameCache):
-        return list(frames.species)
-    found: set[int] = set()
-    for frame in frames:
-        found.update(frame.numbers.tolist())
-    return sorted(found)
