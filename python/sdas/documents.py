@@ -51,16 +51,23 @@ def read_document(path: StrPath, kind: type[SdasError] = SdasError, advice: str 
 def read_json(path: StrPath, kind: type[SdasError] = SdasError, advice: str = "") -> dict[str, Any]:
     """A JSON object that need not be sealed; NaN and infinity are refused. Raises ``kind`` as above."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse)
+        content = Path(path).read_bytes()
     except FileNotFoundError:
         raise kind(_told(f"{path} does not exist", advice)) from None
     except OSError as error:
         raise kind(f"{path}: cannot be read: {error.strerror}") from None
+    return parse_json(content, path, kind, advice)
+
+
+def parse_json(content: bytes, path: StrPath, kind: type[SdasError] = SdasError, advice: str = "") -> dict[str, Any]:
+    """The same of the bytes that were read from ``path``."""
+    try:
+        found = json.loads(content.decode(), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise kind(_told(f"{path}: cannot be read: damaged JSON: {error}", advice)) from None
-    if not isinstance(content, dict):
-        raise kind(_told(f"{path}: cannot be read: holds a {type(content).__name__}, not an object", advice))
-    return content
+    if not isinstance(found, dict):
+        raise kind(_told(f"{path}: cannot be read: holds a {type(found).__name__}, not an object", advice))
+    return found
 
 
 def check_seal(content: Mapping[str, Any], path: StrPath, kind: type[SdasError] = SdasError, advice: str = "") -> None:

@@ -8,14 +8,15 @@ place removes it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, SupportsIndex, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sdas.data import cache_files
+from sdas.data.cache_columns import Column, open_columns
+from sdas.data.cache_files import MANIFEST, CacheWriter
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame, IntArray, check_frame
 from sdas.data.reading_notes import ReadingNotes
@@ -29,30 +30,22 @@ CELL, ENERGY, FORCES, STRESS = 1, 2, 4, 8
 class FrameCache(Sequence[Frame]):
     """The frames of a cache directory, read where they lie: ``cache[i]`` copies no array.
 
-    ``species`` is the sorted tuple of atomic numbers present, ``fingerprint`` a hash of the whole content,
-    ``manifest`` the parsed meta.json. The attributes named like the arrays of
-    :data:`sdas.data.cache_files.COLUMNS` are the memory maps themselves, with frame i in rows
-    ``offsets[i]:offsets[i + 1]``. It can be sent to worker processes: only its path travels.
+    ``species`` is the sorted tuple of atomic numbers present, ``fingerprint`` a hash of the whole content, ``manifest``
+    the parsed meta.json. Every block of the files is compared with its checksum when something in it is first read;
+    :class:`DataError` names the file and the block that are not what was written. The cache can be sent to worker
+    processes: only its path and its fingerprint travel.
     """
 
-    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, path: Path, manifest: dict[str, Any], columns: Mapping[str, Column]) -> None:
         self.path = path
         self.manifest = manifest
         self.species: tuple[int, ...] = tuple(manifest["species"])
         self.fingerprint: str = manifest["fingerprint"]
-        columns = {name: cache_files.map_column(path, name, manifest["arrays"][name]) for name in cache_files.COLUMNS}
-        self.numbers: IntArray = columns["numbers"]
-        self.positions: NDArray[np.float64] = columns["positions"]
-        self.forces: NDArray[np.float64] = columns["forces"]
-        self.offsets: IntArray = columns["offsets"]
-        self.cells: NDArray[np.float64] = columns["cells"]
-        self.pbc: NDArray[np.bool_] = columns["pbc"]
-        self.energies: NDArray[np.float64] = columns["energies"]
-        self.stresses: NDArray[np.float64] = columns["stresses"]
-        self.known: NDArray[np.uint8] = columns["known"]
-        self._sources: NDArray[np.uint8] = columns["sources"]
-        self._source_offsets: IntArray = columns["source_offsets"]
-        self._count = len(self.known)
+        self._columns = columns
+        self._offsets: IntArray = columns["offsets"].whole()
+        self._source_offsets: IntArray = columns["source_offsets"].whole()
+        self._known: NDArray[np.uint8] = columns["known"].whole()
+        self._count = len(self._known)
         self._check_lengths()
 
     @property
@@ -65,26 +58,26 @@ class FrameCache(Sequence[Frame]):
     def open(cls, path: str | os.PathLike[str]) -> FrameCache:
         """Open the cache at ``path``; raises :class:`DataError` if it is missing, truncated or of another version."""
         folder = Path(path)
-        recover(folder)
-        return cls(folder.resolve(), cache_files.read_manifest(folder))
+        manifest, columns = open_columns(folder)
+        return cls(folder.resolve(), manifest, columns)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FrameCache.open, (str(self.path),)
+        return _reopen, (str(self.path), self.fingerprint)
 
     def _check_lengths(self) -> None:
-        frames, atoms = self._count, len(self.numbers)
-        rows = [len(a) for a in (self.cells, self.pbc, self.energies, self.stresses)]
-        ends = ((self.offsets, atoms), (self._source_offsets, len(self._sources)))
-        sound = rows == [frames] * 4 and len(self.positions) == len(self.forces) == atoms and frames > 0
-        for offsets, last in ends:
+        frames, atoms = self._count, len(self._columns["numbers"])
+        per_frame, per_atom = ("cells", "pbc", "energies", "stresses"), ("positions", "forces")
+        lengths = {name: len(self._columns[name]) for name in (*per_frame, *per_atom)}
+        sound = frames > 0 and lengths == {**dict.fromkeys(per_frame, frames), **dict.fromkeys(per_atom, atoms)}
+        for offsets, last in ((self._offsets, atoms), (self._source_offsets, len(self._columns["sources"]))):
             sound = sound and len(offsets) == frames + 1 and offsets[0] == 0 and offsets[-1] == last
-        if not sound or (np.diff(self.offsets) < 1).any() or (np.diff(self._source_offsets) < 0).any():
+        if not sound or (np.diff(self._offsets) < 1).any() or (np.diff(self._source_offsets) < 0).any():
             raise DataError(f"{self.path}: damaged frame cache: its arrays do not fit together; convert again")
 
     def verify(self) -> None:
         """Read everything and compare checksums; raises :class:`DataError` naming the first array that differs."""
         for name, entry in self.manifest["arrays"].items():
-            if cache_files.column_checksum(self.path, name) != entry["sha256"]:
+            if self._columns[name].sha256() != entry["sha256"]:
                 raise DataError(f"{self.path}: damaged frame cache: the content of {name}.npy changed; convert again")
 
     def __len__(self) -> int:
@@ -99,16 +92,16 @@ class FrameCache(Sequence[Frame]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(self._count))]
         i = self._position(index)
-        atoms = slice(int(self.offsets[i]), int(self.offsets[i + 1]))
-        known = int(self.known[i])
+        columns, atoms = self._columns, (int(self._offsets[i]), int(self._offsets[i + 1]))
+        known = int(self._known[i])
         return Frame(
-            numbers=self.numbers[atoms],
-            positions=self.positions[atoms],
-            cell=self.cells[i] if known & CELL else None,
-            pbc=self.pbc[i],
-            energy=float(self.energies[i]) if known & ENERGY else None,
-            forces=self.forces[atoms] if known & FORCES else None,
-            stress=self.stresses[i] if known & STRESS else None,
+            numbers=columns["numbers"].rows(*atoms),
+            positions=columns["positions"].rows(*atoms),
+            cell=columns["cells"].row(i) if known & CELL else None,
+            pbc=columns["pbc"].row(i),
+            energy=float(columns["energies"].row(i)) if known & ENERGY else None,
+            forces=columns["forces"].rows(*atoms) if known & FORCES else None,
+            stress=columns["stresses"].row(i) if known & STRESS else None,
             source=self.source(i),
         )
 
@@ -124,23 +117,24 @@ class FrameCache(Sequence[Frame]):
     def source(self, index: int) -> str:
         """Where frame ``index`` came from."""
         i = self._position(index)
-        text = self._sources[self._source_offsets[i] : self._source_offsets[i + 1]]
+        text = self._columns["sources"].rows(int(self._source_offsets[i]), int(self._source_offsets[i + 1]))
         return bytes(text).decode("utf-8", "surrogateescape")
 
     def atom_counts(self) -> IntArray:
         """int64 [frames]: the number of atoms of every frame."""
-        return np.diff(self.offsets)
+        return np.diff(self._offsets)
 
     def composition(self, index: int) -> tuple[tuple[int, int], ...]:
         """(atomic number, count) pairs of frame ``index`` in the order of atomic number."""
         i = self._position(index)
-        elements, counts = np.unique(self.numbers[self.offsets[i] : self.offsets[i + 1]], return_counts=True)
+        numbers = self._columns["numbers"].rows(int(self._offsets[i]), int(self._offsets[i + 1]))
+        elements, counts = np.unique(numbers, return_counts=True)
         return tuple(zip(elements.tolist(), counts.tolist(), strict=True))
 
     def has(self, label: str) -> bool:
         """Whether every frame has ``label``: ``energy``, ``forces`` or ``stress``."""
         bit = {"energy": ENERGY, "forces": FORCES, "stress": STRESS}[label]
-        return bool((self.known & bit).all())
+        return bool((self._known & bit).all())
 
 
 def write_cache(
@@ -162,72 +156,61 @@ def write_cache(
     target = Path(os.path.abspath(path))
     _check_place(target, overwrite)
     with new_folder(target) as partial:
-        arrays, species = _write_columns(frames, partial, require)
-        cache_files.write_manifest(partial, _manifest(arrays, species, options, notes))
+        _write_files(frames, partial, require, options, notes)
         _check_place(target, overwrite)
     return FrameCache.open(target)
 
 
 def _check_place(target: Path, overwrite: bool) -> None:
     recover(target)
-    if target.exists() and not (overwrite and (target / cache_files.MANIFEST).is_file()):
+    if target.exists() and not (overwrite and (target / MANIFEST).is_file()):
         raise DataError(f"{target} exists already; choose another place, or overwrite=True (--overwrite) for a cache")
 
 
-def _write_columns(
-    frames: Iterable[Frame], folder: Path, require: Sequence[str]
-) -> tuple[dict[str, dict[str, Any]], set[int]]:
-    """The manifest's entries of the arrays, and the elements in them."""
-    columns = {name: cache_files.ColumnWriter(folder, name) for name in cache_files.COLUMNS}
-    species: set[int] = set()
-    try:
-        columns["offsets"].append(np.zeros(1))
-        columns["source_offsets"].append(np.zeros(1))
-        for frame in frames:
-            _append(columns, check_frame(frame, require))
-            species.update(np.unique(frame.numbers).tolist())
-        if columns["known"].rows == 0:
-            raise DataError("there are no frames to write")
-        return {name: column.finish() for name, column in columns.items()}, species
-    finally:
-        for column in columns.values():
-            column.abandon()
-
-
-def _manifest(
-    arrays: dict[str, dict[str, Any]],
-    species: set[int],
+def _write_files(
+    frames: Iterable[Frame],
+    folder: Path,
+    require: Sequence[str],
     options: ReadingOptions | None,
     notes: ReadingNotes | None,
-) -> dict[str, Any]:
-    reading = {"options": options.changed() if options else {}, **(notes.document() if notes else {})}
-    return {
-        "format": cache_files.FORMAT,
-        "version": cache_files.VERSION,
-        "count": arrays["known"]["shape"][0],
-        "atoms": arrays["numbers"]["shape"][0],
-        "species": sorted(species),
-        "units": cache_files.UNITS,
-        "fingerprint": cache_files.fingerprint(arrays),
-        "arrays": arrays,
-        "reading": reading if notes else None,
-    }
+) -> None:
+    writer, species, count = CacheWriter(folder), set[int](), 0
+    try:
+        writer.append("offsets", np.zeros(1))
+        writer.append("source_offsets", np.zeros(1))
+        for frame in frames:
+            _append(writer, check_frame(frame, require))
+            species.update(np.unique(frame.numbers).tolist())
+            count += 1
+        if count == 0:
+            raise DataError("there are no frames to write")
+        reading = {"options": options.changed() if options else {}, **(notes.document() if notes else {})}
+        writer.finish({"species": sorted(species), "reading": reading if notes else None})
+    finally:
+        writer.close()
 
 
-def _append(columns: dict[str, cache_files.ColumnWriter], frame: Frame) -> None:
+def _append(writer: CacheWriter, frame: Frame) -> None:
     unknown = np.full((3, 3), np.nan)
     known = 0
     for bit, value in ((CELL, frame.cell), (ENERGY, frame.energy), (FORCES, frame.forces), (STRESS, frame.stress)):
         known |= bit if value is not None else 0
     source = np.frombuffer(frame.source.encode("utf-8", "surrogateescape"), dtype=np.uint8)
-    columns["numbers"].append(frame.numbers)
-    columns["positions"].append(frame.positions)
-    columns["forces"].append(np.full((len(frame), 3), np.nan) if frame.forces is None else frame.forces)
-    columns["offsets"].append(np.array([columns["numbers"].rows]))
-    columns["cells"].append((unknown if frame.cell is None else frame.cell)[None])
-    columns["pbc"].append(frame.pbc[None])
-    columns["energies"].append(np.array([np.nan if frame.energy is None else frame.energy]))
-    columns["stresses"].append((unknown if frame.stress is None else frame.stress)[None])
-    columns["known"].append(np.array([known]))
-    columns["sources"].append(source)
-    columns["source_offsets"].append(np.array([columns["sources"].rows]))
+    atoms = writer.append("numbers", frame.numbers)
+    writer.append("positions", frame.positions)
+    writer.append("forces", np.full((len(frame), 3), np.nan) if frame.forces is None else frame.forces)
+    writer.append("offsets", np.array([atoms]))
+    writer.append("cells", (unknown if frame.cell is None else frame.cell)[None])
+    writer.append("pbc", frame.pbc[None])
+    writer.append("energies", np.array([np.nan if frame.energy is None else frame.energy]))
+    writer.append("stresses", (unknown if frame.stress is None else frame.stress)[None])
+    writer.append("known", np.array([known]))
+    writer.append("source_offsets", np.array([writer.append("sources", source)]))
+
+
+def _reopen(path: str, fingerprint: str) -> FrameCache:
+    """The cache in another process; raises :class:`DataError` if another one was put in its place."""
+    cache = FrameCache.open(path)
+    if cache.fingerprint != fingerprint:
+        raise DataError(f"{path}: replaced by a cache of other frames while it was in use")
+    return cache

@@ -83,7 +83,7 @@ def convert(
         streams = [read_frames(source, **options.model_dump(), require=required, notes=notes) for source in sources]
         frames = tqdm(chain.from_iterable(streams), unit=" frames", disable=None, leave=False)
         cache = write_cache(frames, to, require=required, overwrite=overwrite, options=options, notes=notes)
-    typer.echo(f"{cache.path}: {len(cache)} frames, {len(cache.numbers)} atoms")
+    typer.echo(f"{cache.path}: {len(cache)} frames, {cache.manifest['atoms']} atoms")
     for line in lines_about_reading(cache.reading):
         typer.echo(f"  {line}")
 
@@ -93,7 +93,7 @@ def convert(
 def info(
     path: Annotated[Path, typer.Argument(help="A cache, or anything that can be converted to one.")],
     given: dict[str, Any],
-    verify: Annotated[bool, typer.Option("--verify", help="Compare the checksums of a cache too.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare the SHA-256 of a cache too.")] = False,
 ) -> None:
     """Frames, atoms, elements, and statistics of energies and forces."""
     with _plain_errors():
