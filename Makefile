@@ -1,4 +1,4 @@
-# For a fresh Linux with Python >= 3.10, a C++17 compiler, CMake and access to a package index.
+# For a fresh Linux with Python >= 3.11, a C++17 compiler, CMake and access to a package index.
 SHELL       := bash
 .SHELLFLAGS := -eo pipefail -c
 MAKEFLAGS   += --no-print-directory

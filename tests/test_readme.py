@@ -1,6 +1,6 @@
 """What the README and the pages show works: Python is run, commands of `sdas` are run or at least understood.
 
-In a page, ```bash marks commands that are run here, after the Python above them and in the same folder; ```console
+In a page, ```bash marks commands that are run here, after the Python above them and in the same folder; ```shell
 marks those that take too long or need files that are not there: their options are parsed.
 """
 
@@ -69,12 +69,12 @@ def run(words: list[str]) -> None:
         Path(target).write_text(result.stdout, encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", pages_with("console"))
+@pytest.mark.parametrize("page", pages_with("shell"))
 def test_commands_are_understood(page: Path) -> None:
     """A command of `sdas` has the arguments and options shown; a target of make, a file of pytest or bash is there."""
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M) if (ROOT / "Makefile").is_file() else None
     for language, text in blocks(page):
-        for words in commands(text) if language == "console" else ():
+        for words in commands(text) if language == "shell" else ():
             if "sdas.cli" in words:
                 words = ["sdas", *words[words.index("sdas.cli") + 1 :]]
             if words[0] == "sdas":
