@@ -13,6 +13,7 @@ import numpy as np
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame
 from sdas.data.units import Units
+from sdas.reading_options import advice
 
 MAX_FORCE = 15.0
 """eV/Å; the largest median over frames of the root mean square of the force components."""
@@ -23,7 +24,7 @@ FEW_FACTOR = 5.0
 """One structure can be far from rest where a set is not: below that many frames so many times more is borne."""
 LIKELY_FORCE = (0.02, 5.0)
 LIKELY_VIRIAL = (0.002, 3.0)
-_REMEDY = "; if the labels are right all the same, pass check_units=False (--skip-unit-checks)"
+_REMEDY = f"; if the labels are right all the same, pass {advice('check_units', False)}"
 
 
 def check_force_unit(frames: Sequence[Frame], source: str) -> None:

@@ -67,10 +67,10 @@ def check_length_unit(frames: Sequence[Frame], source: str) -> None:
     ratio = float(np.median(np.concatenate([ratio for _, ratio in measured])))
     found = f"{source}: the median distance to the nearest atom is {median:.3f} Å, {ratio:.2f} times a covalent bond"
     remedy = f"; if the positions are right all the same, pass {advice('check_units', False)}"
-    as_nm, as_bohr = advice("units", "ENERGY,nm"), advice("units", "ENERGY,bohr")
+    as_ang, as_nm, as_bohr = (advice("units", f"ENERGY,{length}") for length in ("Å", "nm", "bohr"))
     if ratio < MAX_NM_RATIO:
         raise DataError(f"{found}; read as nm it would be {10 * median:.2f} Å; say so by {as_nm}{remedy}")
     if median < MIN_MEDIAN_DISTANCE or ratio < MIN_MEDIAN_RATIO:
-        raise DataError(f"{found}; were they converted from bohr while stored in Å?{remedy}")
+        raise DataError(f"{found}; were they converted from bohr while stored in Å? Say so by {as_ang}{remedy}")
     if median > MAX_MEDIAN_DISTANCE or ratio > MAX_MEDIAN_RATIO:
         raise DataError(f"{found}; read as bohr it would be {BOHR * median:.2f} Å; say so by {as_bohr}{remedy}")

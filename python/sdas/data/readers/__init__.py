@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase.io.bundletrajectory import BundleTrajectory
 
 from sdas.data import cache_files
 from sdas.data.cache import FrameCache
@@ -21,7 +22,7 @@ from sdas.data.label_sizes import check_force_unit, check_stress_unit
 from sdas.data.plausibility import check_length_unit
 from sdas.data.readers import npz
 from sdas.data.readers.ase_files import DATABASE_SUFFIXES, DATABASES, read_ase, read_ase_database
-from sdas.data.readers.ase_formats import guess_format
+from sdas.data.readers.ase_formats import about_program, guess_format
 from sdas.data.readers.deepmd import read_deepmd, systems
 from sdas.data.readers.oc20_lmdb import lmdb_files, read_oc20_lmdb
 from sdas.data.readers.options import ReadOptions
@@ -71,7 +72,7 @@ def detect_format(path: Path) -> str:
         return "ase-db"
     name = guess_format(path)
     if name is None:
-        raise DataError(f"{path}: unknown format; known formats: {KNOWN}")
+        raise DataError(f"{path}: unknown format; {about_program(path)}known formats: {KNOWN}")
     return "ase-db" if name in DATABASES else "ase"
 
 
@@ -82,6 +83,8 @@ def _detect_folder(path: Path) -> str:
         return "oc20-lmdb"
     if systems(path):
         return "deepmd"
+    if BundleTrajectory.is_bundle(os.fspath(path)):
+        return "ase"
     raise DataError(f"{path}: a folder of no known format; known formats: {KNOWN}")
 
 

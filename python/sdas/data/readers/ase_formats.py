@@ -50,13 +50,16 @@ def guess_format(path: Path) -> str | None:
 def about_format(path: Path, asked: str | None, used: str) -> str:
     """What to say of a file that gave no frames: the format it was read as, and what it seems to be."""
     how = "as was asked for" if asked else "guessed from its name and content"
+    other = f"if it is of another, name that by {advice('format', 'ase:NAME')}"
+    return f"read as ASE's format {used!r}, {how}; {about_program(path)}{other}"
+
+
+def about_program(path: Path) -> str:
+    """What to say of a file that looks like the output of a program of which ASE reads none; empty for another."""
     program = _foreign(path)
-    if program:
-        return (
-            f"read as ASE's format {used!r}, {how}; it looks like an output of {program}, which ASE does not read: "
-            "turn it into extended XYZ, with dpdata for instance"
-        )
-    return f"read as ASE's format {used!r}, {how}; if it is another, name it by {advice('format', 'ase:NAME')}"
+    if program is None:
+        return ""
+    return f"it looks like an output of {program}, which ASE does not read: turn it into extended XYZ, as dpdata does; "
 
 
 def _foreign(path: Path) -> str | None:
