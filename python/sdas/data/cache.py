@@ -124,6 +124,11 @@ class FrameCache(Sequence[Frame]):
         """int64 [frames]: the number of atoms of every frame."""
         return np.diff(self._offsets)
 
+    @property
+    def numbers(self) -> IntArray:
+        """int64 [atoms]: the atomic numbers of all frames, one after the other."""
+        return self._columns["numbers"].whole()
+
     def composition(self, index: int) -> tuple[tuple[int, int], ...]:
         """(atomic number, count) pairs of frame ``index`` in the order of atomic number."""
         i = self._position(index)
