@@ -13,6 +13,7 @@ import typer
 
 from sdas.config import Config, load_config, parse_config
 from sdas.errors import SdasError
+from sdas.run.fingerprint import data_fingerprints
 from sdas.run.lock import locked
 
 N_TRAIN, N_VALIDATION = 950, 50
@@ -62,7 +63,9 @@ def demo(
     frames = list(read_frames(test_file))
     with locked(out):
         result = evaluate(model, frames, TEST_FRAMES_PER_CALL, progress=True)
-        save_evaluation(result, out, model=str(out), data=str(test_file))
+        save_evaluation(
+            result, out, model=str(out), data=str(test_file), data_fingerprints=data_fingerprints([test_file])
+        )
 
     typer.echo(f"3/4 dynamics at constant energy, {md_steps * MD_TIMESTEP_FS / 1000:g} ps from {MD_TEMPERATURE_K:g} K")
     settings = MDSettings(steps=md_steps, timestep_fs=MD_TIMESTEP_FS, temperature_k=MD_TEMPERATURE_K, seed=seed)

@@ -7,6 +7,7 @@ import torch
 from sdas.data import DataError, Frame
 from sdas.errors import SdasError
 from sdas.evaluate import evaluate, load_evaluation, save_evaluation
+from sdas.run.fingerprint import data_fingerprints, joined, model_fingerprint
 
 
 class SumModel(torch.nn.Module):
@@ -116,7 +117,7 @@ def test_files_hold_what_was_measured(tmp_path):
     assert stored["n_frames"] == 3
     assert stored["energy_mae_mev"] == result.metrics["energy_mae_mev"]
     again, facts = load_evaluation(tmp_path)
-    assert facts == {"data": "some.xyz"}
+    assert facts == {"data": "some.xyz", "data_fingerprints": {}}
     assert again.metrics == result.metrics
     assert again.by_element == result.by_element
     assert again.stresses is None
@@ -135,3 +136,49 @@ def test_missing_or_mixed_files_are_an_error(tmp_path):
     (tmp_path / "predictions.npz").write_bytes(b"PK\x03\x04")
     with pytest.raises(SdasError, match="damaged"):
         load_evaluation(tmp_path)
+
+
+def test_both_files_name_the_model_and_the_data(tmp_path):
+    model = SumModel()
+    (tmp_path / "some.xyz").write_text("")
+    data = data_fingerprints([tmp_path / "some.xyz"])
+    result = evaluate(model, FRAMES)
+    save_evaluation(result, tmp_path / "out", data_fingerprints=data)
+    again, facts = load_evaluation(tmp_path / "out")
+    assert again.model_fingerprint == result.model_fingerprint == model_fingerprint(model)
+    assert facts["data_fingerprints"] == data
+    with np.load(tmp_path / "out" / "predictions.npz") as stored:
+        assert stored["model_fingerprint"] == model_fingerprint(model)
+        assert stored["data_fingerprint"] == joined(data)
+
+
+def test_predictions_of_another_model_are_not_taken_for_those_of_the_summary(tmp_path):
+    """As a second evaluation leaves them that was killed between its two files."""
+    save_evaluation(evaluate(SumModel(), FRAMES), tmp_path)
+    other = SumModel()
+    other.weight.data += 0.5
+    save_evaluation(evaluate(other, FRAMES), tmp_path / "other")
+    (tmp_path / "other" / "predictions.npz").replace(tmp_path / "predictions.npz")
+    with pytest.raises(SdasError, match="of different runs: run sdas evaluate again"):
+        load_evaluation(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "predictions.npz"])
+def test_files_of_others_are_not_replaced(tmp_path, name):
+    if name == "evaluation.json":
+        (tmp_path / name).write_text('{"my": "grades"}')
+    else:
+        np.savez(tmp_path / name, weather=np.ones(3))
+    before = (tmp_path / name).read_bytes()
+    with pytest.raises(SdasError, match=f"{name} is not of an evaluation, and would be replaced: choose another"):
+        save_evaluation(evaluate(SumModel(), FRAMES), tmp_path)
+    assert (tmp_path / name).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "predictions.npz"])
+def test_damaged_files_of_ours_are_replaced(tmp_path, name):
+    for _ in range(2):
+        save_evaluation(evaluate(SumModel(), FRAMES), tmp_path)
+        load_evaluation(tmp_path)
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:40])

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from sdas.checkpoint import save_model
 from sdas.data import Frame
 from sdas.documents import write_document
 from sdas.evaluate import evaluate, save_evaluation
+from sdas.run.fingerprint import model_fingerprint
 from sdas_kernels.graph import NeighborGraph
+from sdas_kernels.nn import SDAS
 
 
 class Shifted(torch.nn.Module):
@@ -37,11 +42,18 @@ def _frame(rng: np.random.Generator) -> Frame:
 
 
 @pytest.fixture
-def run_dir(tmp_path: Path) -> Path:
+def model(make_model: Callable[..., SDAS]) -> SDAS:
+    """The model in the run directory."""
+    return make_model(channels=4, heads=4, lmax=1, layers=1)
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path, model: SDAS) -> Path:
     """Trained, evaluated, and with dynamics."""
     folder = tmp_path / "water <1>"
     rng = np.random.default_rng(0)
-    save_evaluation(evaluate(Shifted(), [_frame(rng) for _ in range(40)]), folder, data="water.xyz")
+    made = evaluate(Shifted(), [_frame(rng) for _ in range(40)])
+    save_evaluation(dataclasses.replace(made, model_fingerprint=model_fingerprint(model)), folder, data="water.xyz")
     (folder / "config.yaml").write_text("train:\n  steps: 300 # <few>\n")
     summary = {
         "train_flops": 4e12,
@@ -54,6 +66,7 @@ def run_dir(tmp_path: Path) -> Path:
         "machine": {"processor": "Abacus 3000", "cores": 2},
     }
     write_document(folder / "summary.json", summary)
+    save_model(folder / "model", model, {"training": summary})
     header = "step,epoch,wall_s,learning_rate,loss,val_energy_mae_mev,val_force_mae_mev_per_ang,train_flops,atoms_per_s"
     rows = [
         f"{s},1,{s},0.01,{1 / s},{500 / s if s % 20 == 0 else ''},{900 / s},{s * 1e10},800" for s in range(10, 301, 10)
@@ -67,6 +80,7 @@ def run_dir(tmp_path: Path) -> Path:
         "\n".join(["step,time_fs,potential_ev,kinetic_ev,total_ev,temperature_k", *lines]) + "\n"
     )
     facts = {"steps": 1000, "timestep_fs": 1.0, "ensemble": "nve", "n_atoms": 3, "mean_temperature_k": 293.0}
+    facts |= {"model": model_fingerprint(model)}
     facts |= {"drift_mev_per_atom_per_ps": 1.0, "fluctuation_mev_per_atom": 0.01}
     (md / "md.json").write_text(json.dumps(facts))
     return folder

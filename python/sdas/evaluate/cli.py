@@ -31,6 +31,7 @@ def evaluate(
     """
     from sdas.evaluate import evaluate as run
     from sdas.evaluate import load_run_model, save_evaluation
+    from sdas.evaluate.files import check_place
     from sdas.evaluate.labelled_frames import frames_of_files, frames_of_the_run
     from sdas.evaluate.model import results_folder
 
@@ -44,6 +45,7 @@ def evaluate(
     else:
         labelled = frames_of_the_run(model)
     with locked(folder):
+        check_place(folder)
         result = run(potential, labelled.frames, batch_size, stress=stress, progress=True)
         path = save_evaluation(result, folder, model=str(model), data=labelled.source, **labelled.facts())
     numbers = result.metrics

@@ -19,6 +19,7 @@ from sdas.data import Frame, check_frame
 from sdas.errors import SdasError
 from sdas.evaluate.metrics import Array, energy_metrics, force_metrics, force_metrics_by_element, stress_metrics
 from sdas.evaluate.model import species_of
+from sdas.run.fingerprint import model_fingerprint
 from sdas_kernels.graph import NeighborGraph
 
 
@@ -28,7 +29,8 @@ class Evaluation:
 
     metrics: the numbers of `sdas.evaluate.metrics`, keys carry their units. by_element: force errors per chemical
     symbol. numbers [N], offsets [B+1]: frame i has the atoms offsets[i]:offsets[i + 1]. Energies [B] in eV, forces
-    [N, 3] in eV/Å, stresses [B, 3, 3] in eV/Å³ or None. wall_s: seconds, neighbor lists included.
+    [N, 3] in eV/Å, stresses [B, 3, 3] in eV/Å³ or None. wall_s: seconds, neighbor lists included. model_fingerprint:
+    of the model, or None where an earlier version did not note it.
     """
 
     metrics: dict[str, float | None]
@@ -42,6 +44,7 @@ class Evaluation:
     stresses: Array | None
     reference_stresses: Array | None
     wall_s: float
+    model_fingerprint: str | None
 
     @property
     def n_frames(self) -> int:
@@ -56,7 +59,7 @@ class Evaluation:
     def summary(self) -> dict[str, Any]:
         """Everything but the arrays, ready for JSON."""
         counts = {"n_frames": self.n_frames, "n_atoms": self.n_atoms, "wall_s": self.wall_s}
-        return {**counts, **self.metrics, "by_element": self.by_element}
+        return {**counts, "model_fingerprint": self.model_fingerprint, **self.metrics, "by_element": self.by_element}
 
 
 def evaluate(
@@ -104,7 +107,8 @@ def evaluate(
         model.train(was_training)
     if not found:
         raise SdasError("there are no frames to evaluate on")
-    return _compare({name: np.concatenate(parts) for name, parts in found.items()}, time.perf_counter() - start)
+    arrays = {name: np.concatenate(parts) for name, parts in found.items()}
+    return _compare(arrays, time.perf_counter() - start, model_fingerprint(model))
 
 
 def predict(model: torch.nn.Module, frames: Sequence[Frame], *, stress: bool = False) -> dict[str, Array]:
@@ -163,7 +167,7 @@ def _labels(batch: Sequence[Frame], stress: bool) -> dict[str, np.ndarray]:
     return labels
 
 
-def _compare(found: dict[str, np.ndarray], wall_s: float) -> Evaluation:
+def _compare(found: dict[str, np.ndarray], wall_s: float, model: str) -> Evaluation:
     metrics: dict[str, float | None] = {
         **energy_metrics(found["energy"], found["true energy"], found["counts"]),
         **force_metrics(found["forces"], found["true forces"]),
@@ -182,4 +186,5 @@ def _compare(found: dict[str, np.ndarray], wall_s: float) -> Evaluation:
         stresses=found.get("stress"),
         reference_stresses=found.get("true stress"),
         wall_s=wall_s,
+        model_fingerprint=model,
     )

@@ -2,53 +2,105 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
+import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 
+from sdas.documents import CHECKSUM, check_seal, read_json, write_document
 from sdas.errors import SdasError
 from sdas.evaluate.evaluation import Evaluation
-from sdas.files import write_atomically, write_text
+from sdas.files import write_atomically
+from sdas.run.fingerprint import joined
 
 SUMMARY, PREDICTIONS = "evaluation.json", "predictions.npz"
 ARRAYS = ("numbers", "offsets", "energies", "reference_energies", "forces", "reference_forces")
 STRESS_ARRAYS = ("stresses", "reference_stresses")
 
 
-def save_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str], **facts: Any) -> Path:
+def check_place(folder: str | os.PathLike[str]) -> None:
+    """Raise SdasError if an evaluation in `folder` would replace files of the same names that are of others."""
+    place = Path(folder)
+    for name, is_ours in ((SUMMARY, _is_summary), (PREDICTIONS, _are_predictions)):
+        if (place / name).exists() and not is_ours(place / name):
+            raise SdasError(f"{place / name} is not of an evaluation, and would be replaced: choose another --out")
+
+
+def save_evaluation(
+    evaluation: Evaluation,
+    folder: str | os.PathLike[str],
+    *,
+    data_fingerprints: Mapping[str, str] | None = None,
+    **facts: Any,
+) -> Path:
     """Write both files to `folder` and return the path of the summary.
 
-    `facts` (where the model and the data came from) go into the summary. Each file appears complete or not at all;
-    the summary is written last.
+    `facts` (where the model and the data came from) go into the summary, and `data_fingerprints` of the files of the
+    data by path. Each file appears complete or not at all; the summary is written last, and names the predictions that
+    it belongs to by their hash. Raises SdasError as `check_place`.
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
+    check_place(target)
     names = ARRAYS + (STRESS_ARRAYS if evaluation.stresses is not None else ())
-    arrays = {name: getattr(evaluation, name) for name in names}
-    write_atomically(target / PREDICTIONS, lambda file: np.savez_compressed(file, **arrays))
-    write_text(target / SUMMARY, json.dumps({**facts, **evaluation.summary()}, indent=2) + "\n")
+    arrays: dict[str, Any] = {name: getattr(evaluation, name) for name in names}
+    data = dict(data_fingerprints or {})
+    arrays |= {"model_fingerprint": evaluation.model_fingerprint or "", "data_fingerprint": joined(data)}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    content = buffer.getvalue()
+    write_atomically(target / PREDICTIONS, lambda file: file.write(content))
+    origin = {"data_fingerprints": data, "predictions_sha256": hashlib.sha256(content).hexdigest()}
+    write_document(target / SUMMARY, {**facts, **origin, **evaluation.summary()})
     return target / SUMMARY
 
 
 def load_evaluation(folder: str | os.PathLike[str]) -> tuple[Evaluation, dict[str, Any]]:
     """The evaluation in `folder` and its facts; raises SdasError if it is missing or damaged."""
     source = Path(folder)
+    for name in (SUMMARY, PREDICTIONS):
+        if not (source / name).exists():
+            raise SdasError(f"{source}: no evaluation here ({name} is missing): run sdas evaluate")
     try:
-        facts = json.loads((source / SUMMARY).read_text())
-        with np.load(source / PREDICTIONS, allow_pickle=False) as stored:
+        facts = read_json(source / SUMMARY, advice="run sdas evaluate again")
+        if CHECKSUM in facts:  # earlier versions wrote none
+            check_seal(facts, source / SUMMARY, advice="run sdas evaluate again")
+            del facts[CHECKSUM]
+        content = (source / PREDICTIONS).read_bytes()
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in ARRAYS}
             arrays.update({name: stored.get(name) for name in STRESS_ARRAYS})
         wall_s, by_element = facts.pop("wall_s"), facts.pop("by_element")
         counts = facts.pop("n_frames"), facts.pop("n_atoms")
-    except FileNotFoundError as error:
-        raise SdasError(f"{source}: no evaluation here ({error.filename} is missing): run sdas evaluate") from error
     except (ValueError, KeyError, OSError, BadZipFile) as error:
         raise SdasError(f"{source}: damaged evaluation ({error}): run sdas evaluate again") from error
-    if counts != (len(arrays["energies"]), len(arrays["numbers"])):
+    sha256 = facts.pop("predictions_sha256", None)
+    if counts != (len(arrays["energies"]), len(arrays["numbers"])) or (
+        sha256 is not None and sha256 != hashlib.sha256(content).hexdigest()
+    ):
         raise SdasError(f"{source}: {SUMMARY} and {PREDICTIONS} are of different runs: run sdas evaluate again")
+    model = facts.pop("model_fingerprint", None)
     metrics = {key: facts.pop(key) for key in list(facts) if key.startswith(("energy_", "force_", "stress_"))}
-    return Evaluation(metrics=metrics, by_element=by_element, wall_s=wall_s, **arrays), facts
+    return Evaluation(metrics=metrics, by_element=by_element, wall_s=wall_s, model_fingerprint=model, **arrays), facts
+
+
+def _is_summary(path: Path) -> bool:
+    """Whether a file may be a summary of ours, a damaged one perhaps."""
+    try:
+        return "by_element" in read_json(path)
+    except SdasError:
+        return True
+
+
+def _are_predictions(path: Path) -> bool:
+    """Whether a file may hold predictions of ours, damaged ones perhaps."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return set(ARRAYS) <= set(stored)
+    except (ValueError, OSError, EOFError, BadZipFile, TypeError):
+        return path.with_name(SUMMARY).exists()

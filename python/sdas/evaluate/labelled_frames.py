@@ -15,6 +15,7 @@ from sdas.data.readers import detect_format
 from sdas.data.reading_notes import ReadingNotes, lines_about_reading
 from sdas.errors import SdasError
 from sdas.reading_options import ReadingOptions, make_reading_options
+from sdas.run.fingerprint import data_fingerprints
 from sdas.train import run_files
 
 
@@ -47,7 +48,8 @@ class Training:
 @dataclass
 class LabelledFrames:
     """frames: a stream, of ``source`` in words. reading: lines that say how raw files are read. notes: the names of
-    their labels and the frames left out, complete after the last frame. caches: the same of caches."""
+    their labels and the frames left out, complete after the last frame. caches: the same of caches. fingerprints: of
+    the files that the frames come from, by path."""
 
     frames: Iterable[Frame]
     source: str
@@ -56,6 +58,7 @@ class LabelledFrames:
     reading: list[str] = field(default_factory=list)
     notes: ReadingNotes = field(default_factory=ReadingNotes)
     caches: list[dict[str, Any]] = field(default_factory=list)
+    fingerprints: dict[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """Which labels the model is compared with, how they were read, and where that differs from the training."""
@@ -65,7 +68,8 @@ class LabelledFrames:
 
     def facts(self) -> dict[str, Any]:
         """The same for a summary in JSON."""
-        return {"reading": {"options": self.options.changed(), **self.notes.document()}}
+        reading = {"options": self.options.changed(), **self.notes.document()}
+        return {"reading": reading, "data_fingerprints": self.fingerprints}
 
     def _differences(self) -> list[str]:
         lines = []
@@ -84,7 +88,9 @@ def frames_of_the_run(run: Path) -> LabelledFrames:
     if len(split.test) == 0:
         raise SdasError(f"{run}: the run kept no frames for tests: name labelled frames with --data")
     frames = [cache[int(index)] for index in split.test]
-    return LabelledFrames(frames, f"test frames of {run}", caches=[cache.reading])
+    files = [cache.path, *(path for path in [run / run_files.SPLIT] if path.is_file())]
+    fingerprints = data_fingerprints(files)
+    return LabelledFrames(frames, f"test frames of {run}", caches=[cache.reading], fingerprints=fingerprints)
 
 
 def frames_of_files(
@@ -101,6 +107,7 @@ def frames_of_files(
             labelled.caches.append(FrameCache.open(path).reading)
         else:
             labelled.reading.append(_how(path, options, given, training))
+    labelled.fingerprints = data_fingerprints(paths)
     labelled.frames = chain.from_iterable(streams)
     return labelled
 

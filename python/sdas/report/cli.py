@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,5 +12,9 @@ import typer
 def report(run_dir: Annotated[Path, typer.Argument(help="Run directory, trained and evaluated.")]) -> None:
     """Write report.html, one page that needs nothing else, and report.json into a run directory."""
     from sdas.report import write_report
+    from sdas.report.page import NUMBERS
 
-    typer.echo(f"written: {write_report(run_dir)}")
+    page = write_report(run_dir)
+    for note in json.loads((run_dir / NUMBERS).read_text())["notes"]:
+        typer.echo(f"note: {note}", err=True)
+    typer.echo(f"written: {page}")

@@ -7,6 +7,9 @@ from typing import Any
 from sdas.report.contents import RunContents
 
 UNITS = {
+    "notes": "what is left out since it is of another model or other data, and what is not known; empty if all agrees",
+    "model_fingerprint": "SHA-256 of the model that the numbers are about; None where the run has none",
+    "data_fingerprints": "SHA-256 of the files of the test frames",
     "energy_mae_mev": "mean absolute error of the energy of a test frame, meV",
     "energy_rmse_mev": "root mean square error of the energy of a test frame, meV",
     "force_mae_mev_per_ang": "mean absolute error of a force component on the test frames, meV/Å",
@@ -25,24 +28,28 @@ UNITS = {
 
 def report_numbers(run: RunContents) -> dict[str, Any]:
     """Everything about the run that is a number or a short fact; None where it is not known."""
-    metrics, summary, md = run.evaluation.metrics, run.summary, run.md_summary or {}
+    evaluation, training, md = run.evaluation, run.training, run.md_summary or {}
+    metrics = evaluation.metrics if evaluation else {}
     return {
-        "energy_mae_mev": metrics["energy_mae_mev"],
-        "energy_rmse_mev": metrics["energy_rmse_mev"],
-        "force_mae_mev_per_ang": metrics["force_mae_mev_per_ang"],
-        "force_rmse_mev_per_ang": metrics["force_rmse_mev_per_ang"],
-        "train_flops": summary.get("train_flops"),
-        "apr": accuracy_per_resource(metrics["force_mae_mev_per_ang"], summary.get("train_flops")),
-        "wall_s": summary.get("wall_s"),
-        "steps": summary.get("steps"),
-        "n_train": summary.get("n_train"),
-        "n_val": summary.get("n_val"),
-        "n_test": run.evaluation.n_frames,
-        "seed": summary.get("seed"),
+        "notes": run.notes,
+        "model_fingerprint": run.model_fingerprint,
+        "data_fingerprints": run.evaluation_facts.get("data_fingerprints"),
+        "energy_mae_mev": metrics.get("energy_mae_mev"),
+        "energy_rmse_mev": metrics.get("energy_rmse_mev"),
+        "force_mae_mev_per_ang": metrics.get("force_mae_mev_per_ang"),
+        "force_rmse_mev_per_ang": metrics.get("force_rmse_mev_per_ang"),
+        "train_flops": training.get("train_flops"),
+        "apr": accuracy_per_resource(metrics.get("force_mae_mev_per_ang"), training.get("train_flops")),
+        "wall_s": training.get("wall_s"),
+        "steps": training.get("steps"),
+        "n_train": training.get("n_train"),
+        "n_val": training.get("n_val"),
+        "n_test": evaluation.n_frames if evaluation else None,
+        "seed": training.get("seed"),
         "md_drift_mev_per_atom_per_ps": md.get("drift_mev_per_atom_per_ps"),
         "md_fluctuation_mev_per_atom": md.get("fluctuation_mev_per_atom"),
-        "versions": summary.get("versions"),
-        "machine": summary.get("machine"),
+        "versions": training.get("versions"),
+        "machine": training.get("machine"),
         "test_data": run.evaluation_facts.get("data"),
         "units": UNITS,
     }

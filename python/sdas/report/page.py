@@ -49,11 +49,11 @@ def render(run: RunContents, numbers: dict[str, Any], commands: list[str]) -> st
     )
     environment.filters["short"] = short
     environment.filters["duration"] = duration
-    md = run.md_summary
+    md, evaluation = run.md_summary, run.evaluation
     plots = {
-        "energy_parity": figures.energy_parity(run.evaluation),
-        "force_parity": figures.force_parity(run.evaluation),
-        "error_histogram": figures.error_histogram(run.evaluation),
+        "energy_parity": figures.energy_parity(evaluation) if evaluation else None,
+        "force_parity": figures.force_parity(evaluation) if evaluation else None,
+        "error_histogram": figures.error_histogram(evaluation) if evaluation else None,
         "learning_flops": figures.learning_curve(run.metrics, "train_flops"),
         "learning_time": figures.learning_curve(run.metrics, "wall_s"),
         "training_loss": figures.training_loss(run.metrics),
@@ -67,9 +67,7 @@ def render(run: RunContents, numbers: dict[str, Any], commands: list[str]) -> st
         name=run.folder.resolve().name,
         written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         numbers=numbers,
-        metrics=run.evaluation.metrics,
-        by_element=run.evaluation.by_element,
-        n_atoms=run.evaluation.n_atoms,
+        evaluation=evaluation,
         md=md,
         plots={key: Markup(svg) for key, svg in plots.items() if svg},
         backends=sdas_kernels.dispatch.explain(),

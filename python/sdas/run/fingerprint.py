@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -52,9 +52,19 @@ def data_fingerprint(path: StrPath) -> str:
         if (place / MANIFEST).is_file():
             return FrameCache.open(place).fingerprint
         files = sorted(file for file in place.rglob("*") if file.is_file())
-        return _joined({str(file.relative_to(place)): _file_hash(file) for file in files})
+        return joined({str(file.relative_to(place)): _file_hash(file) for file in files})
     except OSError as error:
         raise SdasError(f"{place}: cannot be read: {error.strerror}") from None
+
+
+def data_fingerprints(paths: Iterable[StrPath]) -> dict[str, str]:
+    """The fingerprint of each file or folder, by absolute path."""
+    return {os.path.abspath(path): data_fingerprint(path) for path in paths}
+
+
+def joined(parts: Mapping[str, str]) -> str:
+    """One fingerprint of several, by name."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _file_hash(path: Path) -> str:
@@ -63,7 +73,3 @@ def _file_hash(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _joined(parts: Mapping[str, str]) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from sdas.checkpoint import save_model, versions
 from sdas.config import Config
 from sdas.data import Frame
+from sdas.run.fingerprint import model_fingerprint
 from sdas.run.lock import locked
 from sdas.train import run_files
 from sdas.train.objective import check_elements
@@ -92,6 +93,7 @@ def _summary(session: Session, done: bool, facts: dict[str, Any]) -> dict[str, A
     progress, processes = session.progress, session.processes
     return {
         "status": "complete" if done else "interrupted",
+        "model_fingerprint": model_fingerprint(session.averaged) if done else None,
         "signal": None if done else session.interrupted,
         "steps": progress.step,
         "train_flops": progress.flops,

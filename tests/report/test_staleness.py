@@ -1,0 +1,146 @@
+"""The numbers of a report are those of the model that lies in the run; what is of another is left out, and said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from sdas.checkpoint import read_model_document, save_model
+from sdas.cli import app
+from sdas.data import Frame, write_cache
+from sdas.documents import read_document, write_document
+from sdas.report import read_run, write_report
+from sdas.run.fingerprint import data_fingerprints, model_fingerprint
+
+ERRORS = ("energy_mae_mev", "energy_rmse_mev", "force_mae_mev_per_ang", "force_rmse_mev_per_ang", "apr", "n_test")
+DRIFT = ("md_drift_mev_per_atom_per_ps", "md_fluctuation_mev_per_atom")
+
+
+def reported(run_dir: Path) -> dict:
+    write_report(run_dir)
+    return json.loads((run_dir / "report.json").read_text())
+
+
+def edit(path: Path, **changes: object) -> None:
+    """Replace keys of a sealed document; None removes one."""
+    content = {**read_document(path), **changes}
+    write_document(path, {key: value for key, value in content.items() if value is not None})
+
+
+def edit_plain(path: Path, remove: list[str]) -> None:
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in content.items() if key not in remove}))
+
+
+@pytest.fixture
+def retrained(run_dir, model):
+    """The run after its training went on: another model, which took more FLOPs."""
+    before = model_fingerprint(model)
+    with torch.no_grad():
+        model.embedding.weight += 0.1
+    summary = {**read_document(run_dir / "summary.json"), "steps": 600, "train_flops": 8e12}
+    save_model(run_dir / "model", model, {"training": summary})
+    write_document(run_dir / "summary.json", summary)
+    return before, model_fingerprint(model)
+
+
+def test_where_all_agrees_nothing_is_noted(run_dir, model):
+    numbers = reported(run_dir)
+    assert numbers["notes"] == []
+    assert numbers["model_fingerprint"] == model_fingerprint(model)
+    assert all(numbers[name] is not None for name in (*ERRORS, *DRIFT))
+    assert 'class="stale"' not in (run_dir / "report.html").read_text()
+
+
+def test_errors_and_drift_of_another_model_are_left_out_and_both_models_named(run_dir, retrained):
+    before, now = retrained
+    numbers = reported(run_dir)
+    assert all(numbers[name] is None for name in (*ERRORS, *DRIFT))
+    assert (numbers["model_fingerprint"], numbers["train_flops"], numbers["steps"]) == (now, 8e12, 600)
+    evaluation, dynamics = numbers["notes"]
+    both = f"is of another model ({before[:12]}…) than the run's ({now[:12]}…), and left out: run sdas"
+    assert evaluation.startswith(f"The evaluation {both} evaluate")
+    assert dynamics.startswith(f"The run of dynamics {both} md")
+    page = (run_dir / "report.html").read_text()
+    assert page.count('class="stale"') == 2
+    assert page.count("<svg") == 3, "only those of the training"
+    for words in ("Accuracy on the test frames", "Molecular dynamics", "meV/atom/ps"):
+        assert words not in page
+
+
+def test_the_command_says_what_it_left_out(run_dir, retrained):
+    result = CliRunner().invoke(app, ["report", str(run_dir)])
+    assert result.exit_code == 0
+    assert result.stderr.count("note: ") == 2
+    assert "left out" in result.stderr
+
+
+def test_results_that_do_not_name_their_model_are_shown_and_doubted(run_dir):
+    of_this_version = ["model_fingerprint", "predictions_sha256", "data_fingerprints", "checksum"]
+    edit_plain(run_dir / "evaluation.json", of_this_version)
+    edit_plain(run_dir / "md" / "md.json", ["model"])
+    numbers = reported(run_dir)
+    assert all(numbers[name] is not None for name in (*ERRORS, *DRIFT))
+    assert len(numbers["notes"]) == 2
+    assert all("earlier version, which did not note the model" in note for note in numbers["notes"])
+
+
+def test_a_run_without_a_model_has_nothing_to_compare_with(run_dir):
+    for path in (run_dir / "model").iterdir():
+        path.unlink()
+    (run_dir / "model").rmdir()
+    numbers = reported(run_dir)
+    assert numbers["model_fingerprint"] is None
+    assert numbers["force_mae_mev_per_ang"] == pytest.approx(25)
+    assert all("the run has none to compare with" in note for note in numbers["notes"])
+
+
+def test_an_evaluation_of_data_that_changed_is_left_out(run_dir, tmp_path):
+    data = tmp_path / "water.xyz"
+    data.write_text("made up")
+    edit(run_dir / "evaluation.json", data_fingerprints=data_fingerprints([data]))
+    assert reported(run_dir)["notes"] == []
+    data.write_text("made down")
+    numbers = reported(run_dir)
+    assert all(numbers[name] is None for name in ERRORS)
+    assert all(numbers[name] is not None for name in DRIFT)
+    assert numbers["notes"] == [
+        f"{data} changed since the evaluation was made of it, which is left out: run sdas evaluate '{run_dir}' again."
+    ]
+    data.unlink()
+    assert reported(run_dir)["notes"] == [], "what is not there cannot be compared"
+
+
+def test_a_cache_that_was_damaged_since_is_not_the_one_that_was_used(run_dir, tmp_path):
+    frame = Frame(np.array([1]), np.zeros((1, 3)), None, np.zeros(3, bool), 1.0, np.zeros((1, 3)), None, "made")
+    write_cache([frame], tmp_path / "cache")
+    edit(run_dir / "evaluation.json", data_fingerprints=data_fingerprints([tmp_path / "cache"]))
+    assert reported(run_dir)["notes"] == []
+    (tmp_path / "cache" / "energies.npy").write_bytes(b"")
+    assert "cache changed since" in reported(run_dir)["notes"][0]
+
+
+def test_numbers_are_of_the_training_that_made_the_model(run_dir):
+    """A training that went on and was stopped has spent more than the model cost."""
+    edit(run_dir / "summary.json", status="interrupted", steps=450, train_flops=9e13, wall_s=4000.0)
+    header, *rows = (run_dir / "metrics.csv").read_text().splitlines()
+    more = [row.replace(row.split(",")[0], "450", 1) for row in rows[-1:]]
+    (run_dir / "metrics.csv").write_text("\n".join([header, *rows, *more]) + "\n")
+    numbers = reported(run_dir)
+    assert (numbers["steps"], numbers["train_flops"], numbers["wall_s"]) == (300, 4e12, 299.6)
+    assert numbers["apr"] == pytest.approx(1 / 0.025 / 4e12)
+    assert numbers["notes"][0].startswith("The model is that of step 300. The training went on to step 450")
+    assert read_run(run_dir).metrics["step"].max() == 300
+    assert read_model_document(run_dir / "model")["extra"]["training"]["steps"] == 300
+
+
+def test_dynamics_that_are_being_lengthened_are_shown_up_to_their_last_end(run_dir):
+    with open(run_dir / "md" / "log.csv", "a") as file:
+        file.write("2000,20000,-10,1,-8,900\n")
+    log = read_run(run_dir).md_log
+    assert log["step"].max() == 100
