@@ -7,11 +7,13 @@ elsewhere it adds atomically, in any order, so there the operators of this modul
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from sdas_kernels.flops import register_flops
+from sdas_kernels.transforms import Gradients, Rule, batch, differentiate, keep, one_by_one
 
 IN_ORDER = {"cpu"}  # devices whose index_add goes through the rows one after the other
 
@@ -118,28 +120,45 @@ def _(values: torch.Tensor, members: torch.Tensor, *rest: Any) -> torch.Tensor:
     return values.new_empty(rest[-1], *values.shape[1:])
 
 
-def _save_gather(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    values, members, ctx.ascending, *places = inputs
-    ctx.count = values.shape[0]
-    ctx.save_for_backward(members, *places)
+class _Gather(Rule):
+    def save(self, ctx: Any, arguments: Sequence[Any], results: Any) -> None:
+        values, members, ctx.ascending, *places = arguments
+        ctx.count = values.shape[0]
+        keep(ctx, [members, *places])
+
+    def backward(self, ctx: Any, *cotangents: torch.Tensor | None) -> Gradients:
+        members, *places = ctx.saved_tensors
+        return [_segment_sum(cotangents[0], members, ctx.ascending, *places, ctx.count)]
+
+    def jvp(self, ctx: Any, *tangents: torch.Tensor | None) -> Gradients:
+        members, *places = ctx.saved_tensors
+        return [_gather(tangents[0], members, ctx.ascending, *places)]
 
 
-def _differentiate_gather(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
-    members, *places = ctx.saved_tensors
-    return _segment_sum(grad, members, ctx.ascending, *places, ctx.count), None, None, None, None
+class _SegmentSum(Rule):
+    def save(self, ctx: Any, arguments: Sequence[Any], results: Any) -> None:
+        _, members, ctx.ascending, *places, ctx.count = arguments
+        keep(ctx, [members, *places])
+
+    def backward(self, ctx: Any, *cotangents: torch.Tensor | None) -> Gradients:
+        members, *places = ctx.saved_tensors
+        return [_gather(cotangents[0], members, ctx.ascending, *places)]
+
+    def jvp(self, ctx: Any, *tangents: torch.Tensor | None) -> Gradients:
+        members, *places = ctx.saved_tensors
+        return [_segment_sum(tangents[0], members, ctx.ascending, *places, ctx.count)]
 
 
-def _save_segment_sum(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    _, members, ctx.ascending, *places, _ = inputs
-    ctx.save_for_backward(members, *places)
+def _map(op: Any, size: int, dims: Sequence[Any], arguments: Sequence[Any]) -> tuple[Any, Any]:
+    """With the mapped axis behind the others, or one by one where the segments are mapped."""
+    if any(dim is not None for dim in dims[1:]):
+        return one_by_one(op, size, dims, arguments)
+    return op(arguments[0].movedim(dims[0], -1), *arguments[1:]), -1
 
 
-def _differentiate_segment_sum(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
-    members, *places = ctx.saved_tensors
-    return _gather(grad, members, ctx.ascending, *places), None, None, None, None, None
-
-
-_gather.register_autograd(_differentiate_gather, setup_context=_save_gather)
-_segment_sum.register_autograd(_differentiate_segment_sum, setup_context=_save_segment_sum)
+_ops = torch.ops.sdas_kernels
+for _op, _rule in ((_ops.gather.default, _Gather()), (_ops.segment_sum.default, _SegmentSum())):
+    differentiate(_op, _rule)
+    batch(_op, _map)
 register_flops("sdas_kernels::gather", lambda *_: 0)
 register_flops("sdas_kernels::segment_sum", lambda values, *_: values.numel())

@@ -15,6 +15,7 @@ from sdas_kernels.autocast import in_operand_dtype
 from sdas_kernels.graph import EdgeIndex, NeighborGraph, centered
 from sdas_kernels.nn.sdas import SDAS, frozen
 from sdas_kernels.ops.checks import check_floating
+from sdas_kernels.transforms import transformed
 
 EDGES_PER_ATOM = 64
 """Edges of an atom of the padding, at most: a kernel goes through the edges of an atom one after the other."""
@@ -92,6 +93,10 @@ class CapturedPotential:
         they keep their digits far from the origin.
         """
         check_floating("CapturedPotential", positions=positions)
+        if transformed():
+            raise RuntimeError(
+                "CapturedPotential: a replay has no derivatives: call the model under torch.func or forward_ad"
+            )
         if not self._filled or positions.shape != (self._filled, 3):
             raise ValueError(
                 f"CapturedPotential: wants positions [{self._filled}, 3] of the last graph, got {list(positions.shape)}"

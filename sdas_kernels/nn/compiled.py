@@ -14,6 +14,7 @@ from sdas_kernels.graph import EdgeIndex, NeighborGraph
 from sdas_kernels.nn.fused import layer_weights
 from sdas_kernels.nn.sdas import SDAS
 from sdas_kernels.ops.network import flat
+from sdas_kernels.transforms import transformed
 
 # Sizes of the graph that is traced: neither 0 nor 1, nor the size of anything in a model.
 _ATOMS, _EDGES, _SYSTEMS = 10007, 20011, 5003
@@ -31,8 +32,9 @@ class CompiledPotential:
 
     A graph is traced and compiled when it is first needed: one each for training and evaluation, with stress and
     without, periodic or not, per dtype and device. It serves every number of atoms, edges and systems. Energies alone,
-    and graphs without edges, are left to the model. Where one kernel runs the whole model, as on a CPU by default,
-    nothing is traced for evaluation: that kernel is called at once, without the model's look at its own modules.
+    graphs without edges, and calls under `torch.func` or forward derivatives are left to the model. Where one kernel
+    runs the whole model, as on a CPU by default, nothing is traced for evaluation: that kernel is called at once,
+    without the model's look at its own modules.
 
     Args:
         model: its parameters and buffers are read at every call, `model.train()` and `model.eval()` set the mode.
@@ -61,7 +63,7 @@ class CompiledPotential:
     def __call__(self, batch: NeighborGraph, forces: bool = True, stress: bool = False) -> dict[str, torch.Tensor]:
         """As `SDAS.forward`. Raises what that raises, and `RuntimeError` where compilation fails."""
         model = self.model
-        if not (forces or stress) or not (isinstance(batch, NeighborGraph) and batch.num_edges):
+        if not (forces or stress) or not (isinstance(batch, NeighborGraph) and batch.num_edges) or transformed():
             return model(batch, forces, stress)
         again = model.training or batch.positions.requires_grad
         if self._whole and not again:

@@ -38,7 +38,7 @@ def layer_weights(model: Any) -> list[LayerWeights] | None:
     weight = model.embedding.weight
     if not runs_fused(weight.device.type, weight.dtype, model.lmax) or model.first_features is not None:
         return None
-    if torch.compiler.is_compiling() or _transformed():
+    if torch.compiler.is_compiling():
         return None
     if not _are_plain(model._modules.values()):
         return None
@@ -61,11 +61,6 @@ def _are_plain(modules: Iterable[nn.Module | None]) -> bool:
             return False
         left += own["_modules"].values()
     return True
-
-
-def _transformed() -> bool:
-    """Whether a transform of `torch.func` is at work."""
-    return torch._C._functorch.maybe_current_level() is not None  # type: ignore[attr-defined]
 
 
 def _of_layer(layer: nn.Module, readout: nn.Module) -> LayerWeights | None:

@@ -18,6 +18,7 @@ from sdas_kernels.nn.layer import SDASLayer
 from sdas_kernels.nn.paper import PaperEmbedding, PaperLayer
 from sdas_kernels.ops.network import Evaluator, LayerWeights, flat, network
 from sdas_kernels.segment import Segments, gather, of_receivers, segment_sum, sum_to_receivers, sum_to_senders
+from sdas_kernels.transforms import transformed, value_and_gradients
 
 
 @contextmanager
@@ -160,8 +161,9 @@ class SDAS(nn.Module):
     def forward(self, batch: NeighborGraph, forces: bool = True, stress: bool = False) -> dict[str, torch.Tensor]:
         """Energies, and forces and stress where asked for.
 
-        In training mode, or if `batch.positions` requires a gradient, forces and stress can be differentiated again.
-        Else weights require no gradients while it runs, which spares kernels some work.
+        In training mode, if `batch.positions` requires a gradient, or under `torch.func` and forward derivatives,
+        forces and stress can be differentiated again. Else weights require no gradients while it runs, which spares
+        kernels some work.
         `torch.compile` cannot take this method whole, since it looks at the data to check them and differentiates
         inside: `CompiledPotential` compiles it. `features` can be compiled as it is.
 
@@ -173,7 +175,7 @@ class SDAS(nn.Module):
             ValueError: an atom of unknown species, another cutoff, or stress of a system without a cell.
         """
         self._check_graph(batch)
-        again = self.training or batch.positions.requires_grad
+        again = self.training or batch.positions.requires_grad or transformed()
         layers = layer_weights(self) if forces or stress else None
         found = None
         if layers is not None and not again:
@@ -187,9 +189,8 @@ class SDAS(nn.Module):
                 with torch.set_grad_enabled(again):
                     found = self._derivatives_at_once(batch, batch.positions, kinds, volumes, layers)
             else:
-                r = batch.positions if batch.positions.requires_grad else batch.positions.detach().requires_grad_()
                 with torch.enable_grad(), nullcontext() if again else frozen(self):
-                    found = self._derivatives_by_layers(batch, r, kinds, volumes, create_graph=again)
+                    found = self._derivatives_by_layers(batch, batch.positions, kinds, volumes, create_graph=again)
         if not again:
             found["energy"] = found["energy"].detach()
         return found if forces else {name: found[name] for name in ("energy", "stress")}
@@ -205,7 +206,7 @@ class SDAS(nn.Module):
     ) -> dict[str, torch.Tensor]:
         """What `forward` returns, of arguments already checked; stress if `volumes` `[B]` Å³ are given.
 
-        `positions` `[N, 3]` requires a gradient, species indices are `kinds` `[N]`.
+        `positions` are `[N, 3]`, species indices `kinds` `[N]`.
         """
         layers = layer_weights(self)
         if layers is None:
@@ -222,14 +223,18 @@ class SDAS(nn.Module):
         create_graph: bool,
     ) -> dict[str, torch.Tensor]:
         if volumes is None:
-            energy = self.energies(batch, batch.edge_vectors(positions), kinds)
-            (by_positions,) = torch.autograd.grad(energy.sum(), positions, create_graph=create_graph)
+            energy, (by_positions,) = value_and_gradients(
+                lambda r: self.energies(batch, batch.edge_vectors(r), kinds), (positions,), create_graph
+            )
             return {"energy": energy, "forces": -by_positions}
-        strain = positions.new_zeros(batch.num_systems, 3, 3).requires_grad_()
-        stretch = torch.eye(3, dtype=batch.dtype, device=batch.device) + (strain + strain.mT) / 2
-        moved = (positions[:, None, :] @ gather(stretch, Segments(batch.system))).squeeze(1)
-        energy = self.energies(batch, batch.edge_vectors(moved, batch.cells @ stretch), kinds)
-        by_positions, by_strain = torch.autograd.grad(energy.sum(), (positions, strain), create_graph=create_graph)
+
+        def strained(positions: torch.Tensor, strain: torch.Tensor) -> torch.Tensor:
+            stretch = torch.eye(3, dtype=batch.dtype, device=batch.device) + (strain + strain.mT) / 2
+            moved = (positions[:, None, :] @ gather(stretch, Segments(batch.system))).squeeze(1)
+            return self.energies(batch, batch.edge_vectors(moved, batch.cells @ stretch), kinds)
+
+        points = (positions, positions.new_zeros(batch.num_systems, 3, 3))
+        energy, (by_positions, by_strain) = value_and_gradients(strained, points, create_graph)
         return {"energy": energy, "forces": -by_positions, "stress": by_strain / volumes[:, None, None]}
 
     def _evaluate(

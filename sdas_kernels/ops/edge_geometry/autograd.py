@@ -7,6 +7,8 @@ from typing import Any
 import torch
 
 from sdas_kernels.dispatch import kernels
+from sdas_kernels.ops.ladder import connect
+from sdas_kernels.transforms import by_rows
 
 _OP = "edge_geometry"
 
@@ -68,24 +70,4 @@ def _(grad_grad: torch.Tensor, *arguments: Any) -> tuple[torch.Tensor, ...]:
     return tuple(t.new_empty(t.shape) for t in arguments[:4])
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    vectors, ctx.lmax, _, ctx.cutoff, ctx.p = inputs
-    ctx.save_for_backward(vectors)
-
-
-def _differentiate(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
-    return edge_geometry_backward(*grads, *ctx.saved_tensors, ctx.lmax, ctx.cutoff, ctx.p), None, None, None, None
-
-
-def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    *tensors, ctx.lmax, ctx.cutoff, ctx.p = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _differentiate_backward(ctx: Any, grad_grad: torch.Tensor) -> tuple[Any, ...]:
-    grads = edge_geometry_double_backward(grad_grad, *ctx.saved_tensors, ctx.lmax, ctx.cutoff, ctx.p)
-    return *grads, None, None, None
-
-
-edge_geometry.register_autograd(_differentiate, setup_context=_save)
-edge_geometry_backward.register_autograd(_differentiate_backward, setup_context=_save_backward)
+connect(_OP, by_rows)

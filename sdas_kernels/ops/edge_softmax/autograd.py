@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from sdas_kernels.dispatch import kernels
+from sdas_kernels.ops.ladder import connect
 
 _OP = "edge_softmax"
 
@@ -85,20 +86,4 @@ def _(*arguments: Any) -> tuple[torch.Tensor, ...]:
     return tuple(t.new_empty(t.shape) for t in arguments[6:13])
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    *operands, index = inputs
-    ctx.save_for_backward(*operands, *index)
-
-
-def _differentiate(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
-    operands, index = ctx.saved_tensors[:6], list(ctx.saved_tensors[6:])
-    return *edge_softmax_backward(grad, *operands, index), [None] * len(index)
-
-
-def _differentiate_backward(ctx: Any, *tangents: torch.Tensor) -> tuple[Any, ...]:
-    grad_and_operands, index = ctx.saved_tensors[:7], list(ctx.saved_tensors[7:])
-    return *edge_softmax_double_backward(*tangents, *grad_and_operands, index), [None] * len(index)
-
-
-edge_softmax.register_autograd(_differentiate, setup_context=_save)
-edge_softmax_backward.register_autograd(_differentiate_backward, setup_context=_save)
+connect(_OP)

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from sdas_kernels.dispatch import kernels
-from sdas_kernels.ops.needs import asked_for, like
+from sdas_kernels.ops.ladder import connect
+from sdas_kernels.ops.needs import like
 from sdas_kernels.paths import Paths
 
 _OP = "neighbor_attention"
@@ -117,30 +118,4 @@ def _(*arguments: Any) -> tuple[torch.Tensor, ...]:
     return tuple(t.new_empty(t.shape) for t in arguments[8:17])
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    *tensors, index, ctx.lmax_out, ctx.even_only = inputs
-    ctx.save_for_backward(*tensors, *index)
-
-
-def _differentiate(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
-    needs = list(ctx.needs_input_grad[:8])
-    operands, index = ctx.saved_tensors[:8], list(ctx.saved_tensors[8:])
-    grads = neighbor_attention_backward(grad, *operands, index, ctx.lmax_out, ctx.even_only, needs)
-    return *asked_for(grads, needs), [None] * len(index), None, None
-
-
-def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    *tensors, index, ctx.lmax_out, ctx.even_only, ctx.needs = inputs
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*tensors, *index)
-
-
-def _differentiate_backward(ctx: Any, *tangents: torch.Tensor | None) -> tuple[Any, ...]:
-    tensors, index = ctx.saved_tensors[:9], list(ctx.saved_tensors[9:])
-    given = asked_for(tangents, ctx.needs)
-    grads = neighbor_attention_double_backward(*given, *tensors, index, ctx.lmax_out, ctx.even_only)
-    return *grads, [None] * len(index), None, None, None
-
-
-neighbor_attention.register_autograd(_differentiate, setup_context=_save)
-neighbor_attention_backward.register_autograd(_differentiate_backward, setup_context=_save_backward)
+connect(_OP)

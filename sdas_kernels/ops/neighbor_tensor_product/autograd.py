@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from sdas_kernels.dispatch import kernels
+from sdas_kernels.ops.ladder import connect
 from sdas_kernels.paths import Paths
 
 _OP = "neighbor_tensor_product"
@@ -94,22 +95,4 @@ def _(*arguments: Any) -> tuple[torch.Tensor, ...]:
     return tuple(t.new_empty(t.shape) for t in arguments[5:11])
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    *tensors, index, ctx.lmax_out, ctx.even_only = inputs
-    ctx.save_for_backward(*tensors, *index)
-
-
-def _differentiate(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
-    operands, index = ctx.saved_tensors[:5], list(ctx.saved_tensors[5:])
-    grads = neighbor_tensor_product_backward(grad, *operands, index, ctx.lmax_out, ctx.even_only)
-    return *grads, [None] * len(index), None, None
-
-
-def _differentiate_backward(ctx: Any, *tangents: torch.Tensor) -> tuple[Any, ...]:
-    tensors, index = ctx.saved_tensors[:6], list(ctx.saved_tensors[6:])
-    grads = neighbor_tensor_product_double_backward(*tangents, *tensors, index, ctx.lmax_out, ctx.even_only)
-    return *grads, [None] * len(index), None, None
-
-
-neighbor_tensor_product.register_autograd(_differentiate, setup_context=_save)
-neighbor_tensor_product_backward.register_autograd(_differentiate_backward, setup_context=_save)
+connect(_OP)

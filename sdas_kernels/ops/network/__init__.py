@@ -24,6 +24,7 @@ from sdas_kernels.ops.checks import check_floating, check_graph, check_shapes
 from sdas_kernels.ops.neighbor_tensor_product.cpp import MAX_DEGREE
 from sdas_kernels.ops.network import autograd, flops, reference
 from sdas_kernels.ops.network.weights import LayerWeights, Sizes, check, flat
+from sdas_kernels.transforms import transformed
 
 __all__ = ["Evaluator", "LayerWeights", "flat", "network", "runs_fused"]
 
@@ -36,8 +37,11 @@ register_flops("sdas_kernels::network_backward", flops.backward)
 
 
 def runs_fused(device: str, dtype: torch.dtype, lmax: int) -> bool:
-    """Whether one kernel runs the whole network on such tensors, and no other backend is asked for any of its parts."""
-    return lmax <= MAX_DEGREE and runs_all("cpp", _PARTS, device, dtype)
+    """Whether one kernel runs the whole network on such tensors.
+
+    It does unless another backend is asked for any of its parts, or a transform is at work, which it cannot follow.
+    """
+    return lmax <= MAX_DEGREE and not transformed() and runs_all("cpp", _PARTS, device, dtype)
 
 
 @in_operand_dtype

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from sdas_kernels.dispatch import kernels
+from sdas_kernels.ops.ladder import no_third_derivative
 from sdas_kernels.ops.network.weights import Sizes, shapes
+from sdas_kernels.transforms import Gradients, Rule, batch, differentiate, keep, one_by_one, transformed
 
 _library = torch.library.Library("sdas_kernels", "FRAGMENT")
 _OPERANDS = "Tensor vectors, Tensor kinds, Tensor[] weights, Tensor[] index, float cutoff, bool even_only"
@@ -61,36 +63,35 @@ class _Network(torch.autograd.Function):
         state, vectors, kinds, *tensors = ctx.saved_tensors
         index, weights = tensors[:5], tensors[5:]
         needs, of_weights = ctx.needs_input_grad[0], ctx.needs_input_grad[5:]
-        run = _Backward.apply if torch.is_grad_enabled() else _run_backward_flat
-        by_vectors, by_weights = run(
-            by_energy, by_gradient, vectors, state, kinds, index, ctx.cutoff, ctx.even_only,
-            needs, any(of_weights), *weights,
+        by_vectors, by_weights = _run_backward(
+            by_energy, by_gradient, state, vectors, kinds, weights, index, ctx.cutoff, ctx.even_only,
+            needs, any(of_weights),
         )  # fmt: skip
         gradients = _apart(by_weights, weights, of_weights) if any(of_weights) else [None] * len(weights)
         return by_vectors if needs else None, None, None, None, None, *gradients
 
 
-class _Backward(torch.autograd.Function):
-    """Says that there are no third derivatives, where PyTorch would take them for zeros."""
+class _BackwardRule(Rule):
+    """Linear in the two cotangents; there are no derivatives by anything else, where PyTorch would take zeros."""
 
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
-        with torch._C._AutoDispatchBelowAutograd():
-            return _run_backward_flat(*arguments)
+    def save(self, ctx: Any, arguments: Sequence[Any], results: Any) -> None:
+        _, _, state, vectors, kinds, weights, index, *ctx.options = arguments
+        ctx.weights = len(weights)
+        keep(ctx, [state, vectors, kinds, *weights, *index])
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        raise RuntimeError("network: its second derivative cannot be differentiated again")
+    def backward(self, ctx: Any, *cotangents: Tensor | None) -> Gradients:
+        raise no_third_derivative("network")
 
-
-def _run_backward_flat(
-    by_energy: Tensor | None, by_gradient: Tensor | None, vectors: Tensor, state: Tensor, kinds: Tensor, *rest: Any
-) -> tuple[Tensor, Tensor]:
-    index, cutoff, even_only, for_vectors, for_weights, *weights = rest
-    found: tuple[Tensor, Tensor] = _run_backward(
-        by_energy, by_gradient, state, vectors, kinds, weights, index, cutoff, even_only, for_vectors, for_weights
-    )
-    return found
+    def jvp(self, ctx: Any, *tangents: Tensor | None) -> Gradients:
+        by_energy, by_gradient, *others = tangents
+        if any(tangent is not None for tangent in others):
+            raise no_third_derivative("network")
+        state, vectors, kinds, *tensors = ctx.saved_tensors
+        weights, index = tensors[: ctx.weights], tensors[ctx.weights :]
+        found: tuple[Tensor, Tensor] = _run_backward(
+            by_energy, by_gradient, state, vectors, kinds, weights, index, *ctx.options
+        )
+        return found
 
 
 def _apart(flat: Tensor, weights: Sequence[Tensor], needs: Sequence[bool]) -> list[Tensor | None]:
@@ -105,17 +106,23 @@ def _differentiable(
     index: list[Tensor],
     cutoff: float,
     even_only: bool,
-    keep: bool,
+    keep_state: bool,
 ) -> Any:
-    if keep:
+    if transformed():
+        raise NotImplementedError(
+            "network: under torch.func and forward derivatives its kernel has no rules: call sdas_kernels.ops.network"
+        )
+    if keep_state:
         return _Network.apply(vectors, kinds, index, cutoff, even_only, *weights)
     with torch._C._AutoDispatchBelowAutograd():
-        return _run(vectors, kinds, weights, index, cutoff, even_only, keep)
+        return _run(vectors, kinds, weights, index, cutoff, even_only, keep_state)
 
 
 _library.impl("network", _forward, "CPU")
 _library.impl("network_backward", _backward, "CPU")
 _library.impl("network", _differentiable, "Autograd")
+differentiate(_run_backward, _BackwardRule())
+batch(_run_backward, one_by_one)
 
 
 @torch.library.register_fake("sdas_kernels::network", lib=_library)

@@ -18,17 +18,18 @@ from sdas_kernels.ops.edge_geometry import edge_geometry
 from sdas_kernels.ops.neighbor_attention import neighbor_attention
 from sdas_kernels.ops.network.weights import EPSILON, EXPONENT, LayerWeights, Sizes, layers_of
 from sdas_kernels.segment import Segments, gather
+from sdas_kernels.transforms import transformed, value_and_gradients
 
 
 def network(
     vectors: Tensor, kinds: Tensor, weights: Sequence[Tensor], edges: EdgeIndex, cutoff: float, sizes: Sizes
 ) -> tuple[Tensor, Tensor]:
     """`[E, 3]`, `[N]` -> energy `[N]`, gradient `[E, 3]`; differentiable where gradients are enabled."""
-    again = torch.is_grad_enabled()
+    again = torch.is_grad_enabled() or transformed()
     with torch.enable_grad():
-        r = vectors if vectors.requires_grad else vectors.detach().requires_grad_()
-        energy = energies(r, kinds, weights, edges, cutoff, sizes)
-        (gradient,) = torch.autograd.grad(energy.sum(), r, create_graph=again)
+        energy, (gradient,) = value_and_gradients(
+            lambda r: energies(r, kinds, weights, edges, cutoff, sizes), (vectors,), create_graph=again
+        )
     return (energy if again else energy.detach()), gradient
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from sdas_kernels.dispatch import kernels
+from sdas_kernels.ops.ladder import connect
+from sdas_kernels.transforms import by_rows
 
 _OP = "radial_basis"
 
@@ -48,23 +48,4 @@ def _(
     return grad.new_empty(grad.shape), lengths.new_empty(lengths.shape)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    lengths, _, ctx.cutoff, ctx.p = inputs
-    ctx.save_for_backward(lengths)
-
-
-def _differentiate(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
-    return radial_basis_backward(grad, *ctx.saved_tensors, ctx.cutoff, ctx.p), None, None, None
-
-
-def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    grad, lengths, ctx.cutoff, ctx.p = inputs
-    ctx.save_for_backward(grad, lengths)
-
-
-def _differentiate_backward(ctx: Any, grad_grad: torch.Tensor) -> tuple[Any, ...]:
-    return *radial_basis_double_backward(grad_grad, *ctx.saved_tensors, ctx.cutoff, ctx.p), None, None
-
-
-radial_basis.register_autograd(_differentiate, setup_context=_save)
-radial_basis_backward.register_autograd(_differentiate_backward, setup_context=_save_backward)
+connect(_OP, by_rows)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from sdas_kernels.dispatch import kernels
+from sdas_kernels.ops.ladder import connect
+from sdas_kernels.transforms import by_rows
 
 _OP = "spherical_harmonics"
 
@@ -54,26 +54,4 @@ def _(
     return grad.new_empty(grad.shape), vectors.new_empty(vectors.shape)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    vectors, *ctx.options = inputs
-    ctx.save_for_backward(vectors)
-
-
-def _differentiate(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
-    (vectors,) = ctx.saved_tensors
-    return spherical_harmonics_backward(grad, vectors, *ctx.options), None, None, None
-
-
-def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    grad, vectors, *ctx.options = inputs
-    ctx.save_for_backward(grad, vectors)
-
-
-def _differentiate_backward(ctx: Any, grad_grad: torch.Tensor) -> tuple[Any, ...]:
-    grad, vectors = ctx.saved_tensors
-    by_grad, by_vectors = spherical_harmonics_double_backward(grad_grad, grad, vectors, *ctx.options)
-    return by_grad, by_vectors, None, None, None
-
-
-spherical_harmonics.register_autograd(_differentiate, setup_context=_save)
-spherical_harmonics_backward.register_autograd(_differentiate_backward, setup_context=_save_backward)
+connect(_OP, by_rows)

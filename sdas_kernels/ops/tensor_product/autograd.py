@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from sdas_kernels.dispatch import kernels
-from sdas_kernels.ops.needs import asked_for
+from sdas_kernels.ops.ladder import connect
 from sdas_kernels.ops.tensor_product.spec import TensorProductSpec
+from sdas_kernels.transforms import by_rows, one_by_one
 
 _OP = "tensor_product"
 
@@ -78,29 +79,16 @@ def _(
     return by_grad, by_x, by_y, by_weight
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    x, y, weight, ctx.spec = inputs
-    ctx.save_for_backward(x, y, weight)
+def _map(op: Any, size: int, dims: Sequence[Any], arguments: Sequence[Any]) -> tuple[Any, Any]:
+    """By samples; one by one where a weight that all samples share is mapped, or a gradient by it is wanted."""
+    names = [argument.name for argument in op._schema.arguments]
+    weight, step, needs = names.index("weight"), "grad_weight" in names and names.index("grad_weight"), arguments[-1]
+    if arguments[weight].ndim - (dims[weight] is not None) == 2:
+        return by_rows(op, size, dims, arguments)
+    weights = [weight] if step is False else [weight, step]
+    if any(dims[k] is not None for k in weights) or (names[-1] == "needs" and needs[-1]):
+        return one_by_one(op, size, dims, arguments)
+    return by_rows(op, size, dims, arguments, weights)
 
 
-def _differentiate(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
-    needs = list(ctx.needs_input_grad[:3])
-    gradients = tensor_product_backward(grad, *ctx.saved_tensors, ctx.spec, needs)
-    return *asked_for(gradients, needs), None
-
-
-def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
-    grad, x, y, weight, ctx.spec, ctx.needs = inputs
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(grad, x, y, weight)
-
-
-def _differentiate_backward(ctx: Any, *first: torch.Tensor | None) -> tuple[Any, ...]:
-    needs = list(ctx.needs_input_grad[:4])
-    given = asked_for(first, ctx.needs)
-    gradients = tensor_product_double_backward(*given, *ctx.saved_tensors, ctx.spec, needs)
-    return *asked_for(gradients, needs), None, None
-
-
-tensor_product.register_autograd(_differentiate, setup_context=_save)
-tensor_product_backward.register_autograd(_differentiate_backward, setup_context=_save_backward)
+connect(_OP, _map)

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from sdas_kernels.dispatch import kernels
-from sdas_kernels.ops.needs import asked_for, like
+from sdas_kernels.ops.ladder import connect
+from sdas_kernels.ops.needs import like
 from sdas_kernels.ops.tensor_product.spec import TensorProductSpec
 
 _OP = "tensor_product_conv"
@@ -80,31 +81,4 @@ def _(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.
     return by_grad, by_x, by_y, by_hidden, by_basis
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    *tensors, index, ctx.spec = inputs
-    ctx.save_for_backward(*tensors, *index)
-
-
-def _differentiate(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
-    needs = list(ctx.needs_input_grad[:4])
-    operands, index = ctx.saved_tensors[:4], list(ctx.saved_tensors[4:])
-    gradients = tensor_product_conv_basis_backward(grad, *operands, index, ctx.spec, needs)
-    return *asked_for(gradients, needs), [None] * len(index), None
-
-
-def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
-    *tensors, index, ctx.spec, ctx.needs = inputs
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*tensors, *index)
-
-
-def _differentiate_backward(ctx: Any, *first: torch.Tensor | None) -> tuple[Any, ...]:
-    needs = list(ctx.needs_input_grad[:5])
-    given = asked_for(first, ctx.needs)
-    operands, index = ctx.saved_tensors[:5], list(ctx.saved_tensors[5:])
-    gradients = tensor_product_conv_basis_double_backward(*given, *operands, index, ctx.spec, needs)
-    return *asked_for(gradients, needs), [None] * len(index), None, None
-
-
-tensor_product_conv_basis.register_autograd(_differentiate, setup_context=_save)
-tensor_product_conv_basis_backward.register_autograd(_differentiate_backward, setup_context=_save_backward)
+connect("tensor_product_conv_basis")
