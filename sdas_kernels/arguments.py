@@ -7,6 +7,7 @@ import operator
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -55,6 +56,19 @@ def dense_tensor(owner: str, name: str, given: Any) -> None:
         raise TypeError(f"{owner}: {name} must be a torch.Tensor, got {type(given).__name__}")
     if given.layout != torch.strided:
         raise TypeError(f"{owner}: {name} must be a dense tensor, got {given.layout}: use {name}.to_dense()")
+
+
+def has_values(tensor: torch.Tensor) -> bool:
+    """Whether numbers can be looked at: a meta tensor has none, nor has one that stands for another while tracing."""
+    return tensor.device.type != "meta" and not isinstance(tensor, FakeTensor)
+
+
+def device_type(owner: str, given: Any) -> str:
+    """The kind of a device, such as "cuda" of "cuda:1". Raises `ValueError` for a word that names none."""
+    try:
+        return torch.device(given).type
+    except (RuntimeError, TypeError):
+        raise ValueError(f'{owner}: device must be one of PyTorch\'s, such as "cpu" or "cuda", got {given!r}') from None
 
 
 def known_device(owner: str, given: Any) -> torch.device:

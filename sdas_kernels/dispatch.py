@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from sdas_kernels import autocast, native, profiling
+from sdas_kernels.arguments import FLOATING, device_type
 
 BACKENDS = ("cuda", "triton", "cpp", "reference", "cuequivariance")  # in order of choice; the last only if forced
 
@@ -154,9 +155,12 @@ def explain(device: str | None = None, dtype: torch.dtype = torch.float32) -> Ex
     """Which backend each operator would use here, and why not a faster one.
 
     `device`: "cpu", "cuda", or None for all that this process has. Prints as a table; also a list of dicts with the
-    keys op, device, dtype, backend, why.
+    keys op, device, dtype, backend, why. Raises `ValueError` or `TypeError` for what is no device or no floating dtype.
     """
-    devices = [device] if device else ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+    if dtype not in FLOATING:
+        raise TypeError(f"explain: dtype must be a floating dtype, got {dtype!r}")
+    present = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+    devices = present if device is None else [device_type("explain", device)]
     rows = Explanation()
     for op in ops():
         for kind in devices:

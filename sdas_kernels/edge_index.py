@@ -12,19 +12,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
 
-from sdas_kernels.arguments import index_tensor, whole_number
+from sdas_kernels.arguments import has_values, index_tensor, whole_number
 
 _HOW_TO_SORT = (
     "sort all that has a row per edge: order = torch.argsort(receivers, stable=True), then receivers[order], "
     "senders[order], and the edge vectors, weights, .. by the same order"
 )
-
-
-def has_values(tensor: torch.Tensor) -> bool:
-    """Whether numbers can be looked at: a meta tensor has none, nor has one that stands for another while tracing."""
-    return tensor.device.type != "meta" and not isinstance(tensor, FakeTensor)
 
 
 def versions(tensors: Sequence[torch.Tensor]) -> list[int]:

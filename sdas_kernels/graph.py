@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from sdas_kernels.arguments import FLOATING, dense_tensor, index_tensor, known_device, positive_length
-from sdas_kernels.edge_index import EdgeIndex, counted, has_values
+from sdas_kernels.arguments import FLOATING, dense_tensor, has_values, index_tensor, known_device, positive_length
+from sdas_kernels.edge_index import EdgeIndex, counted
 from sdas_kernels.neighbors import find_neighbors
 from sdas_kernels.segment import Segments, gather, receivers, segment_sum, senders
 
@@ -338,9 +338,9 @@ def _check_numbers_and_systems(numbers: torch.Tensor, system: torch.Tensor, num_
 
 def _like(name: str, given: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
     """Floating, of the shape and on the device of the graph's own."""
-    if not isinstance(given, torch.Tensor) or not given.is_floating_point():
-        kind = given.dtype if isinstance(given, torch.Tensor) else type(given).__name__
-        raise TypeError(f"NeighborGraph.edge_vectors: {name} must be a floating tensor, got {kind}")
+    dense_tensor("NeighborGraph.edge_vectors", name, given)
+    if given.dtype not in FLOATING:
+        raise TypeError(f"NeighborGraph.edge_vectors: {name} must have a floating dtype, got {given.dtype}")
     if given.shape != own.shape or given.device != own.device:
         raise ValueError(
             f"NeighborGraph.edge_vectors: {name} must be {list(own.shape)} on {own.device}, as the graph's are, "

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from sdas_kernels import native
+from sdas_kernels.arguments import whole_number
 
 # Bytes of an array that is worth keeping. Smaller ones the C library gives out well: what was freed last and is still
 # in the caches, whoever had it. Between the two sizes it may give them back to the system in every step; so there what
@@ -42,12 +43,10 @@ def keep(size: int) -> None:
     Larger scratch stays too where the system can have it back whenever it needs memory, as Linux can.
 
     Raises:
-        ValueError: if size is negative.
+        TypeError, ValueError: size is no whole number, or negative.
     """
     global _keep
-    if size < 0:
-        raise ValueError(f"the bytes to keep must not be negative, got {size}")
-    _keep = size
+    _keep = whole_number("memory.keep", "size", size, 0)
     release()
 
 

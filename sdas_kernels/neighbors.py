@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from sdas_kernels.arguments import positive_length
+from sdas_kernels.arguments import dense_tensor, has_values, positive_length
 
 MIN_DISTANCE = 1e-4  # Å; closer atoms are taken for a mistake in the input
 
@@ -48,6 +48,9 @@ def _floats(name: str, value: Any) -> np.ndarray:
 
 def _array(name: str, value: Any) -> np.ndarray:
     if isinstance(value, torch.Tensor):
+        dense_tensor("NeighborGraph", name, value)
+        if not has_values(value):
+            raise ValueError(f"NeighborGraph: {name} must have numbers, got a tensor on {value.device} without")
         value = value.detach().cpu().resolve_conj().resolve_neg()
         value = (value.double() if value.is_floating_point() else value).numpy()
     try:

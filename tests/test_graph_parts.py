@@ -108,7 +108,7 @@ def test_edge_vectors_of_other_shapes_are_refused(systems, to_graph, name, shape
     graph = three_systems(systems, to_graph)
     with pytest.raises(ValueError, match=f"NeighborGraph.edge_vectors: {name} must be"):
         graph.edge_vectors(**{name: torch.zeros(shape, dtype=torch.float64)})
-    with pytest.raises(TypeError, match=f"{name} must be a floating tensor, got torch.int64"):
+    with pytest.raises(TypeError, match=f"{name} must have a floating dtype, got torch.int64"):
         graph.edge_vectors(**{name: torch.zeros(shape, dtype=torch.int64)})
 
 

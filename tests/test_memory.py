@@ -105,7 +105,7 @@ def test_small_tensors_and_none_kept():
     assert memory.empty((4,), torch.zeros(1)).untyped_storage().nbytes() == 16
     memory.keep(0)
     assert made().untyped_storage().nbytes() == 4 * SIZE
-    with pytest.raises(ValueError, match="negative, got -1"):
+    with pytest.raises(ValueError, match="size must be at least 0, got -1"):
         memory.keep(-1)
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from sdas_kernels.nn.geometry import EdgeGeometry
 from sdas_kernels.nn.linear import EquivariantLinear
 from sdas_kernels.nn.neighbor_attention import NeighborAttention
+from sdas_kernels.ops.checks import check_features, check_floating
 from sdas_kernels.segment import Segments, gather
 
 
@@ -51,6 +52,12 @@ class EquivariantRMSNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[N, M, C]` -> `[N, M, C]`."""
+        check_floating("EquivariantRMSNorm", x=x)
+        if x.ndim != 3 or x.shape[1] != len(self.row_count) or x.device != self.row_count.device:
+            raise ValueError(
+                f"EquivariantRMSNorm: x must be [N, {len(self.row_count)}, C] on {self.row_count.device}, "
+                f"got {list(x.shape)} on {x.device}"
+            )
         mean_square = ((x * x).mean(2, keepdim=True) / self.row_count.to(x.dtype)).sum(1, keepdim=True)
         return x * torch.rsqrt(mean_square + self.epsilon)
 
@@ -77,6 +84,8 @@ class NodeUpdate(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[N, M, C]` -> `[N, M, C]`."""
+        rows, channels = (self.lmax + 1) ** 2, self.gated.channels_in
+        check_features("NodeUpdate", x, rows, channels, self.gated.weight)
         scalars, *others = x.split([2 * l + 1 for l in range(self.lmax + 1)], 1)
         invariants = torch.cat([scalars, *(block.square().sum(1, keepdim=True) for block in others)], 1)
         f = self.mlp(invariants.flatten(1)).view(invariants.shape)

@@ -9,6 +9,7 @@ from torch import nn
 
 from sdas_kernels.nn.geometry import EdgeGeometry
 from sdas_kernels.nn.linear import EquivariantLinear
+from sdas_kernels.ops.checks import check_features
 from sdas_kernels.ops.edge_softmax import edge_softmax
 from sdas_kernels.ops.neighbor_attention import neighbor_attention
 from sdas_kernels.ops.neighbor_tensor_product import neighbor_tensor_product
@@ -96,6 +97,11 @@ class NeighborAttention(nn.Module):
 
     def forward(self, x: torch.Tensor, geometry: EdgeGeometry) -> torch.Tensor:
         """`[N, M, C]` -> `[N, M, C]`."""
+        check_features("NeighborAttention", x, (self.lmax + 1) ** 2, self.channels, self.value.weight)
+        if x.shape[0] != geometry.edges.num_nodes:
+            raise ValueError(
+                f"NeighborAttention: x must be [N, ..] with N = {geometry.edges.num_nodes}, got {list(x.shape)}"
+            )
         source = x[:, : (self.value_lmax + 1) ** 2]
         z = self._attend(x, self.value(source), geometry)
         if isinstance(self.mixing, EquivariantLinear):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sdas_kernels.arguments import dense_tensor
 from sdas_kernels.irreps import Irrep, Irreps, MulIrrep, layout_name, to_layout
 from sdas_kernels.ops.tensor_product import MODES, Instruction, TensorProductSpec, tensor_product
 
@@ -169,10 +170,10 @@ class TensorProduct(nn.Module):
             if self.weight_numel and not self.internal_weights:
                 raise ValueError("TensorProduct: weight is missing, since the module has no internal weights")
             return self.weight
-        if not isinstance(weight, torch.Tensor):
-            shapes = [path.path_shape for path in self.instructions if path.has_weight]
-            parts = zip(weight, shapes, strict=True)
-            weight = torch.cat([w.reshape(*w.shape[: w.ndim - len(shape)], prod(shape)) for w, shape in parts], -1)
+        if isinstance(weight, (list, tuple)):
+            weight = _joined_weights(weight, [path.path_shape for path in self.instructions if path.has_weight])
+        dense_tensor("TensorProduct", "weight", weight)
+        assert isinstance(weight, torch.Tensor)
         if weight.shape[-1:] != (self.weight_numel,) or (weight.ndim == 1) != self.shared_weights:
             wanted = f"[{self.weight_numel}]" if self.shared_weights else f"[.., {self.weight_numel}]"
             raise ValueError(f"TensorProduct: weight must be {wanted}, got {list(weight.shape)}")
@@ -274,11 +275,34 @@ class ElementwiseTensorProduct(TensorProduct):
         super().__init__(in1, in2, out, paths, irrep_normalization=irrep_normalization, **kwargs)
 
 
+def _joined_weights(weights: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]) -> torch.Tensor:
+    """Of weights `[.., *shape]`, one for each path, `[.., weight_numel]`."""
+    if len(weights) != len(shapes):
+        raise ValueError(f"TensorProduct: weight must be {len(shapes)} tensors, one per path, got {len(weights)}")
+    flat = []
+    for number, (weight, shape) in enumerate(zip(weights, shapes, strict=True)):
+        dense_tensor("TensorProduct", f"weight[{number}]", weight)
+        leading = weight.ndim - len(shape)
+        if leading < 0 or weight.shape[leading:] != shape:
+            raise ValueError(f"TensorProduct: weight[{number}] must be [.., {shape}], got {list(weight.shape)}")
+        flat.append(weight.reshape(*weight.shape[:leading], prod(shape)))
+    return torch.cat(flat, -1)
+
+
 def broadcast_tensor_product(
     x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, spec: TensorProductSpec
 ) -> torch.Tensor:
     """`tensor_product` of `[.., dim1]`, `[.., dim2]` and `[numel]` or `[.., numel]`, whose leading axes broadcast."""
-    leading = torch.broadcast_shapes(x.shape[:-1], y.shape[:-1], weight.shape[:-1])
+    operands = {"x": x, "y": y, "weight": weight}
+    for name, operand in operands.items():
+        dense_tensor("tensor_product", name, operand)
+        if not operand.ndim:
+            raise ValueError(f"tensor_product: {name} must have at least one axis, got a single number")
+    try:
+        leading = torch.broadcast_shapes(*(operand.shape[:-1] for operand in operands.values()))
+    except RuntimeError:
+        shapes = ", ".join(str(list(operand.shape)) for operand in operands.values())
+        raise ValueError(f"tensor_product: leading axes of x, y and weight must broadcast, got {shapes}") from None
     batch = prod(leading)  # a size of -1 would be ambiguous for irreps of no components
     x = x.expand(*leading, x.shape[-1]).reshape(batch, x.shape[-1])
     y = y.expand(*leading, y.shape[-1]).reshape(batch, y.shape[-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from sdas_kernels import autocast
 from sdas_kernels.arguments import FLOATING, dense_tensor
 from sdas_kernels.graph import EdgeIndex
 
@@ -35,6 +36,17 @@ def check_shapes(op: str, sizes: dict[str, int], **shaped: tuple[torch.Tensor, t
                 raise ValueError(
                     f"{op}: {name} must be [{', '.join(axes)}] with {axis} = {sizes[axis]}, got {list(shape)}"
                 )
+
+
+def check_features(owner: str, x: torch.Tensor, rows: int, channels: int, like: torch.Tensor) -> None:
+    """Features `[N, rows, channels]`, in the dtype and on the device of `like` where no autocast chooses the dtype."""
+    check_floating(owner, x=x)
+    if x.ndim != 3 or x.shape[1:] != (rows, channels):
+        raise ValueError(f"{owner}: x must be [N, {rows}, {channels}], got {list(x.shape)}")
+    if x.device != like.device or (x.dtype != like.dtype and not autocast.is_on()):
+        raise ValueError(
+            f"{owner}: x must be {like.dtype} on {like.device} as the weights are, got {x.dtype} on {x.device}"
+        )
 
 
 def check_graph(op: str, edges: EdgeIndex, like: torch.Tensor) -> None:

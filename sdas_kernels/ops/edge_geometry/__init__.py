@@ -35,7 +35,7 @@ def edge_geometry(
     Args:
         vectors: `[E, 3]` Å, any floating dtype. A zero vector has zero gradients.
         lmax: highest degree, 0..8.
-        n: how many radial functions.
+        n: how many radial functions, 1..4096.
         cutoff: Å.
         p: exponent of the envelope, 3..100.
 

@@ -21,7 +21,7 @@ from sdas_kernels.ops.checks import check_floating
 from sdas_kernels.ops.radial_basis import autograd, flops
 from sdas_kernels.ops.radial_basis.reference import envelope
 
-MAX_EXPONENT = 100
+MAX_FUNCTIONS, MAX_EXPONENT = 4096, 100
 
 register(Backend("radial_basis", "reference", f"{__name__}.reference"))
 register(
@@ -37,7 +37,7 @@ def radial_basis(lengths: torch.Tensor, n: int, cutoff: float, p: int = 6) -> to
 
     Args:
         lengths: `[E]` Å, any floating dtype, >= 0.
-        n: how many functions.
+        n: how many functions, 1..4096.
         cutoff: Å.
         p: exponent of the envelope, 3..100.
 
@@ -64,7 +64,7 @@ def polynomial_envelope(lengths: torch.Tensor, cutoff: float, p: int = 6) -> tor
 def check_basis(op: str, n: int, cutoff: float, p: int) -> tuple[int, float, int]:
     """n, cutoff and p as the operators take them; p is at least 3 for a continuous second derivative."""
     return (
-        whole_number(op, "n", n, 1),
+        whole_number(op, "n", n, 1, MAX_FUNCTIONS),
         positive_length(op, "cutoff", cutoff),
         whole_number(op, "p", p, 3, MAX_EXPONENT),
     )
