@@ -176,7 +176,11 @@ def tensor_product_conv(d: Draw) -> Call:
     given["weight"] = {"shared": d.normal(numel), "own": d.normal(e, numel), "basis": d.normal(e, 3)}[kind]
     if kind == "basis":
         given["weight_basis"] = d.normal(3, numel)
-    return Call(on_edges(sk.tensor_product_conv), given, ROWS | {"weight": ("weight_basis",), "spec": SPEC})
+    return Call(
+        on_edges(sk.tensor_product_conv),
+        given,
+        ROWS | {"weight": ("weight_basis",), "weight_basis": ("weight",), "spec": SPEC},
+    )
 
 
 def edge_index(d: Draw) -> Call:
