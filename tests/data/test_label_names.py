@@ -152,6 +152,27 @@ def test_what_other_formats_hold_beside_labels_is_listed(tmp_path):
     assert "level (1 frames)" in output
 
 
+def test_arrays_of_deepmd_that_are_not_read_are_listed(tmp_path):
+    folder = tmp_path / "a" / "set.000"
+    folder.mkdir(parents=True)
+    (tmp_path / "a" / "type.raw").write_text("0 0 0 0")
+    (tmp_path / "a" / "type_map.raw").write_text("Cu")
+    arrays = {"coord": crystal().positions, "box": crystal().cell.array, "energy": -1.0, "force": FORCES}
+    for name, values in {**arrays, "force_ccsd": FORCES, "atom_ener": np.zeros(4), "virial_ccsd": VIRIAL}.items():
+        np.save(folder / f"{name}.npy", np.reshape(values, (1, -1)))
+    output = told("info", tmp_path / "a")
+    assert "force_ccsd (1 frames; --forces-key force_ccsd would read it)" in output
+    assert "virial_ccsd (1 frames; --stress-key virial_ccsd would read it)" in output
+    assert "atom_ener (1 frames)" in output
+
+
+def test_columns_of_a_plain_xyz_file_are_told(tmp_path):
+    (tmp_path / "a.xyz").write_text("2\nenergy=-1\nH 0 0 0 1 0 0\nH 0 0 0.74 -1 0 0\n")
+    assert "note: columns 5 to 7 of" in told("info", tmp_path / "a.xyz")
+    ase.io.write(tmp_path / "b.xyz", crystal({"energy": -1.0}, {"forces": FORCES}))
+    assert "are not read" not in told("info", tmp_path / "b.xyz")
+
+
 def test_nothing_is_listed_where_everything_was_read(tmp_path):
     notes = ReadingNotes()
     ase.io.write(tmp_path / "a.xyz", crystal({"REF_energy": -1.0, "energy_unit": "eV"}, {"REF_forces": FORCES}))

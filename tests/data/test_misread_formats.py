@@ -85,6 +85,19 @@ def test_a_dump_has_no_energy_and_its_elements_are_not_contradicted(tmp_path):
         next(read_frames(path, require=(), type_map="O,Xx"))
 
 
+def test_a_style_of_units_that_lammps_writes_is_used(tmp_path):
+    path = tmp_path / "a.dump"
+    path.write_text("ITEM: UNITS\nreal\n" + WITH_ELEMENTS)
+    np.testing.assert_allclose(
+        next(read_frames(path, "ase:lammps-dump-text", require=())).forces, np.eye(3) * KCAL_PER_MOL
+    )
+    with pytest.raises(DataError, match="declares its units as real, but units='eV, Å'"):
+        next(read_frames(path, "ase:lammps-dump-text", require=(), units="eV"))
+    path.write_text("ITEM: UNITS\nlj\n" + WITH_ELEMENTS)
+    with pytest.raises(DataError, match=r"a\.dump: frame 0: units: unknown unit.*'lj'.*--units"):
+        next(read_frames(path, "ase:lammps-dump-text", require=()))
+
+
 def test_a_data_file_of_lammps_without_masses_is_refused(tmp_path):
     path = tmp_path / "a.lmp"
     ase.io.write(path, bulk("NaCl", "rocksalt", a=5.64), format="lammps-data", masses=True)

@@ -19,7 +19,7 @@ class ReadingNotes:
 
     formats: names of the readers, with the number of files. labels: label → names under which the files hold it, with
     the number of frames. skipped: reason → number of frames left out; sources: reason → where the first of them are.
-    unused: what else the files hold. states: charges and spins. remarks: what a reader has to say → number of frames.
+    unused: what else the files hold. states: charges and spins. remarks: what a reader has to say → how often.
     """
 
     formats: Counter[str] = field(default_factory=Counter)
@@ -45,7 +45,7 @@ class ReadingNotes:
         """The notes as JSON, for the manifest of a cache."""
         skipped = {reason: {"frames": n, "first": self.sources[reason]} for reason, n in self.skipped.items()}
         labels = {label: dict(names) for label, names in self.labels.items()}
-        remarks = [f"note: {text} ({n} frames)" for text, n in self.remarks.items()]
+        remarks = [f"note: {text}" + (f" ({n} times)" if n > 1 else "") for text, n in self.remarks.items()]
         return {
             "formats": dict(self.formats),
             "labels": labels,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 HARTREE = 27.211386024367243
 """One Hartree in eV."""
@@ -80,6 +81,7 @@ _WORTHS = {
 _TOKEN = re.compile(r"(a0|[a-zå]+(?:_[a-z0]+)?)(?:(?:\^|\*\*)?\(?([+-]?\d+)\)?)?|(\*|/|\(|\)|\s+)")
 
 
+@lru_cache(maxsize=1024)
 def worth(text: str) -> Worth | None:
     """The :class:`Worth` of a unit, or None if it is not understood.
 

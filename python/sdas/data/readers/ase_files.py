@@ -26,7 +26,7 @@ from sdas.data.readers import lammps
 from sdas.data.readers.ase_formats import FIXED_UNITS, RUNNER, about_format, guess_format
 from sdas.data.readers.ase_labels import LabelFinder, values_of
 from sdas.data.readers.declared_units import DEFAULT_UNITS, Declaration, FileUnits
-from sdas.data.readers.extxyz import parse_comment
+from sdas.data.readers.extxyz import nameless_columns, parse_comment
 from sdas.data.readers.lmdb_file import LmdbFile
 from sdas.data.readers.options import ReadOptions, build_frame
 from sdas.reading_options import advice
@@ -44,8 +44,9 @@ def read_ase(path: Path, options: ReadOptions) -> Iterator[Frame]:
         yield from read_ase_database(path, options)
         return
     fixed = Declaration.of_format(name) if name in FIXED_UNITS else None
+    head = lammps.style(path, name) if name in lammps.FORMATS else {}
     yield from _frames(
-        _structures(path, name, options), path, "frame", options, lambda info: fixed or Declaration.found_in(info)
+        _structures(path, name, options), path, "frame", options, lambda info: fixed or Declaration.found_in(head, info)
     )
 
 
@@ -69,6 +70,8 @@ def _structures(path: Path, name: str, options: ReadOptions) -> Iterator[Atoms]:
         arguments["input_units"] = RunnerUnits.ASE  # which it then leaves as they are
     if name == "extxyz":
         arguments["properties_parser"] = parse_comment
+        if remark := nameless_columns(path):
+            options.notes.remarks[remark] += 1
     if name == "lammps-dump-text":
         lammps.check_columns(path, options.type_map)
     count = 0

@@ -23,7 +23,12 @@ _FACTORS: dict[str, Callable[[str], float]] = {
     "stress": stress_factor,
     "virial": energy_factor,
 }
-_SETS = {"metal": "eV,Å", "real": "kcal/mol,Å", "atomic": "Hartree,bohr", "au": "Hartree,bohr", "a.u.": "Hartree,bohr"}
+_SETS = {
+    "metal": "eV,Å,eV/Å,-bar",
+    "real": "kcal/mol,Å,kcal/mol/Å,-atm",
+    "electron": "Hartree,bohr,Hartree/bohr,-Pa",
+    **dict.fromkeys(("atomic", "au", "a.u."), "Hartree,bohr"),
+}
 """Sets of units that are known by one word, those of LAMMPS among them."""
 _DIMENSIONLESS = ("", "1", "1.0", "none")
 

@@ -107,7 +107,16 @@ def _note_unused(folder: Path, atoms: int, count: int, options: ReadOptions) -> 
     labels = {options.energy_key or "energy", options.forces_key or "force", options.stress_key or "virial"}
     for path in sorted(folder.glob("*.npy")):
         if path.stem not in labels and path.stem not in _STRUCTURE:
-            options.notes.unused.add([(path.stem, "")], atoms, count)
+            options.notes.unused.add([(path.stem, _first_row(folder, path.stem, atoms))], atoms, count)
+
+
+def _first_row(folder: Path, name: str, atoms: int) -> Any:
+    """The first row of an array that is not read, [atoms, 3] where that is its size; nothing if it is no array."""
+    try:
+        row = _load(folder, name)[0]
+    except (DataError, IndexError):
+        return ""
+    return row.reshape(atoms, 3) if row.size == 3 * atoms else row
 
 
 def _shaped(row: NDArray[Any], shape: tuple[int, int], name: str, source: str) -> NDArray[np.float64]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,15 @@ from sdas.reading_options import advice
 
 DUMPS = ("lammps-dump-text", "lammps-dump-binary")
 FORMATS = (*DUMPS, "lammps-data")
+
+
+def style(path: Path, name: str) -> dict[str, str]:
+    """LAMMPS's style of units that a text file of the format ``name`` names in its first lines, as ``units``, or {}."""
+    if name == "lammps-dump-binary":
+        return {}
+    with open_with_compression(os.fspath(path.absolute()), "rt") as file:
+        found = re.search(r"^ITEM: UNITS\s+(\w+)|^.*\bunits = (\w+)", "".join(islice(file, 4)))
+    return {"units": found[1] or found[2]} if found else {}
 
 
 def check_columns(path: Path, type_map: tuple[str, ...] | None) -> None:
