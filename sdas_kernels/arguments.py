@@ -6,6 +6,7 @@ import math
 import operator
 from typing import Any
 
+import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
@@ -16,6 +17,8 @@ FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 def whole_number(owner: str, name: str, value: Any, low: int, high: int | None = None) -> int:
     """A Python int of low..high. Raises `TypeError` for what is none, `ValueError` outside of the range."""
     try:
+        if isinstance(value, bool):
+            raise TypeError
         number = value if type(value) is int else operator.index(value)
     except TypeError:
         raise TypeError(f"{owner}: {name} must be a whole number, got {value!r}") from None
@@ -34,6 +37,19 @@ def positive_length(owner: str, name: str, value: Any) -> float:
     if not 0 < number < math.inf:
         raise ValueError(f"{owner}: {name} must be positive and finite (Å), got {number}")
     return number
+
+
+def whole_numbers(owner: str, low: int, **named: Any) -> list[int]:
+    """`whole_number` of each, in their order."""
+    return [whole_number(owner, name, value, low) for name, value in named.items()]
+
+
+def switches(owner: str, **named: Any) -> list[bool]:
+    """Python bools, in their order. Raises `TypeError` for anything but bools of Python or NumPy."""
+    for name, value in named.items():
+        if not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"{owner}: {name} must be True or False, got {value!r}")
+    return [bool(value) for value in named.values()]
 
 
 def index_tensor(owner: str, name: str, given: Any) -> torch.Tensor:

@@ -6,7 +6,7 @@ from sdas_kernels.nn.geometry import EdgeGeometry
 from sdas_kernels.nn.layer import EquivariantRMSNorm, NodeUpdate, SDASLayer
 from sdas_kernels.nn.linear import EquivariantLinear
 from sdas_kernels.nn.neighbor_attention import NeighborAttention
-from sdas_kernels.nn.paper import PaperEmbedding, PaperLayer
+from sdas_kernels.nn.paper import PaperAttention, PaperEmbedding, PaperLayer
 from sdas_kernels.nn.sdas import SDAS
 from sdas_kernels.nn.spherical_harmonics import SphericalHarmonics
 from sdas_kernels.nn.tensor_product import (
@@ -29,6 +29,7 @@ __all__ = [
     "FullyConnectedTensorProduct",
     "NeighborAttention",
     "NodeUpdate",
+    "PaperAttention",
     "PaperEmbedding",
     "PaperLayer",
     "SDASLayer",

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import torch
 
+from sdas_kernels.arguments import switches, whole_numbers
 from sdas_kernels.autocast import in_operand_dtype
 from sdas_kernels.graph import EdgeIndex, NeighborGraph, centered
 from sdas_kernels.nn.sdas import SDAS, frozen
@@ -45,10 +46,8 @@ class CapturedPotential:
     """
 
     def __init__(self, model: SDAS, atoms: int, edges: int, systems: int = 1, periodic: bool = True) -> None:
-        if min(atoms, edges, systems) < 1:
-            raise ValueError(
-                f"CapturedPotential: atoms, edges and systems must be at least 1, got {atoms}, {edges}, {systems}"
-            )
+        atoms, edges, systems = whole_numbers("CapturedPotential", 1, atoms=atoms, edges=edges, systems=systems)
+        (periodic,) = switches("CapturedPotential", periodic=periodic)
         if model.training:
             raise ValueError("CapturedPotential: wants a model in eval mode")
         self.model, self.atoms, self.edges, self.systems = model, atoms, edges, systems

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sdas_kernels.arguments import switches
 from sdas_kernels.nn.geometry import EdgeGeometry
 from sdas_kernels.nn.linear import EquivariantLinear
 from sdas_kernels.nn.neighbor_attention import NeighborAttention
@@ -25,6 +26,7 @@ class SDASLayer(nn.Module):
 
     def __init__(self, channels: int, lmax: int, node_update: bool = True, **attention: Any) -> None:
         super().__init__()
+        switches("SDASLayer", node_update=node_update)
         self.norm = EquivariantRMSNorm(lmax)
         self.attention = NeighborAttention(channels, lmax=lmax, **attention)
         self.update = NodeUpdate(channels, lmax) if node_update else None

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import nn
 
+from sdas_kernels.arguments import whole_number, whole_numbers
 from sdas_kernels.ops.checks import check_features, check_floating
 from sdas_kernels.segment import Segments, gather
 
@@ -22,19 +23,17 @@ class EquivariantLinear(nn.Module):
         bias: whether to add a learned constant to the scalars, the only components that may have one.
 
     Parameters: `weight [lmax+1, channels_in, channels_out]`, drawn from N(0, 1/channels_in), which keeps the variance
-    of a feature; `bias [channels_out]`, zero at first, or None. Raises `ValueError` for sizes that are out of range.
+    of a feature; `bias [channels_out]`, zero at first, or None. Raises `TypeError`, `ValueError` for other sizes.
     """
 
     row_degree: torch.Tensor
 
     def __init__(self, lmax: int, channels_in: int, channels_out: int, bias: bool = False) -> None:
         super().__init__()
-        if lmax < 0 or channels_in < 1 or channels_out < 1:
-            raise ValueError(
-                "EquivariantLinear: lmax must be >= 0 and channels_in, channels_out >= 1, "
-                f"got {lmax}, {channels_in}, {channels_out}"
-            )
-        self.lmax, self.channels_in, self.channels_out = lmax, channels_in, channels_out
+        owner = "EquivariantLinear"
+        self.lmax = lmax = whole_number(owner, "lmax", lmax, 0)
+        channels_in, channels_out = whole_numbers(owner, 1, channels_in=channels_in, channels_out=channels_out)
+        self.channels_in, self.channels_out = channels_in, channels_out
         self.weight = nn.Parameter(torch.empty(lmax + 1, channels_in, channels_out))
         self.bias = nn.Parameter(torch.empty(channels_out)) if bias else None
         degrees = torch.arange(lmax + 1)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 
+from sdas_kernels.arguments import switches, whole_number, whole_numbers
+from sdas_kernels.clebsch_gordan import VERSION
 from sdas_kernels.nn.geometry import EdgeGeometry
 from sdas_kernels.nn.linear import EquivariantLinear
+from sdas_kernels.nn.meaning import WithMeaning
 from sdas_kernels.ops.checks import check_features
 from sdas_kernels.ops.edge_softmax import edge_softmax
 from sdas_kernels.ops.neighbor_attention import neighbor_attention
@@ -16,7 +20,7 @@ from sdas_kernels.ops.neighbor_tensor_product import neighbor_tensor_product
 from sdas_kernels.paths import Paths
 
 
-class NeighborAttention(nn.Module):
+class NeighborAttention(WithMeaning):
     """Each atom asks who is where, and sums what its neighbors answer.
 
         query_i = [q_i/√D | U x_i | P h_i]            h_i: the scalars of x_i
@@ -57,15 +61,28 @@ class NeighborAttention(nn.Module):
         path_mixing: str = "full",
     ) -> None:
         super().__init__()
-        if heads < 1 or channels % heads:
+        owner = "NeighborAttention"
+        sizes = {"channels": channels, "heads": heads, "n_radial": n_radial, "key_channels": key_channels}
+        channels, heads, n_radial, key_channels = whole_numbers(owner, 1, **sizes)
+        lmax = whole_number(owner, "lmax", lmax, 0)
+        scalar_source, parity, attention = switches(
+            owner, scalar_source=scalar_source, parity=parity, attention=attention
+        )
+        parts = {"direction_query": direction_query, "radial_query": radial_query, "sink": sink}
+        parts["radial_gain"] = radial_gain
+        switches(owner, **parts)
+        if channels % heads:
             raise ValueError(f"NeighborAttention: heads must divide channels, got {heads} heads, {channels} channels")
-        for name, number in (("n_radial", n_radial), ("key_channels", key_channels)):
-            if number < 1:
-                raise ValueError(f"NeighborAttention: {name} must be at least 1, got {number}")
         if path_mixing not in ("full", "channel"):
             raise ValueError(f'NeighborAttention: path_mixing must be "full" or "channel", got {path_mixing!r}')
         self.channels, self.heads, self.lmax, self.n_radial = channels, heads, lmax, n_radial
         self.key_channels, self.parity = key_channels, parity
+        self._meaning = {
+            **{"heads": heads, "lmax": lmax, "n_radial": n_radial, "key_channels": key_channels, "parity": parity},
+            **{"attention": attention, "scalar_source": scalar_source, "path_mixing": path_mixing},
+            **{name: bool(value) for name, value in parts.items()},
+            "clebsch_gordan": VERSION,
+        }
         self.value_lmax = 0 if scalar_source else lmax
         self.paths = Paths(self.value_lmax, lmax, lmax, even_only=parity)
 
@@ -94,6 +111,10 @@ class NeighborAttention(nn.Module):
             scale = [1 / math.sqrt(count) for count in self.paths.counts for _ in range(count)]
             self.path_weight = nn.Parameter(torch.randn(len(scale), channels) * torch.tensor(scale)[:, None])
             self.mixing = EquivariantLinear(lmax, channels, channels)
+
+    def meaning(self) -> dict[str, Any]:
+        """Arguments that shapes do not always tell, and the version of the coefficients."""
+        return self._meaning
 
     def forward(self, x: torch.Tensor, geometry: EdgeGeometry) -> torch.Tensor:
         """`[N, M, C]` -> `[N, M, C]`."""

@@ -6,16 +6,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from sdas_kernels.arguments import positive_length, switches, whole_number, whole_numbers
 from sdas_kernels.autocast import in_operand_dtype
 from sdas_kernels.dispatch import announce
+from sdas_kernels.elements import atomic_number
 from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.nn.fused import layer_weights
 from sdas_kernels.nn.geometry import EdgeGeometry
 from sdas_kernels.nn.layer import SDASLayer
-from sdas_kernels.nn.paper import PaperEmbedding, PaperLayer
+from sdas_kernels.nn.meaning import WithMeaning, as_tensor, from_tensor
+from sdas_kernels.nn.paper import PaperAttention, PaperEmbedding, PaperLayer
 from sdas_kernels.ops.network import Evaluator, LayerWeights, flat, network
 from sdas_kernels.segment import Segments, gather, of_receivers, segment_sum, sum_to_receivers, sum_to_senders
 from sdas_kernels.transforms import transformed, value_and_gradients
@@ -38,13 +42,13 @@ def _symmetric(matrices: torch.Tensor) -> torch.Tensor:
     return (matrices + matrices.mT) / 2
 
 
-class SDAS(nn.Module):
+class SDAS(WithMeaning):
     """An equivariant transformer over atoms within a cutoff.
 
         E = Σ_i [ shift(Z_i) + scale · Σ_layers f(h_i) ]       F_i = -∂E/∂r_i       σ = (1/V) ∂E/∂ε
 
     Args:
-        species: atomic numbers that the model knows.
+        species: atomic numbers or symbols of the elements that the model knows.
         channels, heads: channels of every degree, and attention heads (a divisor of channels).
         lmax: highest degree of the features.
         layers: how many layers.
@@ -65,7 +69,7 @@ class SDAS(nn.Module):
 
     def __init__(
         self,
-        species: Iterable[int],
+        species: Iterable[int | str],
         channels: int = 32,
         heads: int = 32,
         lmax: int = 2,
@@ -79,29 +83,31 @@ class SDAS(nn.Module):
     ) -> None:
         super().__init__()
         announce()
-        known = sorted({int(z) for z in species})
-        if not known or known[0] < 1 or known[-1] > 118:
-            raise ValueError(f"SDAS: species must be atomic numbers 1..118, at least one, got {known}")
+        if isinstance(species, str):
+            raise TypeError(f"SDAS: species must be a list of atomic numbers or symbols, got {species!r}")
+        known = sorted({atomic_number("SDAS", "species", element) for element in species})
+        if not known:
+            raise ValueError("SDAS: species must be at least one atomic number, got none")
         sizes = {"channels": channels, "heads": heads, "layers": layers, "n_radial": n_radial}
-        for name, number in {**sizes, "key_channels": key_channels}.items():
-            if number < 1:
-                raise ValueError(f"SDAS: {name} must be at least 1, got {number}")
-        if not cutoff > 0:
-            raise ValueError(f"SDAS: cutoff must be positive (Å), got {cutoff}")
+        sizes["key_channels"] = key_channels
+        channels, heads, layers, n_radial, key_channels = whole_numbers("SDAS", 1, **sizes)
+        lmax, cutoff = whole_number("SDAS", "lmax", lmax, 0), positive_length("SDAS", "cutoff", cutoff)
+        (parity,) = switches("SDAS", parity=parity)
+        options = {name: bool(value) if isinstance(value, np.bool_) else value for name, value in options.items()}
         self.config: dict[str, Any] = {
             "species": known,
             "channels": channels,
             "heads": heads,
             "lmax": lmax,
             "layers": layers,
-            "cutoff": float(cutoff),
+            "cutoff": cutoff,
             "n_radial": n_radial,
             "key_channels": key_channels,
             "parity": parity,
             "layer": layer,
             **options,
         }
-        self.lmax, self.n_radial, self.cutoff = lmax, n_radial, float(cutoff)
+        self.lmax, self.n_radial, self.cutoff = lmax, n_radial, cutoff
         self._evaluator = Evaluator(self.cutoff, parity)
         self.register_buffer("species", torch.tensor(known))
         lookup = torch.full((119,), -1, dtype=torch.int64)
@@ -127,7 +133,7 @@ class SDAS(nn.Module):
             if options:
                 raise TypeError(f"SDAS: the paper layer has no options, got {', '.join(options)}")
             self.first_features = PaperEmbedding(channels, lmax, n_radial)
-            self.layers = nn.ModuleList(PaperLayer(**shared) for _ in range(layers))
+            self.layers = nn.ModuleList([*(PaperLayer(**shared) for _ in range(layers - 1)), PaperAttention(**shared)])
         else:
             raise ValueError(f'SDAS: layer must be "default" or "paper", got {layer!r}')
         readouts = layers if layer == "default" else 1
@@ -136,14 +142,47 @@ class SDAS(nn.Module):
             nn.Sequential(nn.Linear(channels, width), nn.SiLU(), nn.Linear(width, 1)) for _ in range(readouts)
         )
 
-    def set_energy_reference(self, shifts: Mapping[int, float], scale: float) -> None:
-        """Energy of each species (eV per atom, by atomic number) and the unit of the network's output (eV)."""
+        first: Any = self.layers[0].attention if layer == "default" else self.layers[0]
+        self._meaning = {**first.meaning(), "species": known, "cutoff": cutoff, "n_radial": n_radial, "layer": layer}
+
+    def meaning(self) -> dict[str, Any]:
+        """Species, cutoff, and what the layers say of themselves."""
+        return self._meaning
+
+    def meaning_of(self, state_dict: dict[str, Any], prefix: str, metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Also from tensors alone, as a file of safetensors has them."""
+        known = dict(super().meaning_of(state_dict, prefix, metadata))
+        if f"{prefix}_extra_state" in state_dict:
+            known |= from_tensor(state_dict[f"{prefix}_extra_state"])
+        if f"{prefix}species" in state_dict:
+            known["species"] = state_dict[f"{prefix}species"].tolist()
+        return known
+
+    def get_extra_state(self) -> torch.Tensor:
+        """The meaning of the weights; PyTorch puts it into the state dict."""
+        return as_tensor(self._meaning)
+
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        """Nothing is left to do: it was compared before."""
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: Any, strict: bool, missing: list[str], *rest: Any
+    ) -> None:
+        # Older state dicts: they do not tell the meaning, and the paper's last layer had features that no energy reads.
+        state_dict.pop(f"{prefix}layers.{len(self.layers) - 1}.mixing.weight", None)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, *rest)
+        if f"{prefix}_extra_state" in missing:
+            missing.remove(f"{prefix}_extra_state")
+
+    def set_energy_reference(self, shifts: Mapping[int, float] | Mapping[str, float], scale: float) -> None:
+        """Energy of each species (eV per atom, by number or symbol) and the unit of the network's output (eV)."""
+        shifts = {atomic_number("SDAS", "shifts", element): shift for element, shift in shifts.items()}
         missing = [z for z in self.species.tolist() if z not in shifts]
         if missing:
             raise ValueError(f"SDAS: no energy shift for atomic numbers {missing}")
         values = torch.tensor([shifts[z] for z in self.species.tolist()], dtype=torch.float64)
         if not (torch.isfinite(values).all() and 0 < scale < float("inf")):
-            raise ValueError(f"SDAS: shifts must be finite and scale positive, got {dict(shifts)}, {scale}")
+            raise ValueError(f"SDAS: shifts must be finite and scale positive, got {shifts}, {scale}")
         self.energy_shift.copy_(values)
         self.energy_scale.fill_(scale)
 
@@ -290,14 +329,18 @@ class SDAS(nn.Module):
     def features(
         self, batch: NeighborGraph, vectors: torch.Tensor, kinds: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The network's atomic energies `[N]`, without scale and shift, and its last features `[N, M, C]`."""
+        """The network's atomic energies `[N]`, without scale and shift, and its last features `[N, M, C]`.
+
+        Of the paper layer those that the last layer reads: it makes none, as no energy would depend on them.
+        """
         geometry = EdgeGeometry.from_vectors(vectors, batch, self.lmax, self.n_radial, self.cutoff)
         h = gather(self.embedding.weight, Segments(kinds, ascending=False))
         if self.first_features is not None:
             x = self.first_features(geometry)
-            for layer in self.layers:
+            *layers, last = self.layers
+            for layer in layers:
                 h, x = layer(h, x, geometry)
-            return self.readouts[0](h).squeeze(1), x
+            return self.readouts[0](last(h, x, geometry)).squeeze(1), x
         x = torch.nn.functional.pad(h[:, None, :], (0, 0, 0, (self.lmax + 1) ** 2 - 1))
         parts = []
         for layer, readout in zip(self.layers, self.readouts, strict=True):

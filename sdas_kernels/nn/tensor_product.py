@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from math import prod, sqrt
 from typing import Any
@@ -10,11 +11,15 @@ import torch
 from torch import nn
 
 from sdas_kernels.arguments import dense_tensor
+from sdas_kernels.clebsch_gordan import VERSION
 from sdas_kernels.irreps import Irrep, Irreps, MulIrrep, layout_name, to_layout
+from sdas_kernels.nn.meaning import WithMeaning
 from sdas_kernels.ops.tensor_product import MODES, Instruction, TensorProductSpec, tensor_product
 
+_COUPLING = re.compile(r"_w3j_(\d+)_(\d+)_(\d+)$")  # a coupling in a state dict of e3nn's generated code
 
-class TensorProduct(nn.Module):
+
+class TensorProduct(WithMeaning):
     """Tensor product along chosen paths, a drop-in for `e3nn.o3.TensorProduct`.
 
         z_out = Σ_paths a (W x_in1 ⊗ y_in2)_out,     a² = path_weight · out_var[i_out] · n / s
@@ -42,8 +47,8 @@ class TensorProduct(nn.Module):
             Kernels work on `mul_ir`; the other is transposed on its way in and out. Weights are e3nn's in both.
 
     `weight [weight_numel]` is a parameter drawn from N(0, 1) if the weights are internal, else an empty buffer;
-    `output_mask [irreps_out.dim]` is 1 where a path leads. A state dict of e3nn's module loads. Raises `ValueError` for
-    arguments that contradict one another.
+    `output_mask [irreps_out.dim]` is 1 where a path leads. A state dict of e3nn's module loads; one of other irreps or
+    paths is refused as far as it tells them. Raises `ValueError` for arguments that contradict one another.
     """
 
     weight: torch.Tensor
@@ -98,7 +103,13 @@ class TensorProduct(nn.Module):
         else:
             self.register_buffer("weight", torch.empty(0))
         self.register_buffer("output_mask", _output_mask(self.spec))
-        self.register_load_state_dict_pre_hook(_drop_generated_code)
+        self.register_load_state_dict_pre_hook(_compare_with_e3nn)
+
+    def meaning(self) -> dict[str, Any]:
+        """Irreps and paths, whose factors stand to six digits, and the version of the coefficients."""
+        irreps = {name: str(getattr(self, name)) for name in ("irreps_in1", "irreps_in2", "irreps_out")}
+        paths = [f"{tuple(path[:4])} {path.path_weight:.6g}" for path in self.instructions]
+        return {**irreps, "paths": paths, "clebsch_gordan": VERSION}
 
     @property
     def irreps_in1(self) -> Irreps:
@@ -368,9 +379,17 @@ def _path_factors(
     return factors
 
 
-def _drop_generated_code(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Leave out the coupling tensors that e3nn's generated code keeps in a state dict: they are constants."""
-    for key in [key for key in state_dict if key.startswith(f"{prefix}_compiled_main_")]:
+def _compare_with_e3nn(module: TensorProduct, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Refuse another module's outputs and couplings; leave out the couplings of e3nn's code, which are constants."""
+    generated = [key for key in state_dict if key.startswith(f"{prefix}_compiled_main_")]
+    named = {tuple(map(int, found.groups())) for key in generated if (found := _COUPLING.search(key))}
+    own = {tuple(ir.l for _, ir in module.spec.entries(path)) for path in module.instructions}
+    mask = state_dict.get(f"{prefix}output_mask", module.output_mask)
+    other_outputs = mask.shape == module.output_mask.shape and mask.tolist() != module.output_mask.tolist()
+    if other_outputs or not named <= own:
+        what = "outputs that its paths reach" if other_outputs else f"couplings of degrees {sorted(named - own)}"
+        raise RuntimeError(f"{type(module).__name__}: the state dict at {prefix!r} is of a module with other {what}")
+    for key in generated:
         del state_dict[key]
 
 

@@ -31,6 +31,19 @@ def test_energy_is_that_of_the_model_in_ev(pair_potential):
     assert pair.get_potential_energy(force_consistent=True) == pair.get_potential_energy()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_dtype_has_a_name_too(pair_potential, molecule, dtype):
+    named = SDASCalculator(pair_potential, dtype=str(dtype).removeprefix("torch."))
+    assert named.dtype == named.model.depth.dtype == dtype
+    assert named.get_potential_energy(molecule) == SDASCalculator(pair_potential, dtype).get_potential_energy(molecule)
+
+
+@pytest.mark.parametrize("dtype", ["double", torch.bfloat16, 64, None])
+def test_another_dtype_is_refused(pair_potential, dtype):
+    with pytest.raises(SdasError, match="SDASCalculator: dtype must be float64 or float32, got"):
+        SDASCalculator(pair_potential, dtype=dtype)
+
+
 def test_single_precision_only_when_asked(pair_potential, molecule):
     exact, rough = molecule.copy(), molecule.copy()
     exact.calc, rough.calc = SDASCalculator(pair_potential), SDASCalculator(pair_potential, dtype=torch.float32)

@@ -161,11 +161,11 @@ def test_output_keeps_about_unit_variance():
     ("wrong", "message"),
     [
         ({"heads": 4}, "heads must divide channels, got 4 heads, 6 channels"),
-        ({"heads": 0}, "heads must divide channels"),
+        ({"heads": 0}, "heads must be at least 1, got 0"),
         ({"path_mixing": "none"}, 'path_mixing must be "full" or "channel", got \'none\''),
         ({"key_channels": 0}, "key_channels must be at least 1, got 0"),
         ({"n_radial": 0}, "n_radial must be at least 1, got 0"),
-        ({"lmax": -1}, "lmax must be >= 0"),
+        ({"lmax": -1}, "lmax must be at least 0, got -1"),
     ],
 )
 def test_bad_arguments_are_errors(wrong, message):

@@ -55,7 +55,9 @@ def dense(layer, h, x, graph):
     lmax, heads, channels = layer.lmax, layer.heads, layer.channels
     degree = [l for l in range(lmax + 1) for _ in range(2 * l + 1)]
     w_q, w_k, w_v = (m.weight.unflatten(0, (heads, -1)) for m in (layer.query, layer.key, layer.scalar_value))
-    w_l = layer.mixing.weight.unflatten(1, (heads, channels))  # [l, k, c, d]
+    mixes = isinstance(layer, PaperLayer)  # the last layer of a model does not
+    mixing = layer.mixing.weight if mixes else h.new_zeros(lmax + 1, heads * channels, channels)
+    w_l = mixing.unflatten(1, (heads, channels))  # [l, k, c, d]
     u = layer.direction_query.weight  # [l, c, k]
     logits = {}
     for i, j, y, _ in pairs(graph, lmax):
@@ -120,3 +122,24 @@ def test_model_energy_is_the_papers(make_model):
         wanted = model.readouts[0](h).sum()
         found = model(graph, forces=False)["energy"]
     assert found.item() == pytest.approx(wanted.item(), abs=1e-12)
+
+
+@pytest.fixture
+def one_process(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_every_weight_has_a_gradient_and_trains_under_ddp(make_model, one_process, layers):
+    """DDP refuses its second step where a weight had none in the first."""
+    model = make_model(layer="paper", layers=layers, cutoff=CUTOFF, n_radial=N_RADIAL).train()
+    graph = cluster()
+    parallel = torch.nn.parallel.DistributedDataParallel(model)
+    for _ in range(2):
+        out = parallel(graph)
+        (out["energy"].square().sum() + out["forces"].square().sum()).backward()
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None, name
+        assert weight.grad.abs().max() > 0, name

@@ -20,6 +20,8 @@ from sdas.run.fingerprint import model_fingerprint
 from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.nn import CompiledPotential
 
+DTYPES = {"float64": torch.float64, "float32": torch.float32}
+
 
 class SDASCalculator(Calculator):
     """Energy, forces and stress of a model, for molecules and periodic cells.
@@ -30,7 +32,8 @@ class SDASCalculator(Calculator):
 
     Args:
         model: an `sdas_kernels.nn.SDAS`, or a run directory or model directory.
-        dtype: torch.float64 (the default: no rounding noise in long runs) or torch.float32; the model is copied to it.
+        dtype: float64 (the default: no rounding noise in long runs) or float32, by name or as torch's object; the model
+            is copied to it.
         device: such as "cpu" or "cuda"; by default where the model is.
         compile: backend by which `sdas_kernels.nn.CompiledPotential` runs an SDAS model, such as "inductor": energies
             and forces of small systems come faster, after a compilation that takes about a minute at the first step.
@@ -42,7 +45,7 @@ class SDASCalculator(Calculator):
     def __init__(
         self,
         model: torch.nn.Module | str | Path,
-        dtype: torch.dtype = torch.float64,
+        dtype: torch.dtype | str = torch.float64,
         device: torch.device | str | None = None,
         compile: str | None = None,
         **kwargs: Any,
@@ -51,8 +54,8 @@ class SDASCalculator(Calculator):
         module: Any = copy.deepcopy(model) if isinstance(model, torch.nn.Module) else load_run_model(model)
         self.fingerprint = model_fingerprint(module)
         """Of the model as it came, whatever the dtype here."""
-        self.model: Any = _in_dtype(module.to(device), dtype).eval().requires_grad_(False)
-        self.dtype = dtype
+        self.dtype = _known_dtype(dtype)
+        self.model: Any = _in_dtype(module.to(device), self.dtype).eval().requires_grad_(False)
         self.potential: Any = self.model if compile is None else CompiledPotential(module, compile)
         self.device = next(self.model.parameters()).device
         self.species = species_of(self.model)
@@ -109,6 +112,13 @@ class SDASCalculator(Calculator):
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy().astype(np.float64)
+
+
+def _known_dtype(given: Any) -> torch.dtype:
+    for name, dtype in DTYPES.items():
+        if given in (name, dtype):
+            return dtype
+    raise SdasError(f"SDASCalculator: dtype must be {' or '.join(DTYPES)}, got {given!r}")
 
 
 def _in_dtype(module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:

@@ -10,8 +10,6 @@ import typer
 
 from sdas.errors import SdasError
 
-DTYPES = {"float64": torch.float64, "float32": torch.float32}
-
 
 def md(
     model: Annotated[Path, typer.Argument(help="Run directory or model directory.")],
@@ -44,6 +42,7 @@ def md(
     """
     from sdas.evaluate.model import results_folder
     from sdas.md import MDSettings, SDASCalculator, simulate
+    from sdas.md.calculator import DTYPES
 
     if dtype not in DTYPES:
         raise SdasError(f"--dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
