@@ -41,6 +41,17 @@ def test_a_stress_agrees_with_a_virial_over_minus_the_volume(tmp_path, suffix):
         frame_of(tmp_path / f"b.{suffix}", {"virial": STRESS * VOLUME}, stress=VOIGT)
 
 
+@pytest.mark.parametrize("text", ['stress="{}"', "virial='{}'", "Stress=[{}]", 'REF_virial="{}"'])
+def test_six_numbers_of_extended_xyz_are_in_the_order_of_voigt(tmp_path, text):
+    ase.io.write(tmp_path / "a.xyz", bulk("Cu", cubic=True))
+    lines = (tmp_path / "a.xyz").read_text().splitlines()
+    numbers = VOIGT if "tress" in text else -VOIGT * VOLUME
+    separator = ", " if "[" in text else " "
+    lines[1] += " " + text.format(separator.join(f"{x:.12g}" for x in numbers))
+    (tmp_path / "a.xyz").write_text("\n".join(lines))
+    np.testing.assert_allclose(next(read_frames(tmp_path / "a.xyz", require=())).stress, STRESS, atol=1e-12)
+
+
 def test_values_are_compared_in_one_unit(tmp_path):
     info = {"stress_unit": "GPa", "virial": -STRESS * VOLUME}
     np.testing.assert_allclose(frame_of(tmp_path / "a.xyz", info, stress=VOIGT / GPA).stress, STRESS)

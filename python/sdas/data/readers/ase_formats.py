@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import lzma
 import os
+import zlib
 from pathlib import Path
 
 from ase.io.formats import UnknownFileTypeError, filetype, ioformats, open_with_compression
@@ -24,18 +26,18 @@ RUNNER = "runnerdata"
 """The input.data of RuNNer and n2p2: atomic units, unless somebody wrote others."""
 
 _FOREIGN = {
-    b"CP2K|": "CP2K",
-    b"Psi4: An Open-Source": "Psi4",
-    b"ABACUS": "ABACUS",
-    b"OpenMX": "OpenMX",
-    b"Welcome to Q-Chem": "Q-Chem",
-    b"MOLPRO": "Molpro",
-    b"MOPAC": "MOPAC",
-    b"* xtb version": "xtb",
-    b"DFTB+ release": "DFTB+",
+    "CP2K|": "CP2K",
+    "Psi4: An Open-Source": "Psi4",
+    "ABACUS": "ABACUS",
+    "OpenMX": "OpenMX",
+    "Welcome to Q-Chem": "Q-Chem",
+    "MOLPRO": "Molpro",
+    "MOPAC": "MOPAC",
+    "* xtb version": "xtb",
+    "DFTB+ release": "DFTB+",
 }
 _HEAD = 1 << 16
-"""Bytes in which a program's mark is looked for."""
+"""Bytes in which the mark of a program is looked for."""
 
 
 def guess_format(path: Path) -> str | None:
@@ -62,11 +64,16 @@ def about_program(path: Path) -> str:
     return f"it looks like an output of {program}, which ASE does not read: turn it into extended XYZ, as dpdata does; "
 
 
-def _foreign(path: Path) -> str | None:
-    """The program of whose outputs ASE reads none and whose mark is in the head of the file, or None."""
+def head_of(path: Path) -> str:
+    """The first 64 KiB of a file, decompressed, as Latin-1; what there is of it if it is damaged."""
     try:
         with open_with_compression(os.fspath(path.absolute()), "rb") as file:
-            head = file.read(_HEAD)
-    except (OSError, EOFError):
-        return None
+            return str(file.read(_HEAD).decode("latin-1"))
+    except (OSError, EOFError, zlib.error, lzma.LZMAError):
+        return ""
+
+
+def _foreign(path: Path) -> str | None:
+    """The program of whose outputs ASE reads none and whose mark is in the head of the file, or None."""
+    head = head_of(path)
     return next((program for mark, program in _FOREIGN.items() if mark in head), None)

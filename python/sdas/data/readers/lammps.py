@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
-from ase.io.formats import open_with_compression
 from numpy.typing import NDArray
 
 from sdas.data.errors import DataError
+from sdas.data.readers.ase_formats import head_of
 from sdas.reading_options import advice
 
 DUMPS = ("lammps-dump-text", "lammps-dump-binary")
@@ -25,16 +23,16 @@ def style(path: Path, name: str) -> dict[str, str]:
     """LAMMPS's style of units that a text file of the format ``name`` names in its first lines, as ``units``, or {}."""
     if name == "lammps-dump-binary":
         return {}
-    with open_with_compression(os.fspath(path.absolute()), "rt") as file:
-        found = re.search(r"^ITEM: UNITS\s+(\w+)|^.*\bunits = (\w+)", "".join(islice(file, 4)))
+    lines = head_of(path).splitlines()[:4]
+    found = re.search(r"^ITEM: UNITS\s+(\w+)|^.*\bunits = (\w+)", "\n".join(lines))
     return {"units": found[1] or found[2]} if found else {}
 
 
 def check_columns(path: Path, type_map: tuple[str, ...] | None) -> None:
     """Raise :class:`DataError` for a text dump with types alone, which ASE would read as H, He, and so on."""
     if type_map is None:
-        with open_with_compression(os.fspath(path.absolute()), "rt") as file:
-            columns = next((line.split()[2:] for line in file if line.startswith("ITEM: ATOMS")), ["element"])
+        lines = head_of(path).splitlines()
+        columns = next((line.split()[2:] for line in lines if line.startswith("ITEM: ATOMS")), ["element"])
         if not {"element", "mass"} & set(columns):
             raise DataError(f"{path}: a LAMMPS dump with the columns {' '.join(columns)} {_wanted()}")
 
