@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from sdas_kernels.graph import EdgeIndex
+from sdas_kernels.transforms import transformed
 
 _PER_EDGE = ("edge_attrs", "edge_feats", "cutoff")
 _OTHERS = ("self", "node_attrs", "node_feats", "edge_index", "lammps_natoms", "lammps_class", "first_layer")
@@ -24,13 +25,19 @@ _Result = TypeVar("_Result")
 
 
 class _Remembered(Generic[_Result]):
-    """A function of a tensor that keeps its last result, since the layers of a model share their edges."""
+    """A function of a tensor that keeps its last result, since the layers of a model share their edges.
+
+    Nothing is kept under a transform, whose tensors end with it, nor of a tensor that was made in inference mode, which
+    does not count how often it is written to.
+    """
 
     def __init__(self, function: Callable[..., _Result]) -> None:
         self.function = function
         self.last: tuple[weakref.ref[torch.Tensor], tuple[int, ...], _Result] | None = None
 
     def __call__(self, tensor: torch.Tensor, *sizes: int) -> _Result:
+        if tensor.is_inference() or transformed():
+            return self.function(tensor, *sizes)
         state, last = (tensor._version, *sizes), self.last
         if last is not None and last[0]() is tensor and last[1] == state:
             return last[2]

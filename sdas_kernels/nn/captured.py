@@ -14,6 +14,7 @@ import torch
 from sdas_kernels.arguments import switches, whole_numbers
 from sdas_kernels.autocast import in_operand_dtype
 from sdas_kernels.graph import EdgeIndex, NeighborGraph, centered
+from sdas_kernels.nn.inference import recording_allowed
 from sdas_kernels.nn.sdas import SDAS, frozen
 from sdas_kernels.ops.checks import check_floating
 from sdas_kernels.transforms import transformed
@@ -45,6 +46,7 @@ class CapturedPotential:
             too large, periodic where that was excluded, or not the model's.
     """
 
+    @recording_allowed()
     def __init__(self, model: SDAS, atoms: int, edges: int, systems: int = 1, periodic: bool = True) -> None:
         atoms, edges, systems = whole_numbers("CapturedPotential", 1, atoms=atoms, edges=edges, systems=systems)
         (periodic,) = switches("CapturedPotential", periodic=periodic)
@@ -78,11 +80,13 @@ class CapturedPotential:
         """Whether steps are replays of a CUDA graph."""
         return self._graph is not None
 
+    @recording_allowed()
     def __call__(self, graph: NeighborGraph) -> dict[str, torch.Tensor]:
         """Energy `[B]` and forces `[n, 3]` of a graph, which takes the place of the one before."""
         self._fill(graph)
         return self.step(graph.positions)
 
+    @recording_allowed()
     @in_operand_dtype
     @torch.no_grad()
     def step(self, positions: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -12,6 +12,7 @@ from torch.func import functional_call
 from sdas_kernels.autocast import in_operand_dtype
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
 from sdas_kernels.nn.fused import layer_weights
+from sdas_kernels.nn.inference import recordable, recording_allowed
 from sdas_kernels.nn.sdas import SDAS
 from sdas_kernels.ops.network import flat
 from sdas_kernels.transforms import transformed
@@ -65,12 +66,19 @@ class CompiledPotential:
         model = self.model
         if not (forces or stress) or not (isinstance(batch, NeighborGraph) and batch.num_edges) or transformed():
             return model(batch, forces, stress)
-        again = model.training or batch.positions.requires_grad
+        again = (model.training or batch.positions.requires_grad) and not torch.is_inference_mode_enabled()
         if self._whole and not again:
             model._check_graph(batch)
             evaluated = model._evaluate(batch, [table[key] for table, key in self._whole], stress)
             if evaluated is not None:
                 return evaluated if forces else {name: evaluated[name] for name in ("energy", "stress")}
+        with recording_allowed():
+            found = self._by_graph(recordable(batch), again, stress)
+        return found if forces else {name: found[name] for name in ("energy", "stress")}
+
+    def _by_graph(self, batch: NeighborGraph, again: bool, stress: bool) -> dict[str, torch.Tensor]:
+        """What the model returns, by the graph for its kind of call."""
+        model = self.model
         kinds = model._check(batch)
         tensors = [*batch.edges.tensors(), batch.positions, batch.numbers, batch.cell_shifts, batch.cells]
         tensors += [batch.pbc, batch.system, kinds, *([model._volumes(batch)] if stress else [])]
@@ -80,8 +88,7 @@ class CompiledPotential:
         with torch.set_grad_enabled(again):
             if kind not in self._graphs:
                 self._graphs[kind] = self._compile(inputs, again, stress, batch.periodic)
-            found = dict(zip(("energy", "forces", "stress"), self._graphs[kind](*inputs), strict=False))
-        return found if forces else {name: found[name] for name in ("energy", "stress")}
+            return dict(zip(("energy", "forces", "stress"), self._graphs[kind](*inputs), strict=False))
 
     def _compile(
         self, inputs: list[torch.Tensor], again: bool, stress: bool, periodic: bool

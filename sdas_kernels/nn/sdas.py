@@ -17,6 +17,7 @@ from sdas_kernels.elements import atomic_number
 from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.nn.fused import layer_weights
 from sdas_kernels.nn.geometry import EdgeGeometry
+from sdas_kernels.nn.inference import recordable, recording_allowed
 from sdas_kernels.nn.layer import SDASLayer
 from sdas_kernels.nn.meaning import WithMeaning, as_tensor, from_tensor
 from sdas_kernels.nn.paper import PaperAttention, PaperEmbedding, PaperLayer
@@ -201,8 +202,8 @@ class SDAS(WithMeaning):
         """Energies, and forces and stress where asked for.
 
         In training mode, if `batch.positions` requires a gradient, or under `torch.func` and forward derivatives,
-        forces and stress can be differentiated again. Else weights require no gradients while it runs, which spares
-        kernels some work.
+        forces and stress can be differentiated again. Else, and in inference mode, weights require no gradients while
+        it runs, which spares kernels some work.
         `torch.compile` cannot take this method whole, since it looks at the data to check them and differentiates
         inside: `CompiledPotential` compiles it. `features` can be compiled as it is.
 
@@ -212,27 +213,40 @@ class SDAS(WithMeaning):
 
         Raises:
             ValueError: an atom of unknown species, another cutoff, or stress of a system without a cell.
+            RuntimeError: the weights were made in inference mode, and no kernel runs the model whole.
         """
         self._check_graph(batch)
         again = self.training or batch.positions.requires_grad or transformed()
+        again = again and not torch.is_inference_mode_enabled()
         layers = layer_weights(self) if forces or stress else None
         found = None
         if layers is not None and not again:
             found = self._evaluate(batch, flat(self.embedding.weight, layers), stress)
         if found is None:
-            kinds = self._kinds(batch)
-            if not (forces or stress):
-                return {"energy": self.energies(batch, batch.edge_vectors(), kinds)}
-            volumes = self._volumes(batch) if stress else None
-            if layers is not None:
-                with torch.set_grad_enabled(again):
-                    found = self._derivatives_at_once(batch, batch.positions, kinds, volumes, layers)
-            else:
-                with torch.enable_grad(), nullcontext() if again else frozen(self):
-                    found = self._derivatives_by_layers(batch, batch.positions, kinds, volumes, create_graph=again)
-        if not again:
+            with recording_allowed():
+                found = self._by_operators(recordable(batch), layers, forces, stress, again)
+        if not again and (forces or stress):
             found["energy"] = found["energy"].detach()
-        return found if forces else {name: found[name] for name in ("energy", "stress")}
+        return found if forces else {name: found[name] for name in ("energy", "stress") if name in found}
+
+    def _by_operators(
+        self, batch: NeighborGraph, layers: list[LayerWeights] | None, forces: bool, stress: bool, again: bool
+    ) -> dict[str, torch.Tensor]:
+        """What `forward` returns, by calls that PyTorch sees; `again` if derivatives are to be differentiable."""
+        kinds = self._kinds(batch)
+        if self.embedding.weight.is_inference():
+            raise RuntimeError(
+                "SDAS: the weights were made in inference mode, so PyTorch cannot differentiate what they are part of: "
+                "make, load and move the model outside of torch.inference_mode()"
+            )
+        if not (forces or stress):
+            return {"energy": self.energies(batch, batch.edge_vectors(), kinds)}
+        volumes = self._volumes(batch) if stress else None
+        if layers is not None:
+            with torch.set_grad_enabled(again):
+                return self._derivatives_at_once(batch, batch.positions, kinds, volumes, layers)
+        with torch.enable_grad(), nullcontext() if again else frozen(self):
+            return self._derivatives_by_layers(batch, batch.positions, kinds, volumes, create_graph=again)
 
     @in_operand_dtype
     def derivatives(
