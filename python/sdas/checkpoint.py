@@ -47,7 +47,8 @@ def save_model(path: str | os.PathLike[str], model: nn.Module, extra: Mapping[st
     """Write ``model`` to the directory ``path``, replacing a model there.
 
     ``model`` is an ``SDAS``: its ``config`` rebuilds it. ``extra`` is any JSON that describes it, given back by
-    :func:`read_model_document`. Raises :class:`CheckpointError` if it cannot be written.
+    :func:`read_model_document`. Raises :class:`CheckpointError` if it cannot be written, or if ``path`` holds other
+    files than those of a model.
     """
     dtype = next(model.parameters()).dtype
     document = {
@@ -140,6 +141,14 @@ def _training_folders(root: Path) -> list[Path]:
     return [found[step] for step in sorted(found)]
 
 
+def check_place(path: str | os.PathLike[str], stem: str = "model") -> None:
+    """Raise :class:`CheckpointError` if a model saved to ``path`` would replace a directory with other files."""
+    names = set(os.listdir(path)) if os.path.isdir(path) else set()
+    foreign = sorted(names - {f"{stem}.safetensors", f"{stem}.json"})
+    if foreign:
+        raise CheckpointError(f"{path}: holds {foreign[0]}, which saving would remove: move it elsewhere")
+
+
 def _write(
     target: Path, stem: str, kind: str, tensors: Mapping[str, torch.Tensor], document: Mapping[str, Any]
 ) -> None:
@@ -147,6 +156,7 @@ def _write(
     content = safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
     head = {"format": kind, "format_version": FORMAT_VERSION, "versions": versions()}
     head |= {"tensors": f"{stem}.safetensors", "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    check_place(target, stem)
     try:
         with new_folder(target) as partial:
             (partial / f"{stem}.safetensors").write_bytes(content)

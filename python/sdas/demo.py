@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,14 +14,21 @@ import typer
 
 from sdas.config import Config, load_config, parse_config
 from sdas.errors import SdasError
+from sdas.files import sweep
 from sdas.run.fingerprint import data_fingerprints
-from sdas.run.lock import locked
+from sdas.run.lock import LOCK, locked
 
 N_TRAIN, N_VALIDATION = 950, 50
 MD_STEPS, MD_TIMESTEP_FS, MD_TEMPERATURE_K = 2000, 0.5, 300.0
 TEST_FRAMES_PER_CALL = 50
 SECONDS_AROUND, SECONDS_PER_MD_STEP = 30, 0.006
 """For the outlook, on a busy core: what imports, test and report take, and a step of dynamics."""
+
+RUN_CONTENT = {
+    "config.yaml", "run.json", "split.json", "frames", "checkpoints", "metrics.csv", "tensorboard", "summary.json",
+    "model", "evaluation.json", "predictions.npz", "md", "report.html", "report.json", LOCK,
+}  # fmt: skip
+"""What training, evaluation, dynamics and report write into a run directory."""
 
 MODEL = {"channels": 32, "heads": 32, "lmax": 2, "layers": 2, "cutoff": 5.0}
 RECIPE = {"batch_size": 8, "learning_rate": 1e-2, "ema_decay": 0.995, "validate_every": 100, "checkpoint_every": 500}
@@ -147,9 +155,19 @@ def _physics(config: Config) -> dict[str, Any]:
 
 
 def _remove_run(folder: Path) -> None:
-    """Remove a run directory; anything else that has the name stays, and is an error."""
+    """Remove a run directory; one with files of somebody else stays, and is an error."""
+    from sdas.md.folder import check_folder
+
     if folder.is_dir() and any(folder.iterdir()):
         if not (folder / "config.yaml").is_file():
             raise SdasError(f"{folder} is not a run directory: it is left alone, choose another --out")
-        with locked(folder):
+        with ExitStack() as locks:
+            locks.enter_context(locked(folder))
+            sweep(folder)
+            foreign = sorted({path.name for path in folder.iterdir()} - RUN_CONTENT)
+            if foreign:
+                raise SdasError(f"{folder} holds {foreign[0]}, which no run wrote: choose another --out")
+            if (folder / "md").is_dir():
+                locks.enter_context(locked(folder / "md"))
+                check_folder(folder / "md", fresh=True)
             shutil.rmtree(folder)

@@ -129,6 +129,7 @@ def split(
     target = to or cache.with_name(f"{cache.resolve().name}.split.json")
     with _plain_errors():
         frames = FrameCache.open(cache)
+        splits.check_place(target)
         if indices is not None:
             made = splits.given_split(frames, indices)
         else:

@@ -82,6 +82,19 @@ class Split:
         return cls(**parts, count=len(cache), fingerprint=cache.fingerprint, method=str(content["method"]))
 
 
+def check_place(path: str | os.PathLike[str]) -> None:
+    """Raise :class:`DataError` if saving a split there would replace a file that is no split."""
+    if not os.path.lexists(path):
+        return
+    try:
+        with open(path, encoding="utf-8") as file:
+            is_split = f'"{FORMAT}"' in file.read(200)
+    except (OSError, UnicodeDecodeError):
+        is_split = False
+    if not is_split:
+        raise DataError(f"{path} is there and is no split: choose another place with --to")
+
+
 def sizes_from_fractions(count: int, fractions: Sequence[float]) -> tuple[int, int, int]:
     """Whole numbers nearest to ``count`` times the three fractions; what the rounding leaves goes to training.
 

@@ -72,17 +72,17 @@ def _train_all(config: Config, folder: Path, processes: Processes) -> list[dict[
     """A row for each pair of weights."""
     options = config.cross_validation
     run_files.start_run(config)
-    run_files.convert_raw_files(config.data, folder)
-    cache, split = run_files.open_data(config.data, folder)
-    split.save(folder / run_files.SPLIT)
-    run_files.say_how_frames_were_read(cache)
-    if len(split.train) < options.folds:
-        raise TrainingError(f"{options.folds} folds of {len(split.train)} training frames")
-    check_elements(config, cache, split.train, {"validation": split.validation, "test": split.test})
-    order = np.random.default_rng(config.train.seed).permutation(split.train)
-    folds = [np.sort(fold) for fold in np.array_split(order, options.folds)]
-    for k, fold in enumerate(folds):
-        check_elements(config, cache, _other_folds(folds, k), {f"fold {k}'s": fold})
+    with run_files.converted_frames(config.data, folder):
+        cache, split = run_files.open_data(config.data, folder)
+        split.save(folder / run_files.SPLIT)
+        run_files.say_how_frames_were_read(cache)
+        if len(split.train) < options.folds:
+            raise TrainingError(f"{options.folds} folds of {len(split.train)} training frames")
+        check_elements(config, cache, split.train, {"validation": split.validation, "test": split.test})
+        order = np.random.default_rng(config.train.seed).permutation(split.train)
+        folds = [np.sort(fold) for fold in np.array_split(order, options.folds)]
+        for k, fold in enumerate(folds):
+            check_elements(config, cache, _other_folds(folds, k), {f"fold {k}'s": fold})
     rows = []
     for energy, forces in product(options.lambda_energy, options.lambda_forces):
         errors = []

@@ -9,7 +9,7 @@ network works in units of s, and an energy per species is fitted beforehand (:mo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdas.checkpoint import save_model, versions
+from sdas.checkpoint import check_place, save_model, versions
 from sdas.config import Config
 from sdas.data import Frame
 from sdas.run.fingerprint import model_fingerprint
@@ -50,12 +50,14 @@ def train(config: Config, resume: bool = False) -> RunResult:
                 run_files.say_what_changed(run_files.find_run(config))
             else:
                 run_files.start_run(config)
-            run_files.convert_raw_files(config.data, folder)
-        processes.wait()
-        cache, split = run_files.open_data(config.data, folder)
-        processes.wait()
+            check_place(folder / run_files.MODEL)
+        with run_files.converted_frames(config.data, folder) if processes.first else nullcontext():
+            processes.wait()
+            cache, split = run_files.open_data(config.data, folder)
+            processes.wait()
+            if processes.first:
+                run_files.record_run(config, cache, split)
         if processes.first:
-            run_files.record_run(config, cache, split)
             run_files.say_how_frames_were_read(cache)
         check_elements(config, cache, split.train, {"validation": split.validation, "test": split.test})
         return fit(config, cache, split.train, split.validation, processes, {"n_test": len(split.test)})

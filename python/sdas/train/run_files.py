@@ -7,20 +7,21 @@ import platform
 import resource
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sdas.config import Config, DataConfig, render_config
+from sdas.config import Config, DataConfig, load_config, render_config
 from sdas.data import FrameCache, read_frames, write_cache
 from sdas.data.readers import detect_format
 from sdas.data.reading_notes import ReadingNotes, lines_about_reading
 from sdas.data.splits import Split, composition_split, given_split, random_split, sizes_from_fractions
 from sdas.documents import write_document
-from sdas.errors import TrainingError
+from sdas.errors import ConfigError, TrainingError
 from sdas.files import as_argument, sweep, write_text
 from sdas.run.continuation import RUN, check_frames, check_settings, record_start
 from sdas.run.lock import LOCK
@@ -33,18 +34,35 @@ _BEFORE_FIRST_CHECKPOINT = frozenset({CONFIG, RUN, SPLIT, METRICS, FRAMES, "tens
 def start_run(config: Config) -> None:
     """Make the run directory with its config.yaml; raises :class:`TrainingError` if there is something else.
 
-    What a run left that failed before its first checkpoint is replaced.
+    What a run left that failed before its first checkpoint is replaced, but no file that may be somebody's.
     """
     folder = Path(config.run_dir)
     names = _swept(folder)
     if names and not (CONFIG in names and names <= _BEFORE_FIRST_CHECKPOINT):
         advice = f"resume it with --resume {as_argument(folder)}, or choose another run_dir"
         raise TrainingError(f"{folder} is not empty; {advice}")
+    if CONFIG in names and (folder / CONFIG).stat().st_size > 0:  # of a killed run of earlier versions
+        _check_is_ours(folder / CONFIG)
+    if FRAMES in names and RUN not in names:
+        raise TrainingError(f"{folder / FRAMES}: no run made it there, so it is left alone; choose another run_dir")
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder / FRAMES, ignore_errors=True)
     for name in (SPLIT, RUN):
         (folder / name).unlink(missing_ok=True)
     write_text(folder / CONFIG, render_config(config))
+
+
+@contextmanager
+def converted_frames(config: DataConfig, folder: Path) -> Iterator[None]:
+    """Convert raw files if they are to be; what was converted is removed if the block that records the run fails."""
+    there = (folder / FRAMES).exists()
+    try:
+        convert_raw_files(config, folder)
+        yield
+    except BaseException:
+        if not there:
+            shutil.rmtree(folder / FRAMES, ignore_errors=True)
+        raise
 
 
 def find_run(config: Config) -> list[str]:
@@ -75,6 +93,13 @@ def _swept(folder: Path) -> set[str]:
     sweep(folder)
     sweep(folder / CHECKPOINTS)
     return set(os.listdir(folder)) - {LOCK} if folder.is_dir() else set()
+
+
+def _check_is_ours(path: Path) -> None:
+    try:
+        load_config(path)
+    except ConfigError as error:
+        raise TrainingError(f"{error}: it is of no run and left alone; choose another run_dir") from None
 
 
 def _has_begun(folder: Path) -> bool:
