@@ -53,9 +53,10 @@ def demo(
     import torch
 
     from sdas.data import read_frames, sample
-    from sdas.evaluate import evaluate, load_run_model, save_evaluation
+    from sdas.evaluate import evaluate, save_evaluation
     from sdas.md import MDSettings, SDASCalculator, UnstableRunError, simulate
     from sdas.report import write_report
+    from sdas.run.model import load_run_model
 
     train_file, test_file = sample("ethanol")
     config = demo_config(minutes, out, seed, device, threads, train_file)

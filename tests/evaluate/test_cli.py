@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from sdas.checkpoint import save_model
 from sdas.cli import app
 from sdas.config import parse_config, render_config
 from sdas.data import Frame, write_cache
 from sdas.errors import SdasError
+from sdas.run.checkpoint import save_model
 
 
 def frames(count):

@@ -5,9 +5,9 @@ from ase import Atoms
 from ase.io import read, write
 from typer.testing import CliRunner
 
-from sdas.checkpoint import save_model
 from sdas.cli import app
 from sdas.errors import SdasError
+from sdas.run.checkpoint import save_model
 
 
 @pytest.fixture

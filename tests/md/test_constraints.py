@@ -25,13 +25,13 @@ from ase.constraints import (
 from ase.io import read, write
 from typer.testing import CliRunner
 
-from sdas.checkpoint import save_model
 from sdas.cli import app
 from sdas.errors import SdasError
 from sdas.md import MDSettings, SDASCalculator, simulate
 from sdas.md.constraints import conserves_momentum, constraints_of, degrees_of_freedom
 from sdas.md.folder import SUMMARY, TRAJECTORY, read_log
 from sdas.md.simulation import draw_velocities
+from sdas.run.checkpoint import save_model
 
 
 @pytest.fixture

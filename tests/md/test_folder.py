@@ -16,12 +16,12 @@ from ase import Atoms
 from ase.io import read
 from typer.testing import CliRunner
 
-from sdas.checkpoint import save_model
 from sdas.cli import app
 from sdas.data import read_frames
 from sdas.errors import SdasError
 from sdas.md import MDSettings, SDASCalculator, simulate
 from sdas.md.folder import LOG, STATE, SUMMARY, TRAJECTORY, read_log
+from sdas.run.checkpoint import save_model
 from sdas.run.lock import FolderInUseError
 
 

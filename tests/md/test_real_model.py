@@ -7,10 +7,10 @@ from ase import Atoms, units
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 
 import sdas_kernels as sk
-from sdas.checkpoint import save_model
 from sdas.data import Frame
-from sdas.evaluate.evaluation import predict
 from sdas.md import MDSettings, SDASCalculator, simulate
+from sdas.predict import predict
+from sdas.run.checkpoint import save_model
 
 SHIFTS = {1: -13.6, 6: -1030.0, 8: -2042.0}
 
@@ -34,11 +34,11 @@ def test_same_numbers_as_the_model(model, methanol):
     frame = Frame(methanol.numbers.astype(np.int64), methanol.positions, None, no, None, None, None, "methanol")
     expected = predict(model, [frame])
     methanol.calc = SDASCalculator(model, dtype=torch.float32)
-    assert methanol.get_potential_energy() == pytest.approx(expected["energy"][0], abs=1e-9)
-    np.testing.assert_allclose(methanol.get_forces(), expected["forces"], atol=1e-6)
+    assert methanol.get_potential_energy() == pytest.approx(expected.energy[0], abs=1e-9)
+    np.testing.assert_allclose(methanol.get_forces(), expected.forces, atol=1e-6)
     methanol.calc = SDASCalculator(model)
-    assert methanol.get_potential_energy() == pytest.approx(expected["energy"][0], abs=1e-4)
-    np.testing.assert_allclose(methanol.get_forces(), expected["forces"], atol=1e-4)
+    assert methanol.get_potential_energy() == pytest.approx(expected.energy[0], abs=1e-4)
+    np.testing.assert_allclose(methanol.get_forces(), expected.forces, atol=1e-4)
 
 
 def test_forces_and_stress_by_finite_differences(model, methanol):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
-from sdas.checkpoint import load_model, save_model
+from sdas.run.checkpoint import load_model, save_model
 from sdas_kernels import dispatch
 from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.nn import SDAS, CapturedPotential, EdgeGeometry

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from sdas.checkpoint import save_model
 from sdas.data import Frame
 from sdas.documents import write_document
 from sdas.evaluate import evaluate, save_evaluation
+from sdas.run.checkpoint import save_model
 from sdas.run.fingerprint import model_fingerprint
 from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.nn import SDAS

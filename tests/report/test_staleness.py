@@ -10,11 +10,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from sdas.checkpoint import read_model_document, save_model
 from sdas.cli import app
 from sdas.data import Frame, write_cache
 from sdas.documents import read_document, write_document
 from sdas.report import read_run, write_report
+from sdas.run.checkpoint import read_model_document, save_model
 from sdas.run.fingerprint import data_fingerprints, model_fingerprint
 
 ERRORS = ("energy_mae_mev", "energy_rmse_mev", "force_mae_mev_per_ang", "force_rmse_mev_per_ang", "apr", "n_test")

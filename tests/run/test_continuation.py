@@ -13,11 +13,11 @@ import yaml
 from typer.testing import CliRunner
 
 from sdas import cli
-from sdas.checkpoint import load_training_state
 from sdas.config import Config, Section, parse_config, render_config
 from sdas.data import FrameCache, Split, write_cache
 from sdas.data.frame import Frame
 from sdas.errors import TrainingError
+from sdas.run.checkpoint import load_training_state
 from sdas.run.continuation import FIXED, FREE, check_frames, check_settings, record_start
 
 

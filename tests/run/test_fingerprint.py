@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from sdas.checkpoint import load_model, save_model
 from sdas.data import Frame, write_cache
 from sdas.errors import SdasError
+from sdas.run.checkpoint import load_model, save_model
 from sdas.run.fingerprint import data_fingerprint, model_fingerprint
 
 

@@ -8,10 +8,10 @@ from ase import Atoms
 from ase.io import write
 from typer.testing import CliRunner
 
-from sdas.checkpoint import save_model
 from sdas.cli import app
 from sdas.config import parse_config, render_config
 from sdas.data import Frame, write_cache
+from sdas.run.checkpoint import save_model
 from sdas.run.lock import FolderInUseError, locked
 
 

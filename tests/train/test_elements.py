@@ -9,12 +9,13 @@ import pytest
 from ase import Atoms
 from typer.testing import CliRunner
 
-from sdas.checkpoint import read_model_document
 from sdas.cli import app
 from sdas.data import Frame, write_cache
 from sdas.errors import SdasError, TrainingError
-from sdas.evaluate import evaluate, load_run_model
+from sdas.evaluate import evaluate
 from sdas.md import SDASCalculator
+from sdas.run.checkpoint import read_model_document
+from sdas.run.model import load_run_model
 from sdas.train import train
 from sdas.train.cross_validation import cross_validate
 

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from sdas.checkpoint import load_model, load_training_state, read_model_document
 from sdas.data import DataError, FrameCache, write_cache
 from sdas.documents import read_document
 from sdas.errors import ConfigError, TrainingError
+from sdas.run.checkpoint import load_model, load_training_state, read_model_document
 from sdas.train import session, train
 from sdas.train.flop_model import FlopModel
 from sdas.train.rows import COLUMNS, read_rows

@@ -14,9 +14,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from sdas.checkpoint import load_training_state
 from sdas.config import render_config
 from sdas.errors import CheckpointError
+from sdas.run.checkpoint import load_training_state
 from sdas.run.lock import FolderInUseError
 from sdas.train import train
 from sdas.train.rows import read_rows

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from sdas.checkpoint import load_training_state
 from sdas.config import render_config
 from sdas.data import FrameCache
 from sdas.errors import CheckpointError, TrainingError
+from sdas.run.checkpoint import load_training_state
 from sdas.train.processes import Processes
 from sdas.train.rows import read_rows
 from sdas.train.session import Session, TrainingData

@@ -3,7 +3,6 @@
 from sdas.evaluate.evaluation import Evaluation, evaluate
 from sdas.evaluate.files import load_evaluation, save_evaluation
 from sdas.evaluate.metrics import energy_metrics, force_metrics, force_metrics_by_element
-from sdas.evaluate.model import load_run_model, species_of
 
 __all__ = [
     "Evaluation",
@@ -12,7 +11,5 @@ __all__ = [
     "force_metrics",
     "force_metrics_by_element",
     "load_evaluation",
-    "load_run_model",
     "save_evaluation",
-    "species_of",
 ]

@@ -30,10 +30,10 @@ def evaluate(
     Raw files are read as the run read its own, but for what flags say. Writes evaluation.json and predictions.npz.
     """
     from sdas.evaluate import evaluate as run
-    from sdas.evaluate import load_run_model, save_evaluation
+    from sdas.evaluate import save_evaluation
     from sdas.evaluate.files import check_place
     from sdas.evaluate.labelled_frames import frames_of_files, frames_of_the_run
-    from sdas.evaluate.model import results_folder
+    from sdas.run.model import load_run_model, results_folder
 
     potential = load_run_model(model, device)
     folder = out or results_folder(model)

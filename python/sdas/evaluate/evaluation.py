@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from ase.data import chemical_symbols
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from sdas.data import Frame, check_frame
 from sdas.errors import SdasError
 from sdas.evaluate.metrics import Array, energy_metrics, force_metrics, force_metrics_by_element, stress_metrics
-from sdas.evaluate.model import species_of
+from sdas.predict import predict_batches
 from sdas.run.fingerprint import model_fingerprint
-from sdas_kernels.graph import NeighborGraph
 
 
 @dataclass(frozen=True)
@@ -83,75 +80,23 @@ def evaluate(
         SdasError: no frames, an element that the model does not know, or a model that returns non-finite numbers.
         DataError: a frame lacks a label, or holds values that make no sense.
     """
-    if batch_size < 1:
-        raise SdasError(f"batch size must be at least 1, got {batch_size}")
-    known = set(species_of(model))
     require = ("energy", "forces", "stress") if stress else ("energy", "forces")
     total = len(frames) if isinstance(frames, Sequence) else None
     found: dict[str, list[np.ndarray]] = defaultdict(list)
-    was_training = model.training
-    model.eval()
     start = time.perf_counter()
-    try:
-        with tqdm(total=total, desc="evaluate", unit="frame", disable=not progress) as bar:
-            for batch in _batches(frames, batch_size):
-                for frame in batch:
-                    check_frame(frame, require)
-                    _check_elements(frame, known)
-                out = predict(model, batch, stress=stress)
-                _check_finite(out, batch)
-                for name, values in {**out, **_labels(batch, stress)}.items():
-                    found[name].append(values)
-                bar.update(len(batch))
-    finally:
-        model.train(was_training)
+    checked = (check_frame(frame, require) for frame in frames)
+    with tqdm(total=total, desc="evaluate", unit="frame", disable=not progress) as bar:
+        for batch, predicted in predict_batches(model, checked, batch_size, stress=stress):
+            out = {"energy": predicted.energy, "forces": predicted.forces}
+            if predicted.stress is not None:
+                out["stress"] = predicted.stress
+            for name, values in {**out, **_labels(batch, stress)}.items():
+                found[name].append(values)
+            bar.update(len(batch))
     if not found:
         raise SdasError("there are no frames to evaluate on")
     arrays = {name: np.concatenate(parts) for name, parts in found.items()}
     return _compare(arrays, time.perf_counter() - start, model_fingerprint(model))
-
-
-def predict(model: torch.nn.Module, frames: Sequence[Frame], *, stress: bool = False) -> dict[str, Array]:
-    """energy `[B]` eV, forces `[N, 3]` eV/Å, and stress `[B, 3, 3]` eV/Å³ if wanted, of one batch; float64."""
-    parameter = next(model.parameters())
-    cutoff = float(model.cutoff)  # type: ignore[arg-type]
-    batch = NeighborGraph.batch([_graph(frame, cutoff, parameter.dtype) for frame in frames])
-    out = model(batch.to(parameter.device), forces=True, stress=stress)
-    wanted = ("energy", "forces", "stress") if stress else ("energy", "forces")
-    return {name: out[name].detach().cpu().numpy().astype(np.float64) for name in wanted}
-
-
-def _graph(frame: Frame, cutoff: float, dtype: torch.dtype) -> NeighborGraph:
-    """The graph of a frame, on copies: a tensor must not share a read-only map."""
-    cell = None if frame.cell is None else frame.cell.copy()
-    return NeighborGraph.build(frame.positions.copy(), frame.numbers.copy(), cutoff, cell, frame.pbc, dtype)
-
-
-def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
-    stream = iter(frames)
-    while batch := list(islice(stream, size)):
-        yield batch
-
-
-def _check_elements(frame: Frame, known: set[int]) -> None:
-    strange = sorted(set(np.unique(frame.numbers).tolist()) - known)
-    if strange:
-        names = ", ".join(chemical_symbols[number] for number in strange)
-        species = ", ".join(chemical_symbols[number] for number in sorted(known))
-        raise SdasError(
-            f"{frame.source}: the model does not know {names}; it was trained on {species}. Train on frames "
-            f"with {names}, or leave such frames out"
-        )
-
-
-def _check_finite(out: dict[str, Array], batch: Sequence[Frame]) -> None:
-    atoms = np.repeat(np.arange(len(batch)), [len(frame) for frame in batch])
-    for name, values in out.items():
-        bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
-        if bad.any():
-            row = int(np.argmax(bad))
-            frame = batch[atoms[row] if name == "forces" else row]
-            raise SdasError(f"{frame.source}: the model's {name} is not finite; its training may have diverged")
 
 
 def _labels(batch: Sequence[Frame], stress: bool) -> dict[str, np.ndarray]:

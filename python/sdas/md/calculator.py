@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
-from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from sdas.data.graphs import refuse_unknown
 from sdas.errors import SdasError
-from sdas.evaluate import load_run_model, species_of
 from sdas.run.fingerprint import model_fingerprint
+from sdas.run.model import load_run_model, species_of
 from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.nn import CompiledPotential
 
@@ -93,11 +93,7 @@ class SDASCalculator(Calculator):
 
     def check(self, atoms: Atoms, want_stress: bool = False) -> None:
         """Raise SdasError for an element that the model does not know, or a stress that has no meaning."""
-        strange = sorted(set(atoms.numbers.tolist()) - set(self.species))
-        if strange:
-            names = ", ".join(chemical_symbols[number] for number in strange)
-            species = ", ".join(chemical_symbols[number] for number in self.species)
-            raise SdasError(f"the model does not know {names}; it was trained on {species}; train with {names}")
+        refuse_unknown(atoms.numbers.tolist(), self.species, "", "; train with {names}")
         if want_stress and not atoms.pbc.all():
             raise SdasError(f"stress needs a cell periodic along all three axes; pbc is {atoms.pbc.tolist()}")
 

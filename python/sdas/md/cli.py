@@ -40,9 +40,9 @@ def md(
 
     Writes trajectory.extxyz, log.csv, md.json and the state from which to resume.
     """
-    from sdas.evaluate.model import results_folder
     from sdas.md import MDSettings, SDASCalculator, simulate
     from sdas.md.calculator import DTYPES
+    from sdas.run.model import results_folder
 
     if dtype not in DTYPES:
         raise SdasError(f"--dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")

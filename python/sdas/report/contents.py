@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from sdas.checkpoint import read_model_document
 from sdas.documents import read_document
 from sdas.errors import SdasError
-from sdas.evaluate import Evaluation, load_evaluation, load_run_model
+from sdas.evaluate import Evaluation, load_evaluation
 from sdas.files import as_argument, recover
 from sdas.md.folder import LOG, SUMMARY, read_log
+from sdas.run.checkpoint import read_model_document
 from sdas.run.fingerprint import SHOWN, data_fingerprint, model_fingerprint
+from sdas.run.model import load_run_model
 
 MODEL_FOLDER, MD_FOLDER = "model", "md"
 

@@ -6,7 +6,7 @@ run_dir/
   split.json     which frames trained, validated and are left for tests
   metrics.csv    one row per validation
   checkpoints/   the last two training states
-  model/         the averaged model at the end: sdas.checkpoint.load_model(run_dir / "model")
+  model/         the averaged model at the end: sdas.run.checkpoint.load_model(run_dir / "model")
   summary.json   sizes, FLOPs, wall time, best validation, versions, machine
 """
 

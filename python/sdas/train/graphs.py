@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from sdas.data import Frame, check_frame
+from sdas.data.graphs import graph_of
 from sdas_kernels.graph import NeighborGraph
 
 
@@ -62,8 +63,7 @@ class GraphStore:
             self._kept.move_to_end(index)
             return self._kept[index]
         frame = check_frame(self.frames[index], ("energy", "forces"))
-        positions, numbers = frame.positions.copy(), frame.numbers.copy()  # a tensor must not share a read-only map
-        graph = NeighborGraph.build(positions, numbers, self.cutoff, frame.cell, frame.pbc, dtype=self.dtype)
+        graph = graph_of(frame, self.cutoff, self.dtype)
         energy = torch.tensor([frame.energy], dtype=torch.float64)
         made = Batch(graph, energy, torch.tensor(frame.forces, dtype=self.dtype))
         self._keep(index, made)

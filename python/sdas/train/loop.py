@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdas.checkpoint import check_place, save_model, versions
 from sdas.config import Config
 from sdas.data import Frame
+from sdas.run.checkpoint import check_place, save_model, versions
 from sdas.run.fingerprint import model_fingerprint
 from sdas.run.lock import locked
 from sdas.train import run_files

@@ -32,10 +32,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 import sdas_kernels.nn
-from sdas.checkpoint import load_training_state, save_training_state
 from sdas.config import Config
 from sdas.data import Frame, FrameCache
 from sdas.errors import CheckpointError, TrainingError
+from sdas.run.checkpoint import load_training_state, save_training_state
 from sdas.train.display import Display
 from sdas.train.flop_model import FlopModel
 from sdas.train.graphs import GraphStore

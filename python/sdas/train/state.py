@@ -1,4 +1,4 @@
-"""Everything a run needs to go on where it stopped, to and from a :class:`sdas.checkpoint.TrainingState`."""
+"""Everything a run needs to go on where it stopped, to and from a :class:`sdas.run.checkpoint.TrainingState`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from sdas.checkpoint import TrainingState
 from sdas.errors import CheckpointError
+from sdas.run.checkpoint import TrainingState
 from sdas.train.flop_model import FlopModel
 from sdas_kernels.flops import FlopCounter
 

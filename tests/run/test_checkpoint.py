@@ -13,11 +13,12 @@ import pytest
 import torch
 
 import sdas_kernels as sk
-from sdas import checkpoint, files
-from sdas.checkpoint import TrainingState, load_model, load_training_state, save_model, save_training_state
+from sdas import files
 from sdas.documents import read_document, write_document
 from sdas.errors import CheckpointError
-from sdas.evaluate import load_run_model
+from sdas.run import checkpoint
+from sdas.run.checkpoint import TrainingState, load_model, load_training_state, save_model, save_training_state
+from sdas.run.model import load_run_model
 
 
 @pytest.fixture
@@ -186,7 +187,7 @@ def test_a_full_disk_leaves_the_previous_state_valid(tmp_path, monkeypatch):
 
 LIMITED = """
 import resource, signal, sys, torch
-from sdas.checkpoint import TrainingState, save_training_state
+from sdas.run.checkpoint import TrainingState, save_training_state
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 save_training_state(sys.argv[1], TrainingState(1, {"w": torch.ones(10)}, {}))
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from sdas.checkpoint import load_model
 from sdas.errors import SdasError
 from sdas.files import recover
+from sdas.run.checkpoint import load_model
 
 DOCUMENT = "model.json"
 
