@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 import sdas.data
 from sdas.cli import app
 from sdas.config import DataConfig, default_config, load_config, render_config
+from sdas.config.reading import ReadingOptions, advice, flag_of, make_reading_options
 from sdas.data import FrameCache, read_frames
 from sdas.errors import ConfigError
-from sdas.reading_options import ReadingOptions, advice, flag_of, make_reading_options
 
 COMMANDS = (("data", "convert"), ("data", "info"), ("train",), ("evaluate",))
 EXAMPLES = {

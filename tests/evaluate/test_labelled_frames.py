@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 from sdas.cli import app
 from sdas.config import parse_config, render_config
+from sdas.config.reading import make_reading_options
 from sdas.data import FrameCache, read_frames, write_cache
 from sdas.data.reading_notes import ReadingNotes
 from sdas.data.units import KCAL_PER_MOL
-from sdas.reading_options import make_reading_options
 from sdas.run.checkpoint import save_model
 from sdas.train import run_files
 

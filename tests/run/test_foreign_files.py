@@ -7,11 +7,11 @@ import pytest
 from typer.testing import CliRunner
 
 import sdas.demo
-from sdas.checkpoint import load_model, save_model
 from sdas.cli import app
 from sdas.config import parse_config, render_config
 from sdas.data import Frame, write_cache
 from sdas.errors import CheckpointError, SdasError
+from sdas.run.checkpoint import load_model, save_model
 from sdas.train import train
 
 MODEL = {"channels": 4, "heads": 2, "lmax": 1, "layers": 1, "cutoff": 3.0, "n_radial": 3}

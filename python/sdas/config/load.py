@@ -17,9 +17,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from sdas.config_section import Section
+from sdas.config.reading import ReadingOptions
+from sdas.config.section import Section
 from sdas.errors import ConfigError
-from sdas.reading_options import ReadingOptions
 
 
 class SplitConfig(Section):

@@ -1,7 +1,7 @@
 """How raw files are read: the one definition of the options that every place shares which reads files.
 
 In Python they are arguments of :func:`sdas.data.read_frames`; in a configuration keys of the section ``data``; on the
-command line flags of ``sdas data``, ``train`` and ``evaluate``, made from the fields by :mod:`sdas.reading_flags`.
+command line flags of ``sdas data``, ``train`` and ``evaluate``, which :mod:`sdas.config.reading_flags` makes of them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from sdas.config_section import Section
+from sdas.config.section import Section
 from sdas.errors import ConfigError
 
 FLAGS_OF_SWITCHES = {

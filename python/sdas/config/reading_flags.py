@@ -1,4 +1,4 @@
-"""Flags of a command for the options of :mod:`sdas.reading_options`."""
+"""Flags of a command for the options of :mod:`sdas.config.reading`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
 
-from sdas.reading_options import FLAGS_OF_SWITCHES, ReadingOptions, flag_of
+from sdas.config.reading import FLAGS_OF_SWITCHES, ReadingOptions, flag_of
 
 P = ParamSpec("P")
 R = TypeVar("R")

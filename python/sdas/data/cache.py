@@ -15,13 +15,13 @@ from typing import Any, SupportsIndex, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from sdas.config.reading import ReadingOptions
 from sdas.data.cache_columns import Column, open_columns
 from sdas.data.cache_files import MANIFEST, CacheWriter
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame, IntArray, check_frame
 from sdas.data.reading_notes import ReadingNotes
 from sdas.files import new_folder, recover
-from sdas.reading_options import ReadingOptions
 
 CELL, ENERGY, FORCES, STRESS = 1, 2, 4, 8
 """Bits of ``known``: what a frame has. What it has not is stored as NaN and given back as None."""

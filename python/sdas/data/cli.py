@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import typer
 from tqdm import tqdm
 
+from sdas.config.reading import make_reading_options
+from sdas.config.reading_flags import takes_reading_options
 from sdas.data import cache_files, splits
 from sdas.data.cache import FrameCache, write_cache
 from sdas.data.download import Progress
@@ -23,8 +25,6 @@ from sdas.data.reading_notes import ReadingNotes, lines_about_reading
 from sdas.data.rmd17 import BASE_URL, fetch_rmd17
 from sdas.data.statistics import summarize
 from sdas.errors import ConfigError
-from sdas.reading_flags import takes_reading_options
-from sdas.reading_options import make_reading_options
 
 app = typer.Typer(help="Fetch, convert, inspect and split data.", no_args_is_help=True)
 fetch_app = typer.Typer(help="Download public data sets.", no_args_is_help=True)

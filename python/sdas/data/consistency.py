@@ -12,10 +12,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from sdas.config.reading import advice
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame
 from sdas.data.units import BOHR, ENERGY_UNITS
-from sdas.reading_options import advice
 
 MAX_STEP = 0.2
 """Å; the longest move of any atom between two frames that are compared."""

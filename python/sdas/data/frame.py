@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdas.config.reading import advice
 from sdas.data.errors import DataError
-from sdas.reading_options import advice
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

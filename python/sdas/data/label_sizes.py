@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sdas.config.reading import advice
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame
 from sdas.data.units import Units
-from sdas.reading_options import advice
 
 MAX_FORCE = 15.0
 """eV/Å; the largest median over frames of the root mean square of the force components."""

@@ -8,10 +8,10 @@ from itertools import product
 import numpy as np
 from ase.data import covalent_radii
 
+from sdas.config.reading import advice
 from sdas.data.errors import DataError
 from sdas.data.frame import FloatArray, Frame
 from sdas.data.units import BOHR
-from sdas.reading_options import advice
 
 MIN_MEDIAN_DISTANCE = 0.5
 MAX_MEDIAN_DISTANCE = 6.0

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from sdas.config.reading import flag_of
 from sdas.data.label_names import plain_name
-from sdas.reading_options import flag_of
 
 NAMES_KEPT = 200
 NAMES_SHOWN = 30

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from sdas.config.reading import flag_of
+from sdas.config.reading_flags import takes_reading_options
 from sdas.errors import SdasError
-from sdas.reading_flags import takes_reading_options
-from sdas.reading_options import flag_of
 from sdas.run.lock import locked
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from sdas.config import load_config
+from sdas.config.reading import ReadingOptions, make_reading_options
 from sdas.data import Frame, FrameCache, read_frames
 from sdas.data.errors import DataError
 from sdas.data.readers import detect_format
 from sdas.data.reading_notes import ReadingNotes, lines_about_reading
 from sdas.errors import SdasError
-from sdas.reading_options import ReadingOptions, make_reading_options
 from sdas.run.fingerprint import data_fingerprints
 from sdas.train import run_files
 

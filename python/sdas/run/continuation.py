@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sdas.config import Config, parse_config
-from sdas.config_section import Section
+from sdas.config.section import Section
 from sdas.data import FrameCache, Split
 from sdas.data.splits import PARTS
 from sdas.documents import read_document, write_document

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from sdas.config import default_config, load_config, render_config
+from sdas.config.reading import flag_of
+from sdas.config.reading_flags import takes_reading_options
 from sdas.errors import ConfigError
 from sdas.files import as_argument
-from sdas.reading_flags import takes_reading_options
-from sdas.reading_options import flag_of
 
 
 @takes_reading_options

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from ase.io.bundletrajectory import BundleTrajectory
 
+from sdas.config.reading import ReadingOptions, make_reading_options
 from sdas.data import cache_files
 from sdas.data.cache import FrameCache
 from sdas.data.consistency import check_energy_and_forces
@@ -29,7 +30,6 @@ from sdas.data.readers.options import ReadOptions
 from sdas.data.reading_notes import ReadingNotes, lines_about_skipped
 from sdas.data.units import Units
 from sdas.files import recover
-from sdas.reading_options import ReadingOptions, make_reading_options
 
 FRAMES_HELD = 64
 Reader = Callable[[Path, ReadOptions], Iterator[Frame]]
@@ -98,7 +98,7 @@ def read_frames(
 ) -> Iterator[Frame]:
     """Stream the frames of ``path`` in Å, eV, eV/Å and eV/Å³, each checked.
 
-    ``format`` and ``options`` are those of :class:`sdas.reading_options.ReadingOptions`. ``format`` is a key of
+    ``format`` and ``options`` are those of :class:`sdas.config.reading.ReadingOptions`. ``format`` is a key of
     :data:`READERS`, or ``ase:NAME`` for a format of ASE. ``units`` is read by :meth:`sdas.data.units.Units.parse` and
     says what the file stores, where it does not say so itself. ``energy_key``, ``forces_key`` and ``stress_key`` name
     the labels in the file; without them the usual names are tried and two that disagree are refused. ``type_map``

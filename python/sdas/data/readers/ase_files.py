@@ -19,6 +19,7 @@ from ase.geometry import complete_cell
 from ase.io.runner.runneratoms import Units as RunnerUnits
 from numpy.typing import NDArray
 
+from sdas.config.reading import advice
 from sdas.data.electronic_states import state_of
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame
@@ -29,7 +30,6 @@ from sdas.data.readers.declared_units import DEFAULT_UNITS, Declaration, FileUni
 from sdas.data.readers.extxyz import nameless_columns, parse_comment
 from sdas.data.readers.lmdb_file import LmdbFile
 from sdas.data.readers.options import ReadOptions, build_frame
-from sdas.reading_options import advice
 
 DATABASE_SUFFIXES = {".db": "db", ".aselmdb": "aselmdb"}
 DATABASES = ("db", "json")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ase.io.formats import UnknownFileTypeError, filetype, ioformats, open_with_compression
 
-from sdas.reading_options import advice
+from sdas.config.reading import advice
 
 # fmt: off
 FIXED_UNITS = frozenset((

@@ -9,6 +9,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
+from sdas.config.reading import advice
 from sdas.data.electronic_states import CHARGES, SPINS
 from sdas.data.errors import DataError
 from sdas.data.label_names import (
@@ -23,7 +24,6 @@ from sdas.data.label_names import (
 )
 from sdas.data.readers.declared_units import FileUnits
 from sdas.data.readers.options import ReadOptions, check_unit_of_virial, floats, one_float, stress_of_virial
-from sdas.reading_options import advice
 
 AGREEMENT = {"energy": 1e-5, "forces": 1e-4, "stress": 1e-5}
 """Largest difference, eV, eV/Å and eV/Å³, between two values that are still the same label: the last digit of what

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from sdas.config.reading import advice
 from sdas.data.errors import DataError
 from sdas.data.label_names import unit_of
 from sdas.data.units import Units, energy_factor, force_factor, length_factor, same_factor, stress_factor
-from sdas.reading_options import advice
 
 DEFAULT_UNITS = Units.parse("eV")
 PROPERTY_UNITS = "_property_unit_dict"

@@ -14,11 +14,11 @@ import numpy as np
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
+from sdas.config.reading import advice
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame, IntArray
 from sdas.data.readers.declared_units import DEFAULT_UNITS
 from sdas.data.readers.options import ReadOptions, build_frame
-from sdas.reading_options import advice
 
 _STRUCTURE = ("coord", "box", "real_atom_types")
 

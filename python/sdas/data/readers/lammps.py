@@ -11,9 +11,9 @@ from ase import Atoms
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
+from sdas.config.reading import advice
 from sdas.data.errors import DataError
 from sdas.data.readers.ase_formats import head_of
-from sdas.reading_options import advice
 
 DUMPS = ("lammps-dump-text", "lammps-dump-binary")
 FORMATS = (*DUMPS, "lammps-data")

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from sdas.config.reading import advice
 from sdas.data.electronic_states import CHARGES, SPINS
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame
@@ -23,7 +24,6 @@ from sdas.data.readers.declared_units import Declaration, FileUnits
 from sdas.data.readers.npz_stream import NpzStream
 from sdas.data.readers.options import ReadOptions, build_frame
 from sdas.data.units import Units
-from sdas.reading_options import advice
 
 RMD17_UNITS = Units.parse("kcal/mol")
 _QUANTITY = {"energy": "energy", "forces": "force"}

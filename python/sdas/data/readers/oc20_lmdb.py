@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdas.config.reading import advice
 from sdas.data.electronic_states import CHARGES, SPINS, state_of
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame
@@ -20,7 +21,6 @@ from sdas.data.readers.declared_units import DEFAULT_UNITS
 from sdas.data.readers.lmdb_file import LmdbFile
 from sdas.data.readers.options import ReadOptions, build_frame
 from sdas.data.readers.restricted_pickle import Array, Record, load_record
-from sdas.reading_options import advice
 
 ENERGY_FIELDS = ("y", "energy")
 FORCES_FIELDS = ("force", "forces")

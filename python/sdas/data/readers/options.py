@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdas.config.reading import advice
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame
 from sdas.data.reading_notes import ReadingNotes
 from sdas.data.units import Units
-from sdas.reading_options import advice
 
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """:class:`sdas.reading_options.ReadingOptions` as readers use them: parsed, and with a place for notes."""
+    """:class:`sdas.config.reading.ReadingOptions` as readers use them: parsed, and with a place for notes."""
 
     units: Units | None = None
     energy_key: str | None = None
