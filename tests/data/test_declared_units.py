@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
+from typer.testing import CliRunner
 
 from sdas.data import DataError, read_frames
+from sdas.data.cli import app
 from sdas.data.units import BOHR, GPA, HARTREE, KCAL_PER_MOL
 
 FORCES = np.random.default_rng(0).normal(size=(3, 3))
@@ -183,3 +185,9 @@ def test_a_unit_of_stress_is_refused_for_a_virial(tmp_path):
     ase.io.write(tmp_path / "a.xyz", atoms)
     with pytest.raises(DataError, match=r"virial is a virial, an energy, but units='eV, Å, eV/Å, GPa'"):
         next(read_frames(tmp_path / "a.xyz", require=(), units="eV,Å,eV/Å,GPa"))
+
+
+def test_the_units_that_a_file_names_are_told(tmp_path):
+    path = water(tmp_path / "a.xyz", {"energy-unit": "hartree", "force-unit": "hartree/bohr"})
+    result = CliRunner().invoke(app, ["info", str(path), "--skip-unit-checks"])
+    assert "units: hartree, hartree/bohr, as the files say" in result.stdout

@@ -7,7 +7,7 @@ it hold nothing, so that a model's predictions are never preferred to the refere
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import lru_cache
 
 USUAL, UNUSUAL, PREDICTED = range(3)
 """Tiers: names that are the label by custom; other names for it; names of predictions, such as MACE's own."""
@@ -33,13 +33,13 @@ _THERMOCHEMISTRY = ("energy_u0", "u0", "energy_u", "u298", "enthalpy", "enthalpy
 _LENGTHS = ("length", "lengths", "distance", "distances", "position", "positions", "pos", "coordinates", "r", "cell")
 
 
-@cache
+@lru_cache(maxsize=4096)
 def plain_name(name: str) -> str:
     """``name`` in lower case, with every sign that is no letter or digit as one ``_``, none at its ends."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
-@cache
+@lru_cache(maxsize=4096)
 def label_of(name: str) -> tuple[str, int] | None:
     """(``energy``, ``forces``, ``stress`` or ``virial``; tier) of a name, or None.
 
@@ -67,7 +67,7 @@ def is_thermochemical(name: str) -> bool:
     return plain_name(name) in _THERMOCHEMISTRY
 
 
-@cache
+@lru_cache(maxsize=4096)
 def unit_of(key: str) -> str | None:
     """The quantity whose unit ``key`` names, as ``energy-unit`` or ``units_of_length`` do; ``all`` for ``units`` alone.
 

@@ -19,13 +19,15 @@ class ReadingNotes:
 
     formats: names of the readers, with the number of files. labels: label → names under which the files hold it, with
     the number of frames. skipped: reason → number of frames left out; sources: reason → where the first of them are.
-    unused: what else the files hold. states: charges and spins. remarks: what a reader has to say → how often.
+    units: units that the files name, with the number of frames. unused: what else the files hold. states: charges and
+    spins. remarks: what a reader has to say → how often.
     """
 
     formats: Counter[str] = field(default_factory=Counter)
     labels: dict[str, Counter[str]] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
     sources: dict[str, list[str]] = field(default_factory=dict)
+    units: Counter[str] = field(default_factory=Counter)
     unused: Unused = field(default_factory=Unused)
     states: ElectronicStates = field(default_factory=ElectronicStates)
     remarks: Counter[str] = field(default_factory=Counter)
@@ -50,6 +52,7 @@ class ReadingNotes:
             "formats": dict(self.formats),
             "labels": labels,
             "skipped": skipped,
+            "units": dict(self.units),
             "unused": self.unused.document(),
             "remarks": [*remarks, *self.states.lines()],
         }
@@ -60,6 +63,7 @@ def lines_about_reading(document: dict[str, Any]) -> list[str]:
     labels = [f"{label} from {', '.join(names)}" for label, names in document.get("labels", {}).items()]
     return [
         *([f"labels: {'; '.join(labels)}"] if labels else []),
+        *(f"units: {units}, as the files say" for units in document.get("units", {})),
         *line_about_unused(document.get("unused", {})),
         *document.get("remarks", []),
         *lines_about_skipped(document),

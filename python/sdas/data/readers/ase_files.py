@@ -134,6 +134,8 @@ def _frames(
         if len(atoms) == 0:
             raise DataError(f"{where}: holds no atoms")
         units = FileUnits(declaration(atoms.info), options.units, where)
+        if named := units.named():
+            options.notes.units[named] += 1
         values = values_of(atoms)
         cell = atoms.cell.array
         if atoms.pbc.any() and not cell[~atoms.pbc].any(axis=-1).all():

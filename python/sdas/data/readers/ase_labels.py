@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -97,13 +98,18 @@ class LabelFinder:
         }
         if atoms.pbc.all() or self.options.stress_key is not None:
             found["stress"] = self._label("stress", ("stress", "virial"), values, atoms, units, used)
-        left = [value for value in values if value.name not in used and not _told(value.name)]
-        known = [value for value in left if value.kind in ("stress", "virial") and not atoms.pbc.all()]
-        for value in known:
-            self.options.notes.remarks[f"{value.name} is not read where an axis is not periodic"] += 1
-        rest = ((value.name, value.stored) for value in left if value not in known)
-        self.options.notes.unused.add(rest, len(atoms))
+        self._note_left(values, used, atoms)
         return found
+
+    def _note_left(self, values: list[Value], used: set[str], atoms: Atoms) -> None:
+        periodic = atoms.pbc.all()
+        for value in values:
+            if value.name in used or _told(value.name):
+                continue
+            if value.kind in ("stress", "virial") and not periodic:
+                self.options.notes.remarks[f"{value.name} is not read where an axis is not periodic"] += 1
+            else:
+                self.options.notes.unused.add([(value.name, value.stored)], len(atoms))
 
     def _label(
         self, label: str, kinds: tuple[str, ...], values: list[Value], atoms: Atoms, units: FileUnits, used: set[str]
@@ -114,11 +120,12 @@ class LabelFinder:
         else:
             kind = "virial" if label == "stress" and "virial" in asked.lower() else label
             possible = [Value(asked, value.stored, kind) for value in values if value.name == asked]
-        possible = [value for value in possible if value.fits(len(atoms))] or possible
-        best = min((value.tier for value in possible), default=USUAL)
-        possible = [value for value in possible if value.tier == best]
         if not possible:
             return None
+        if len(possible) > 1:
+            possible = [value for value in possible if value.fits(len(atoms))] or possible
+        best = min(value.tier for value in possible)
+        possible = [value for value in possible if value.tier == best]
         names = sorted((value.name for value in possible), key=lambda name: name != label)
         chosen = self.chosen.setdefault(label, names[0])
         if chosen not in names:
@@ -156,6 +163,7 @@ class LabelFinder:
         return stress_of_virial(matrix, atoms.cell.array * units.factor("length"), units.where)
 
 
+@lru_cache(maxsize=4096)
 def _told(name: str) -> bool:
     """Whether ``name`` is used elsewhere: a unit, a charge or a spin."""
     return unit_of(name) is not None or plain_name(name) in (*CHARGES, *SPINS)

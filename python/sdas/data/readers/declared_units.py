@@ -108,7 +108,7 @@ class FileUnits:
         asked = _of(self.asked, quantity)
         if factors and not same_factor(factors[0], asked):
             raise DataError(
-                f"{self.where}: the file declares its units as {self._named()}, but units={self.asked.name!r} was "
+                f"{self.where}: the file declares its units as {self.named()}, but units={self.asked.name!r} was "
                 f"asked for, which contradicts {words[0].key} = {words[0].text}"
             )
         return factors[0] if factors else asked
@@ -126,8 +126,8 @@ class FileUnits:
             return (own,)
         return self.declared.by_quantity.get(quantity, ())
 
-    def _named(self) -> str:
-        """All units that the file declares, in words."""
+    def named(self) -> str:
+        """All units that the file declares, in words; empty if it declares none."""
         words = [word.text for quantity in QUANTITIES for word in self.declared.by_quantity.get(quantity, ())]
         return ", ".join(dict.fromkeys([*words, *(word.text for word in self.declared.by_name.values())]))
 

@@ -25,7 +25,11 @@ def parse_comment(line: str) -> dict[str, Any]:
 
     A ``stress`` or ``virial`` of six numbers, in the order xx, yy, zz, yz, xz, xy, comes as the nine that ASE wants.
     """
-    info: dict[str, Any] = key_val_str_to_dict(_SIX_NUMBERS.sub(_nine_numbers, line))
+    info: dict[str, Any]
+    try:
+        info = key_val_str_to_dict(line)
+    except ValueError:
+        info = key_val_str_to_dict(_SIX_NUMBERS.sub(_nine_numbers, line))
     for key in [key for key in info if _KEYS.get(key.lower(), key) not in info]:
         info[_KEYS[key.lower()]] = info.pop(key)
     if isinstance(info.get("Lattice"), np.ndarray) and info["Lattice"].shape == (9,):

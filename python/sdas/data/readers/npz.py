@@ -120,6 +120,8 @@ def _frames(
     energies = _labels(data, "energy", names.energy, options, count)
     forces = _labels(data, "forces", names.forces, options, count)
     known = units.complete(**{_QUANTITY[label]: name for label, name in here.items() if name in data.names})
+    if named := units.named():
+        options.notes.units[named] += count
     states = _states(data, count)
     _note_unused(data, {names.numbers, names.positions, *here.values()}, count, shape[1], options)
     periodic = cell is not None
