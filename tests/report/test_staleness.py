@@ -103,14 +103,15 @@ def test_a_run_without_a_model_has_nothing_to_compare_with(run_dir):
 def test_an_evaluation_of_data_that_changed_is_left_out(run_dir, tmp_path):
     data = tmp_path / "water.xyz"
     data.write_text("made up")
-    edit(run_dir / "evaluation.json", data_fingerprints=data_fingerprints([data]))
+    edit(run_dir / "evaluation.json", data_fingerprints=data_fingerprints([data]), data_paths=["a b.xyz"])
     assert reported(run_dir)["notes"] == []
     data.write_text("made down")
     numbers = reported(run_dir)
     assert all(numbers[name] is None for name in ERRORS)
     assert all(numbers[name] is not None for name in DRIFT)
     assert numbers["notes"] == [
-        f"{data} changed since the evaluation was made of it, which is left out: run sdas evaluate '{run_dir}' again."
+        f"{data} changed since the evaluation was made of it, which is left out: run sdas evaluate '{run_dir}' "
+        "--data 'a b.xyz' again."
     ]
     data.unlink()
     assert reported(run_dir)["notes"] == [], "what is not there cannot be compared"

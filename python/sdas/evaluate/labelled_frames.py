@@ -49,7 +49,7 @@ class Training:
 class LabelledFrames:
     """frames: a stream, of ``source`` in words. reading: lines that say how raw files are read. notes: the names of
     their labels and the frames left out, complete after the last frame. caches: the same of caches. fingerprints: of
-    the files that the frames come from, by path."""
+    the files that the frames come from, by path. paths: as they were named; none for the frames of a run."""
 
     frames: Iterable[Frame]
     source: str
@@ -59,6 +59,7 @@ class LabelledFrames:
     notes: ReadingNotes = field(default_factory=ReadingNotes)
     caches: list[dict[str, Any]] = field(default_factory=list)
     fingerprints: dict[str, str] = field(default_factory=dict)
+    paths: Sequence[str] = ()
 
     def lines(self) -> list[str]:
         """Which labels the model is compared with, how they were read, and where that differs from the training."""
@@ -69,7 +70,7 @@ class LabelledFrames:
     def facts(self) -> dict[str, Any]:
         """The same for a summary in JSON."""
         reading = {"options": self.options.changed(), **self.notes.document()}
-        return {"reading": reading, "data_fingerprints": self.fingerprints}
+        return {"reading": reading, "data_paths": list(self.paths), "data_fingerprints": self.fingerprints}
 
     def _differences(self) -> list[str]:
         lines = []
@@ -98,7 +99,7 @@ def frames_of_files(
 ) -> LabelledFrames:
     """Frames of files and caches; raw files are read as the run of ``model`` did, but for what is ``given``."""
     training = training_of(model)
-    labelled = LabelledFrames((), ", ".join(paths), training, training.options.updated(given))
+    labelled = LabelledFrames((), ", ".join(paths), training, training.options.updated(given), paths=paths)
     streams = []
     for path in paths:
         options = training.reading_of(Path(path), given)

@@ -50,7 +50,7 @@ def read_run(folder: str | Path) -> RunContents:
     found, facts = load_evaluation(source)
     model, training = _model_and_training(source, notes)
     evaluation: Evaluation | None = found
-    again = f"run sdas evaluate {as_argument(source)} again"
+    again = f"run {evaluate_command(source, facts)} again"
     if not _is_of(model, found.model_fingerprint, "The evaluation", again, notes) or _data_changed(facts, again, notes):
         evaluation = None
     md_log, md_summary = _dynamics(source / MD_FOLDER)
@@ -70,6 +70,12 @@ def read_run(folder: str | Path) -> RunContents:
         md_summary=md_summary,
         notes=notes,
     )
+
+
+def evaluate_command(folder: Path, facts: dict[str, Any]) -> str:
+    """What to type to get the evaluation in a run directory again."""
+    data = "".join(f" --data {as_argument(path)}" for path in facts.get("data_paths", []))
+    return f"sdas evaluate {as_argument(folder)}{data}"
 
 
 def _model_and_training(source: Path, notes: list[str]) -> tuple[str | None, dict[str, Any]]:

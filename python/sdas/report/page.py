@@ -12,9 +12,9 @@ from markupsafe import Markup
 
 import sdas_kernels.dispatch
 from sdas.errors import SdasError
-from sdas.files import write_text
+from sdas.files import as_argument, write_text
 from sdas.report import figures
-from sdas.report.contents import RunContents, read_run
+from sdas.report.contents import RunContents, evaluate_command, read_run
 from sdas.report.numbers import report_numbers
 from sdas.run.lock import locked
 
@@ -78,12 +78,10 @@ def render(run: RunContents, numbers: dict[str, Any], commands: list[str]) -> st
 
 def default_commands(run: RunContents) -> list[str]:
     """What to type to get this report again."""
-    folder = run.folder
-    data = run.evaluation_facts.get("data")
     return [
-        f"sdas train {folder}/config.yaml",
-        f"sdas evaluate {folder}" + (f" --data {data}" if data else ""),
-        f"sdas report {folder}",
+        f"sdas train {as_argument(run.folder / 'config.yaml')}",
+        evaluate_command(run.folder, run.evaluation_facts),
+        f"sdas report {as_argument(run.folder)}",
     ]
 
 
