@@ -191,3 +191,24 @@ def test_the_units_that_a_file_names_are_told(tmp_path):
     path = water(tmp_path / "a.xyz", {"energy-unit": "hartree", "force-unit": "hartree/bohr"})
     result = CliRunner().invoke(app, ["info", str(path), "--skip-unit-checks"])
     assert "units: hartree, hartree/bohr, as the files say" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("energy", "forces", "factor"),
+    [
+        ("energy_kcal_mol", "forces_kcal_mol_A", KCAL_PER_MOL),
+        ("Energy_kcal/mol", "Forces_kcal/mol/Ang", KCAL_PER_MOL),
+        ("dft_energy_Ha", "dft_forces_Ha_per_angstrom", HARTREE),
+        ("energy_eV", "force_eV_A", 1.0),
+    ],
+)
+def test_a_unit_in_the_name_of_a_label_is_used(tmp_path, energy, forces, factor):
+    atoms = molecule("H2O")
+    with ase.db.connect(tmp_path / "a.db") as database:
+        database.write(atoms, data={energy: -2.0, forces: FORCES})
+    for keys in ({}, {"energy_key": energy, "forces_key": forces}):
+        frame = next(read_frames(tmp_path / "a.db", **keys, **UNCHECKED))
+        assert frame.energy == pytest.approx(-2.0 * factor)
+        np.testing.assert_allclose(frame.forces, FORCES * factor)
+    with pytest.raises(DataError, match=f"the name {energy}"):
+        next(read_frames(tmp_path / "a.db", units="Ry"))

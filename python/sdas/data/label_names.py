@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from sdas.data.unit_words import worth
+
 USUAL, UNUSUAL, PREDICTED = range(3)
 """Tiers: names that are the label by custom; other names for it; names of predictions, such as MACE's own."""
 
@@ -24,6 +26,8 @@ _UNUSUAL_WORDS = {
     "stress": ("stress_tensor",),
     "virial": ("virial_tensor", "virials_tensor"),
 }
+_POWERS = {"energy": 0, "forces": -1, "stress": -3, "virial": 0}
+"""Of length, in the unit of a label; all have an energy to the power 1."""
 _AFFIXES = {
     **dict.fromkeys(("ref_", "dft_", "_dft"), USUAL),
     **dict.fromkeys(("reference_", "qm_", "target_", "_ref", "_reference", "_qm", "_target"), UNUSUAL),
@@ -54,6 +58,19 @@ def label_of(name: str) -> tuple[str, int] | None:
             return label, tier
         if bare in _UNUSUAL_WORDS[label]:
             return label, max(tier, UNUSUAL)
+    with_unit = unit_in_name(name)
+    return None if with_unit is None else (with_unit[0], max(with_unit[1], UNUSUAL))
+
+
+@lru_cache(maxsize=4096)
+def unit_in_name(name: str) -> tuple[str, int, str] | None:
+    """Label, tier and unit of a name that ends in one, as ``energy_kcal_mol`` or ``Stress [GPa]``; None of another."""
+    words = plain_name(name.replace("Å", "A").replace("å", "a")).split("_")
+    for cut in range(1, len(words)):
+        unit = "/".join(word for word in words[cut:] if word != "per")
+        meant, found = worth(unit), label_of("_".join(words[:cut]))
+        if meant and found and (meant.energy, meant.length) == (1, _POWERS[found[0]]):
+            return *found, unit
     return None
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from sdas.config.reading import advice
 from sdas.data.errors import DataError
-from sdas.data.label_names import unit_of
+from sdas.data.label_names import unit_in_name, unit_of
 from sdas.data.units import Units, energy_factor, force_factor, length_factor, same_factor, stress_factor
 
 DEFAULT_UNITS = Units.parse("eV")
@@ -124,7 +124,9 @@ class FileUnits:
         own = self.declared.by_name.get(name)
         if own is not None and own.text.strip().lower() not in _DIMENSIONLESS:
             return (own,)
-        return self.declared.by_quantity.get(quantity, ())
+        in_name = unit_in_name(name)
+        words = (Word(f"the name {name}", in_name[2]),) if in_name else ()
+        return words + self.declared.by_quantity.get(quantity, ())
 
     def named(self) -> str:
         """All units that the file declares, in words; empty if it declares none."""
