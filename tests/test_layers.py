@@ -25,6 +25,20 @@ SDAS_KERNELS = [
     ".",
 ]
 
+SDAS = [
+    ". errors",
+    "files",
+    "documents",
+    "config",
+    "data",
+    "run",
+    "predict",
+    "train evaluate md doctor",
+    "report",
+    "demo",
+    "cli",
+]
+
 pytestmark = pytest.mark.skipif(not (ROOT / "sdas_kernels").is_dir(), reason="the tests stand alone, without the tree")
 
 
@@ -63,7 +77,7 @@ def arrows(package: Path) -> dict[tuple[str, str], list[str]]:
     return found
 
 
-@pytest.mark.parametrize(("folder", "rows"), [("sdas_kernels", SDAS_KERNELS)])
+@pytest.mark.parametrize(("folder", "rows"), [("sdas_kernels", SDAS_KERNELS), ("python/sdas", SDAS)])
 def test_rooms_import_only_those_below(folder, rows):
     height = {room: row for row, rooms in enumerate(rows) for room in rooms.split()}
     found = arrows(ROOT / folder)

@@ -16,7 +16,9 @@ from sdas.config import Config, load_config, parse_config
 from sdas.errors import SdasError
 from sdas.files import sweep
 from sdas.run.fingerprint import data_fingerprints
-from sdas.run.lock import LOCK, locked
+from sdas.run.folder import BEFORE_FIRST_CHECKPOINT, CHECKPOINTS, CONFIG, DYNAMICS, LOCK, SUMMARY
+from sdas.run.folder import MODEL as MODEL_FOLDER
+from sdas.run.lock import locked
 
 N_TRAIN, N_VALIDATION = 950, 50
 MD_STEPS, MD_TIMESTEP_FS, MD_TEMPERATURE_K = 2000, 0.5, 300.0
@@ -25,8 +27,8 @@ SECONDS_AROUND, SECONDS_PER_MD_STEP = 30, 0.006
 """For the outlook, on a busy core: what imports, test and report take, and a step of dynamics."""
 
 RUN_CONTENT = {
-    "config.yaml", "run.json", "split.json", "frames", "checkpoints", "metrics.csv", "tensorboard", "summary.json",
-    "model", "evaluation.json", "predictions.npz", "md", "report.html", "report.json", LOCK,
+    *BEFORE_FIRST_CHECKPOINT, CHECKPOINTS, SUMMARY, MODEL_FOLDER, DYNAMICS, LOCK,
+    "evaluation.json", "predictions.npz", "report.html", "report.json",
 }  # fmt: skip
 """What training, evaluation, dynamics and report write into a run directory."""
 
@@ -82,7 +84,7 @@ def demo(
     try:
         start = to_atoms(frames[0])
         drift = simulate(
-            start, SDASCalculator(model, device="cpu"), settings, out / "md", fresh=True, progress=True
+            start, SDASCalculator(model, device="cpu"), settings, out / DYNAMICS, fresh=True, progress=True
         ).drift
     except UnstableRunError as error:
         typer.echo(f"{error}\nA model needs more training than {minutes:g} min for that; the report goes without.")
@@ -138,11 +140,11 @@ def to_atoms(frame: Any) -> Any:
 
 def _train(config: Config) -> dict[str, Any]:
     """Train, go on with an interrupted run, or find that a run of the same settings has finished."""
-    from sdas.train import run_files, train
+    from sdas.train import train
 
     folder = Path(config.run_dir)
-    resume = (folder / run_files.CONFIG).is_file()
-    if resume and _physics(load_config(folder / run_files.CONFIG)) != _physics(config):
+    resume = (folder / CONFIG).is_file()
+    if resume and _physics(load_config(folder / CONFIG)) != _physics(config):
         raise SdasError(f"{folder} holds a run with other settings: add --fresh to replace it, or choose another --out")
     result = train(config, resume=resume)
     if result.summary.get("status") != "complete":
@@ -160,7 +162,7 @@ def _remove_run(folder: Path) -> None:
     from sdas.md.folder import check_folder
 
     if folder.is_dir() and any(folder.iterdir()):
-        if not (folder / "config.yaml").is_file():
+        if not (folder / CONFIG).is_file():
             raise SdasError(f"{folder} is not a run directory: it is left alone, choose another --out")
         with ExitStack() as locks:
             locks.enter_context(locked(folder))
@@ -168,7 +170,7 @@ def _remove_run(folder: Path) -> None:
             foreign = sorted({path.name for path in folder.iterdir()} - RUN_CONTENT)
             if foreign:
                 raise SdasError(f"{folder} holds {foreign[0]}, which no run wrote: choose another --out")
-            if (folder / "md").is_dir():
-                locks.enter_context(locked(folder / "md"))
-                check_folder(folder / "md", fresh=True)
+            if (folder / DYNAMICS).is_dir():
+                locks.enter_context(locked(folder / DYNAMICS))
+                check_folder(folder / DYNAMICS, fresh=True)
             shutil.rmtree(folder)

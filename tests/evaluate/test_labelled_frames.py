@@ -19,7 +19,7 @@ from sdas.data import FrameCache, read_frames, write_cache
 from sdas.data.reading_notes import ReadingNotes
 from sdas.data.units import KCAL_PER_MOL
 from sdas.run.checkpoint import save_model
-from sdas.train import run_files
+from sdas.run.frames import convert_raw_files
 
 CCSD = {"energy_key": "ccsd_energy", "forces_key": "ccsd_forces", "units": "kcal/mol"}
 
@@ -49,7 +49,7 @@ def make_run(make_model, tmp_path):
         data = {"path": str(path), "split": {"sizes": [4, 1, 1]}, **options}
         config = parse_config({"run_dir": str(folder), "data": data, "train": {"steps": 1}}, "test")
         (folder / "config.yaml").write_text(render_config(config))
-        run_files.convert_raw_files(config.data, folder)
+        convert_raw_files(config.data, folder)
         return folder
 
     return make

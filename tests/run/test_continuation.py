@@ -13,7 +13,8 @@ import yaml
 from typer.testing import CliRunner
 
 from sdas import cli
-from sdas.config import Config, Section, parse_config, render_config
+from sdas.config import Config, parse_config, render_config
+from sdas.config.section import Section
 from sdas.data import FrameCache, Split, write_cache
 from sdas.data.frame import Frame
 from sdas.errors import TrainingError

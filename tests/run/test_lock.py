@@ -16,7 +16,8 @@ import threading
 import pytest
 
 from sdas.errors import SdasError
-from sdas.run.lock import LOCK, FolderInUseError, locked
+from sdas.run.folder import LOCK
+from sdas.run.lock import FolderInUseError, locked
 
 HOLDER = """
 import sys, time

@@ -16,7 +16,8 @@ from sdas.data.readers import detect_format
 from sdas.data.reading_notes import ReadingNotes, lines_about_reading
 from sdas.errors import SdasError
 from sdas.run.fingerprint import data_fingerprints
-from sdas.train import run_files
+from sdas.run.folder import CONFIG, SPLIT
+from sdas.run.frames import open_cache, open_data
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,13 @@ class LabelledFrames:
 
 def frames_of_the_run(run: Path) -> LabelledFrames:
     """The test frames of a run; raises :class:`SdasError` if it has none."""
-    if not (run / run_files.CONFIG).is_file():
+    if not (run / CONFIG).is_file():
         raise SdasError(f"{run} is not a run directory: name labelled frames with --data")
-    cache, split = run_files.open_data(load_config(run / run_files.CONFIG).data, run)
+    cache, split = open_data(load_config(run / CONFIG).data, run)
     if len(split.test) == 0:
         raise SdasError(f"{run}: the run kept no frames for tests: name labelled frames with --data")
     frames = [cache[int(index)] for index in split.test]
-    files = [cache.path, *(path for path in [run / run_files.SPLIT] if path.is_file())]
+    files = [cache.path, *(path for path in [run / SPLIT] if path.is_file())]
     fingerprints = data_fingerprints(files)
     return LabelledFrames(frames, f"test frames of {run}", caches=[cache.reading], fingerprints=fingerprints)
 
@@ -118,14 +119,14 @@ def training_of(model: Path) -> Training:
 
     The cache of its frames says it, converted in the run or beforehand; without one, the configuration.
     """
-    run = next((folder for folder in (model, model.resolve().parent) if (folder / run_files.CONFIG).is_file()), None)
+    run = next((folder for folder in (model, model.resolve().parent) if (folder / CONFIG).is_file()), None)
     if run is None:
         return Training()
-    config = load_config(run / run_files.CONFIG).data
+    config = load_config(run / CONFIG).data
     try:
-        cache = run_files.open_cache(config, run)
+        cache = open_cache(config, run)
     except DataError:
-        return Training(config.reading(), str(run / run_files.CONFIG))
+        return Training(config.reading(), str(run / CONFIG))
     reading = cache.reading
     options = make_reading_options(reading.get("options", {}))
     suffix = Path(cache.source(0).rpartition(": ")[0]).suffix

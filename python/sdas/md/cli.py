@@ -9,6 +9,7 @@ import torch
 import typer
 
 from sdas.errors import SdasError
+from sdas.run.folder import DYNAMICS
 
 
 def md(
@@ -51,7 +52,7 @@ def md(
     settings = MDSettings(steps, timestep, temperature, ensemble, friction, seed, every)
     atoms = read_structure(structure, frame)
     calculator = SDASCalculator(model, DTYPES[dtype], device, compile="inductor" if compile else None)
-    folder = out or results_folder(model) / "md"
+    folder = out or results_folder(model) / DYNAMICS
     result = simulate(atoms, calculator, settings, folder, fresh=fresh, progress=True)
     typer.echo(f"{result.steps} steps of {result.n_atoms} atoms, mean temperature {result.mean_temperature_k:.0f} K")
     if result.drift is not None:

@@ -14,7 +14,7 @@ from ase.io.extxyz import write_extxyz
 from sdas.errors import SdasError
 from sdas.files import sweep
 from sdas.md.constraints import described, is_in_the_move_mask
-from sdas.run.lock import LOCK
+from sdas.run.folder import LOCK
 
 LOG, TRAJECTORY, SUMMARY, STATE = "log.csv", "trajectory.extxyz", "md.json", "state.npz"
 COLUMNS = ("step", "time_fs", "potential_ev", "kinetic_ev", "total_ev", "temperature_k")

@@ -14,12 +14,12 @@ from sdas.documents import read_document
 from sdas.errors import SdasError
 from sdas.evaluate import Evaluation, load_evaluation
 from sdas.files import as_argument, recover
-from sdas.md.folder import LOG, SUMMARY, read_log
+from sdas.md.folder import LOG, read_log
+from sdas.md.folder import SUMMARY as DYNAMICS_SUMMARY
 from sdas.run.checkpoint import read_model_document
 from sdas.run.fingerprint import SHOWN, data_fingerprint, model_fingerprint
+from sdas.run.folder import CONFIG, DYNAMICS, METRICS, MODEL, SUMMARY
 from sdas.run.model import load_run_model
-
-MODEL_FOLDER, MD_FOLDER = "model", "md"
 
 
 @dataclass(frozen=True)
@@ -53,17 +53,17 @@ def read_run(folder: str | Path) -> RunContents:
     again = f"run {evaluate_command(source, facts)} again"
     if not _is_of(model, found.model_fingerprint, "The evaluation", again, notes) or _data_changed(facts, again, notes):
         evaluation = None
-    md_log, md_summary = _dynamics(source / MD_FOLDER)
+    md_log, md_summary = _dynamics(source / DYNAMICS)
     again = f"run sdas md {as_argument(source)} again with --fresh"
     if md_summary is not None and not _is_of(model, md_summary.get("model"), "The run of dynamics", again, notes):
         md_log = md_summary = None
-    config = source / "config.yaml"
+    config = source / CONFIG
     return RunContents(
         folder=source,
         model_fingerprint=model,
         config=config.read_text() if config.exists() else "",
         training=training,
-        metrics=_read_columns(source / "metrics.csv", training.get("steps")),
+        metrics=_read_columns(source / METRICS, training.get("steps")),
         evaluation=evaluation,
         evaluation_facts=facts,
         md_log=md_log,
@@ -80,11 +80,11 @@ def evaluate_command(folder: Path, facts: dict[str, Any]) -> str:
 
 def _model_and_training(source: Path, notes: list[str]) -> tuple[str | None, dict[str, Any]]:
     """The fingerprint of the model in a run directory, and the summary of the training that made it."""
-    summary = read_document(source / "summary.json", advice=f"sdas train --resume {as_argument(source)} writes it")
-    recover(source / MODEL_FOLDER)
-    if not (source / MODEL_FOLDER).is_dir():
+    summary = read_document(source / SUMMARY, advice=f"sdas train --resume {as_argument(source)} writes it")
+    recover(source / MODEL)
+    if not (source / MODEL).is_dir():
         return None, summary
-    training = read_model_document(source / MODEL_FOLDER)["extra"].get("training", summary)
+    training = read_model_document(source / MODEL)["extra"].get("training", summary)
     if training.get("steps") != summary.get("steps"):
         notes.append(
             f"The model is that of step {training.get('steps')}. The training went on to step {summary.get('steps')} "
@@ -126,9 +126,9 @@ def _data_changed(facts: dict[str, Any], again: str, notes: list[str]) -> bool:
 
 def _dynamics(folder: Path) -> tuple[dict[str, np.ndarray] | None, dict[str, Any] | None]:
     """Log and summary of a finished run of dynamics; a run that was lengthened since then, up to its end then."""
-    if not (folder / SUMMARY).exists():
+    if not (folder / DYNAMICS_SUMMARY).exists():
         return None, None
-    summary = _read_json(folder / SUMMARY, "run sdas md again")
+    summary = _read_json(folder / DYNAMICS_SUMMARY, "run sdas md again")
     try:
         log = read_log(folder)
     except (OSError, ValueError) as error:

@@ -18,8 +18,8 @@ from sdas.data import FrameCache, Split
 from sdas.data.splits import PARTS
 from sdas.documents import read_document, write_document
 from sdas.errors import TrainingError
+from sdas.run.folder import RUN
 
-RUN = "run.json"
 FIXED = ("data", "model", "train.batch_size", "train.dtype", "train.optimizer", "train.seed")
 """Keys, and sections of keys, that make a run what it is."""
 FREE = ("data.graph_cache_gib", "data.path")

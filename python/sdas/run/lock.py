@@ -20,8 +20,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from sdas.errors import SdasError
+from sdas.run.folder import LOCK
 
-LOCK = ".sdas-lock"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 
 

@@ -1,9 +1,11 @@
-"""The machine as far as it matters for speed."""
+"""Facts of the machine: what matters for speed, and what a run notes of it."""
 
 from __future__ import annotations
 
 import os
 import platform
+import resource
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ def describe_machine() -> dict[str, Any]:
     before they begin. gpus lists name, memory_gib and capability of each. What cannot be found out is None.
     """
     return {
-        "cpu": _cpu_name(),
+        "cpu": processor(),
         "cores_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "cores_present": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -31,12 +33,30 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+def describe_process(device: torch.device) -> dict[str, Any]:
+    """Where this process runs, and the most memory that it held so far, MiB."""
+    unit = 1024 if sys.platform != "darwin" else 1024**2
+    facts: dict[str, Any] = {
+        "system": platform.platform(),
+        "processor": processor() or "unknown",
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": str(device),
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit,
+    }
+    if device.type == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name(device)
+        facts["gpu_peak_memory_mib"] = torch.cuda.max_memory_allocated(device) // 1024**2
+    return facts
+
+
 def is_busy(machine: dict[str, Any]) -> bool:
     """Whether a machine so described had work for half of its cores or more."""
     return machine["load"] is not None and machine["load"] >= 0.5 * machine["cores_usable"]
 
 
-def _cpu_name() -> str | None:
+def processor() -> str | None:
+    """The name of the processor; None if it cannot be found out."""
     return _cpuinfo("model name") or platform.processor() or None
 
 

@@ -10,6 +10,7 @@ import torch
 from sdas.errors import SdasError
 from sdas.files import recover
 from sdas.run.checkpoint import load_model
+from sdas.run.folder import MODEL
 
 DOCUMENT = "model.json"
 
@@ -20,7 +21,7 @@ def load_run_model(path: str | Path, device: torch.device | str | None = None) -
     Raises SdasError if there is neither, CheckpointError if the model cannot be read.
     """
     folder = Path(path)
-    for candidate in (folder, folder / "model"):
+    for candidate in (folder, folder / MODEL):
         recover(candidate)
         if (candidate / DOCUMENT).is_file():
             return load_model(candidate, device or "cpu")

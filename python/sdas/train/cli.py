@@ -13,6 +13,7 @@ from sdas.config.reading import flag_of
 from sdas.config.reading_flags import takes_reading_options
 from sdas.errors import ConfigError
 from sdas.files import as_argument
+from sdas.run.folder import CONFIG
 
 
 @takes_reading_options
@@ -49,7 +50,7 @@ def train(
     if resume is not None and any(override.partition("=")[0].strip() == "run_dir" for override in overrides):
         raise ConfigError(f"--set run_dir: the run that is resumed lies in {resume}; move the folder first")
     values = reading if resume is None else {"run_dir": str(resume)}
-    settings = load_config(config or Path(str(resume)) / "config.yaml", overrides, values)
+    settings = load_config(config or Path(str(resume)) / CONFIG, overrides, values)
     if cross_validate:
         from sdas.train.cross_validation import cross_validate as choose
 

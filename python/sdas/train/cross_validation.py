@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from sdas.config import Config, render_config
 from sdas.errors import TrainingError
 from sdas.files import write_text
+from sdas.run.folder import SPLIT
+from sdas.run.frames import converted_frames, open_data, say_how_frames_were_read
 from sdas.run.lock import locked
-from sdas.train import run_files
+from sdas.run.start import start_run
 from sdas.train.loop import fit
 from sdas.train.objective import check_elements
 from sdas.train.processes import Processes
@@ -71,11 +73,11 @@ def cross_validate(config: Config) -> CrossValidation:
 def _train_all(config: Config, folder: Path, processes: Processes) -> list[dict[str, Any]]:
     """A row for each pair of weights."""
     options = config.cross_validation
-    run_files.start_run(config)
-    with run_files.converted_frames(config.data, folder):
-        cache, split = run_files.open_data(config.data, folder)
-        split.save(folder / run_files.SPLIT)
-        run_files.say_how_frames_were_read(cache)
+    start_run(config)
+    with converted_frames(config.data, folder):
+        cache, split = open_data(config.data, folder)
+        split.save(folder / SPLIT)
+        say_how_frames_were_read(cache)
         if len(split.train) < options.folds:
             raise TrainingError(f"{options.folds} folds of {len(split.train)} training frames")
         check_elements(config, cache, split.train, {"validation": split.validation, "test": split.test})

@@ -19,10 +19,14 @@ from numpy.typing import NDArray
 
 from sdas.config import Config
 from sdas.data import Frame
+from sdas.documents import write_document
 from sdas.run.checkpoint import check_place, save_model, versions
 from sdas.run.fingerprint import model_fingerprint
+from sdas.run.folder import MODEL, SUMMARY
+from sdas.run.frames import converted_frames, open_data, say_how_frames_were_read
 from sdas.run.lock import locked
-from sdas.train import run_files
+from sdas.run.machine import describe_process
+from sdas.run.start import find_run, record_run, say_what_changed, start_run
 from sdas.train.objective import check_elements
 from sdas.train.processes import Processes
 from sdas.train.session import Session, TrainingData
@@ -47,18 +51,18 @@ def train(config: Config, resume: bool = False) -> RunResult:
         if processes.first:
             lock.enter_context(locked(folder))
             if resume:
-                run_files.say_what_changed(run_files.find_run(config))
+                say_what_changed(find_run(config))
             else:
-                run_files.start_run(config)
-            check_place(folder / run_files.MODEL)
-        with run_files.converted_frames(config.data, folder) if processes.first else nullcontext():
+                start_run(config)
+            check_place(folder / MODEL)
+        with converted_frames(config.data, folder) if processes.first else nullcontext():
             processes.wait()
-            cache, split = run_files.open_data(config.data, folder)
+            cache, split = open_data(config.data, folder)
             processes.wait()
             if processes.first:
-                run_files.record_run(config, cache, split)
+                record_run(config, cache, split)
         if processes.first:
-            run_files.say_how_frames_were_read(cache)
+            say_how_frames_were_read(cache)
         check_elements(config, cache, split.train, {"validation": split.validation, "test": split.test})
         return fit(config, cache, split.train, split.validation, processes, {"n_test": len(split.test)})
 
@@ -84,8 +88,8 @@ def fit(
         summary = _summary(session, done, facts or {})
         if processes.first:
             if done:
-                save_model(session.folder / run_files.MODEL, session.averaged, {"training": summary})
-            run_files.write_summary(session.folder, summary)
+                save_model(session.folder / MODEL, session.averaged, {"training": summary})
+            write_document(session.folder / SUMMARY, summary)
         processes.wait()
         return RunResult(session.folder, summary)
 
@@ -112,5 +116,5 @@ def _summary(session: Session, done: bool, facts: dict[str, Any]) -> dict[str, A
         "seed": session.config.train.seed,
         "processes": processes.size,
         "versions": versions(),
-        "machine": run_files.machine(processes.device),
+        "machine": describe_process(processes.device),
     }

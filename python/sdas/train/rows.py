@@ -9,7 +9,7 @@ from typing import Any
 
 from sdas.errors import TrainingError
 from sdas.files import write_text
-from sdas.train.run_files import METRICS
+from sdas.run.folder import METRICS
 
 COLUMNS = (
     "step",

@@ -36,6 +36,7 @@ from sdas.config import Config
 from sdas.data import Frame, FrameCache
 from sdas.errors import CheckpointError, TrainingError
 from sdas.run.checkpoint import load_training_state, save_training_state
+from sdas.run.folder import CHECKPOINTS
 from sdas.train.display import Display
 from sdas.train.flop_model import FlopModel
 from sdas.train.graphs import GraphStore
@@ -44,7 +45,6 @@ from sdas.train.objective import DTYPES, batch_loss, build_model, make_optimizer
 from sdas.train.order import FrameOrder
 from sdas.train.processes import Processes
 from sdas.train.rows import Rows
-from sdas.train.run_files import CHECKPOINTS
 from sdas.train.schedule import ema_decay, learning_rate
 from sdas.train.state import Progress, capture, restore
 from sdas.train.torch_settings import torch_settings

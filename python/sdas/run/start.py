@@ -1,0 +1,86 @@
+"""How a run begins in its folder, or goes on there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from sdas.config import Config, load_config, render_config
+from sdas.data import FrameCache
+from sdas.data.splits import Split
+from sdas.errors import ConfigError, TrainingError
+from sdas.files import as_argument, sweep, write_text
+from sdas.run.continuation import check_frames, check_settings, record_start
+from sdas.run.folder import BEFORE_FIRST_CHECKPOINT, CHECKPOINTS, CONFIG, FRAMES, LOCK, RUN, SPLIT
+from sdas.run.frames import is_cache
+
+
+def start_run(config: Config) -> None:
+    """Make the run directory with its config.yaml; raises :class:`TrainingError` if there is something else.
+
+    What a run left that failed before its first checkpoint is replaced, but no file that may be somebody's.
+    """
+    folder = Path(config.run_dir)
+    names = _swept(folder)
+    if names and not (CONFIG in names and names <= BEFORE_FIRST_CHECKPOINT):
+        advice = f"resume it with --resume {as_argument(folder)}, or choose another run_dir"
+        raise TrainingError(f"{folder} is not empty; {advice}")
+    if CONFIG in names and (folder / CONFIG).stat().st_size > 0:  # of a killed run of earlier versions
+        _check_is_ours(folder / CONFIG)
+    if FRAMES in names and RUN not in names:
+        raise TrainingError(f"{folder / FRAMES}: no run made it there, so it is left alone; choose another run_dir")
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / FRAMES, ignore_errors=True)
+    for name in (SPLIT, RUN):
+        (folder / name).unlink(missing_ok=True)
+    write_text(folder / CONFIG, render_config(config))
+
+
+def find_run(config: Config) -> list[str]:
+    """Find the run directory that is to be resumed, and what changed in its settings, in words; nothing is written.
+
+    Raises :class:`TrainingError` if there is no run, or if it cannot go on with these settings.
+    """
+    folder = Path(config.run_dir)
+    if CONFIG not in _swept(folder):
+        raise TrainingError(f"{folder}: no run to resume there ({CONFIG} is missing)")
+    if not _has_begun(folder):
+        return []
+    return check_settings(config, folder, from_cache=is_cache(config.data))
+
+
+def record_run(config: Config, cache: FrameCache, split: Split) -> None:
+    """Write the files that describe the run; raises :class:`TrainingError` if it was begun with other frames."""
+    folder = Path(config.run_dir)
+    if _has_begun(folder):
+        check_frames(cache, split, folder)
+    write_text(folder / CONFIG, render_config(config))
+    split.save(folder / SPLIT)
+    record_start(config, cache, split, folder)
+
+
+def _swept(folder: Path) -> set[str]:
+    """What lies in a run directory, after what killed processes left was removed."""
+    sweep(folder)
+    sweep(folder / CHECKPOINTS)
+    return set(os.listdir(folder)) - {LOCK} if folder.is_dir() else set()
+
+
+def _check_is_ours(path: Path) -> None:
+    try:
+        load_config(path)
+    except ConfigError as error:
+        raise TrainingError(f"{error}: it is of no run and left alone; choose another run_dir") from None
+
+
+def _has_begun(folder: Path) -> bool:
+    """Whether there is a state to go on from, or a record that says how it came about."""
+    return (folder / RUN).exists() or (folder / CHECKPOINTS).is_dir()
+
+
+def say_what_changed(changes: list[str]) -> None:
+    """A line on standard error for every setting that a resumed run goes on with in place of another."""
+    for change in changes:
+        print(f"changed from here on: {change}", file=sys.stderr)
