@@ -1,9 +1,11 @@
 // The Python module sdas_kernels._native. Functions take addresses as integers, sizes and a thread count,
 // and trust them: allocation and checks are the caller's. The global interpreter lock is not held meanwhile.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "members.h"
 #include "sdas/edge_softmax.h"
@@ -14,6 +16,7 @@
 #include "sdas/openmp.h"
 #include "sdas/radial_basis.h"
 #include "sdas/spherical_harmonics.h"
+#include "sdas/subnormal_numbers.h"
 #include "sdas/tensor_product.h"
 #include "sdas/tensor_product_conv.h"
 #include "sdas/tensor_product_dense.h"
@@ -287,13 +290,37 @@ void read(sdas::TensorProductConv<T>& job, const Members& members) {
     members.address(job.partial, "partial");
 }
 
+// Calls body(i) on each of as many threads of the process's OpenMP runtime, or once where there is no such runtime.
+template <class Body>
+void on_threads(std::size_t threads, const Body& body) {
+    const py::gil_scoped_release release;
+    if (threads > 1 && sdas::OpenMp::available()) {
+        sdas::OpenMp::run(static_cast<int>(threads), body);
+    } else {
+        body(0);
+    }
+}
+
+// Arithmetic control of those threads, as `set_controls` takes it back.
+std::vector<std::uint64_t> controls(std::size_t threads) {
+    std::vector<std::uint64_t> found(threads, sdas::SubnormalControl::get());
+    on_threads(threads, [&](int i) { found[i] = sdas::SubnormalControl::get(); });
+    return found;
+}
+
+void set_controls(const std::vector<std::uint64_t>& wanted) {
+    on_threads(wanted.size(), [&](int i) {
+        sdas::SubnormalControl::set(static_cast<sdas::SubnormalControl::Value>(wanted[i]));
+    });
+}
+
 // name(members, threads)
 template <class Job>
 void def_job(py::module_& module, const std::string& name, void (*run)(const Job&, int)) {
     module.def(name.c_str(), [run](const py::dict& given, int threads) {
         Job job{};
         read(job, Members(given));
-        const py::gil_scoped_release release;
+        const KernelScope scope;
         run(job, threads);
     });
 }
@@ -313,10 +340,10 @@ void def_neighbor_attention(py::module_& module, const std::string& dtype) {
 
 template <class T>
 void def_radial_basis(py::module_& module, const std::string& dtype) {
-    const auto release = py::call_guard<py::gil_scoped_release>();
-    module.def(("radial_basis_forward_" + dtype).c_str(), &radial_basis_forward<T>, release);
-    module.def(("radial_basis_backward_" + dtype).c_str(), &radial_basis_backward<T>, release);
-    module.def(("radial_basis_double_backward_" + dtype).c_str(), &radial_basis_double_backward<T>, release);
+    const auto scope = py::call_guard<KernelScope>();
+    module.def(("radial_basis_forward_" + dtype).c_str(), &radial_basis_forward<T>, scope);
+    module.def(("radial_basis_backward_" + dtype).c_str(), &radial_basis_backward<T>, scope);
+    module.def(("radial_basis_double_backward_" + dtype).c_str(), &radial_basis_double_backward<T>, scope);
 }
 
 template <class T>
@@ -337,7 +364,7 @@ void def_tensor_product(py::module_& module, const std::string& dtype) {
 void bind_network(py::module_& module);
 
 PYBIND11_MODULE(_native, module) {
-    const auto release = py::call_guard<py::gil_scoped_release>();
+    const auto scope = py::call_guard<KernelScope>();
     sdas::OpenMp::forked();  // to notice every fork from here on
     module.attr("version") = SDAS_VERSION;
     module.def("simd", [] { return sdas::name(sdas::simd()); }, "SIMD level of the kernels: baseline, avx2 or avx512");
@@ -345,13 +372,16 @@ PYBIND11_MODULE(_native, module) {
                "Lets the system take an array's pages when it needs memory; whether it knows that");
     module.def("has_pages", [](Address array, std::size_t bytes) { return sdas::has_pages(at<char>(array), bytes); },
                "Whether the system has given an array's pages already");
+    module.attr("subnormals_are_zeros") = sdas::SubnormalControl::flush;
+    module.def("controls", &controls, "Arithmetic control of as many threads of the OpenMP runtime");
+    module.def("set_controls", &set_controls, "Gives each of these threads its control");
     module.attr("spherical_harmonics_max_degree") = sdas::spherical_harmonics_max_degree;
-    module.def("spherical_harmonics_forward_float32", &spherical_harmonics_forward<float>, release);
-    module.def("spherical_harmonics_forward_float64", &spherical_harmonics_forward<double>, release);
-    module.def("spherical_harmonics_backward_float32", &spherical_harmonics_backward<float>, release);
-    module.def("spherical_harmonics_backward_float64", &spherical_harmonics_backward<double>, release);
-    module.def("spherical_harmonics_double_backward_float32", &spherical_harmonics_double_backward<float>, release);
-    module.def("spherical_harmonics_double_backward_float64", &spherical_harmonics_double_backward<double>, release);
+    module.def("spherical_harmonics_forward_float32", &spherical_harmonics_forward<float>, scope);
+    module.def("spherical_harmonics_forward_float64", &spherical_harmonics_forward<double>, scope);
+    module.def("spherical_harmonics_backward_float32", &spherical_harmonics_backward<float>, scope);
+    module.def("spherical_harmonics_backward_float64", &spherical_harmonics_backward<double>, scope);
+    module.def("spherical_harmonics_double_backward_float32", &spherical_harmonics_double_backward<float>, scope);
+    module.def("spherical_harmonics_double_backward_float64", &spherical_harmonics_double_backward<double>, scope);
     module.attr("neighbor_tensor_product_max_degree") = sdas::neighbor_max_degree;
     def_neighbor_attention<float>(module, "float32");
     def_neighbor_attention<double>(module, "float64");

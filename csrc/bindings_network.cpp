@@ -71,7 +71,7 @@ class BoundNetwork {
         sdas::Network<T> net = net_;
         read_weights(net, weights);
         net.packed = at<T>(packed);
-        const py::gil_scoped_release release;
+        const KernelScope scope;
         sdas::NetworkRun<T>(net, false, 1).pack();
     }
 
@@ -82,7 +82,7 @@ class BoundNetwork {
             throw py::index_error("network: kinds must be 0.." + std::to_string(net.species - 1) +
                                   ", the rows of the embedding, got " + std::to_string(net.kinds[i]));
         }
-        const py::gil_scoped_release release;
+        const KernelScope scope;
         sdas::NetworkRun<T>(net, keep, threads).first_order();
     }
 
@@ -112,7 +112,7 @@ class BoundNetwork {
              net.sender_order, net.sender_ptr, of.kind_of_number, of.energy_shift, energy_scale, of.energies, of.forces,
              of.by_strain);
         of.energy_scale = *energy_scale;
-        const py::gil_scoped_release release;
+        const KernelScope scope;
         sdas::Memory<T> memory(at<T>(scratch));
         T* vectors = sdas::take_scratch(memory, net, of);
         if (!sdas::find_kinds(net, of)) return false;
@@ -134,7 +134,7 @@ class BoundNetwork {
 
     void second_order(const py::dict& arrays, int threads) const {
         sdas::Network<T> net = given(arrays);
-        const py::gil_scoped_release release;
+        const KernelScope scope;
         sdas::NetworkRun<T>(net, true, threads).second_order();
     }
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "sdas/coupling.h"
+#include "sdas/subnormal_numbers.h"
 
 namespace bindings {
 
@@ -17,6 +18,13 @@ template <class T>
 T* at(Address address) {
     return reinterpret_cast<T*>(address);
 }
+
+// What holds while kernels run, in every function that calls one: the global interpreter lock is not held, and subnormal
+// numbers are zeros.
+struct KernelScope {
+    const py::gil_scoped_release release{};
+    const sdas::SubnormalsAreZeros flush{};
+};
 
 // Members of a job by their names: sizes, and addresses, null where none is given.
 class Members {

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SDAS_KERNELS = [
     "missing_native arguments profiling autocast clebsch_gordan irreps constants flop_rules",
     "native edge_index neighbors paths transforms elements",
-    "memory dispatch",
+    "memory dispatch subnormals",
     "flops triton_support triton_tables",
     "segment",
     "graph",

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "sdas/openmp.h"
+#include "sdas/subnormal_numbers.h"
 
 namespace sdas {
 
@@ -164,12 +165,13 @@ inline int useful_threads(int threads, std::int64_t work) {
 }
 
 // Calls body(begin, end) over [0, count) cut into at most `threads` ranges whose borders are multiples
-// of `grain`.
+// of `grain`. Whichever thread runs a range, subnormal numbers are zeros to it.
 template <class Body>
 void parallel_for(std::int64_t count, std::int64_t grain, int threads, const Body& body) {
     const std::int64_t grains = (count + grain - 1) / grain;
     const int tasks = static_cast<int>(std::min<std::int64_t>(grains, std::max(threads, 1)));
     const auto range = [&](int i) {
+        const SubnormalsAreZeros flush;
         const std::int64_t begin = grains * i / tasks * grain;
         const std::int64_t end = std::min(count, grains * (i + 1) / tasks * grain);
         body(begin, end);

@@ -1,0 +1,51 @@
+"""Subnormal numbers are zeros to PyTorch's operators, on all their threads, where that is asked for and only there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sdas_kernels import native, subnormals
+
+MANY = 2_000_000  # numbers that PyTorch shares out to all its threads
+
+
+def zeros():
+    """How many of many products that are subnormal numbers are zeros."""
+    return int((torch.full((MANY,), 1e-30) * 1e-10 == 0).sum())
+
+
+@pytest.fixture(params=[1, 2])
+def _threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_threads")
+def test_on_every_thread_inside_and_on_none_after():
+    if not native.available()[0]:
+        pytest.skip(f"NO KERNELS, so threads that are there keep their setting: {native.available()[1]}")
+    assert zeros() == 0  # and the threads exist
+    with subnormals.as_zeros():
+        assert zeros() == MANY
+        with subnormals.as_zeros():
+            assert zeros() == MANY
+        assert zeros() == MANY
+    assert zeros() == 0
+    with pytest.raises(ZeroDivisionError), subnormals.as_zeros():
+        raise ZeroDivisionError
+    assert zeros() == 0
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.usefixtures("without_native")
+def test_without_kernels_on_the_calling_thread(before):
+    torch.set_flush_denormal(before)
+    try:
+        with subnormals.as_zeros():
+            assert not (torch.full((1,), 1e-40) * 1).any()
+        assert (not (torch.full((1,), 1e-40) * 1).any()) == before
+    finally:
+        torch.set_flush_denormal(False)
