@@ -107,7 +107,7 @@ def differentiate(op: Any, rule: Rule) -> None:
 
     with warnings.catch_warnings():  # PyTorch's own registration is overridden
         warnings.filterwarnings("ignore", message="Warning only once for all operators", category=UserWarning)
-        _library.impl(op._schema.name.partition("::")[2], autograd, "Autograd", with_keyset=True)
+        _library.impl(op._schema.name.partition("::")[2], autograd, "Autograd", with_keyset=True, allow_override=True)
 
 
 def _spread(arguments: Sequence[Any], lists: Sequence[int]) -> list[Any]:

@@ -319,6 +319,26 @@ def test_the_network_from_saved_tensors_that_are_made_again(fused, around):
     torch.testing.assert_close(gradients(around), gradients(lambda call, *v: call(*v)), rtol=0, atol=0)
 
 
+def test_the_operators_themselves_carry_tangents_or_refuse(fused, graph_ops):
+    edges = graph_ops.from_lists([0, 0, 1, 2], [1, 2, 0, 2], 3)
+    vectors, step = torch.randn(4, 3, dtype=F64), torch.randn(4, 3, dtype=F64)
+    ops = torch.ops.sdas_kernels
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(vectors, step)
+        found = forward_ad.unpack_dual(ops.spherical_harmonics(dual, 2, True, "component")).tangent
+        with pytest.raises(NotImplementedError, match=r"network: torch\.ops\.sdas_kernels\.network has no rules"):
+            ops.network(dual, edges.receivers, [fused[2]], edges.tensors(), 4.0, True, False)
+    wanted = jvp(lambda v: sk.spherical_harmonics(v, 2), (vectors,), (step,))[1]
+    torch.testing.assert_close(found, wanted)
+
+
+def test_a_derivative_can_be_taken_where_its_transform_has_ended(case):
+    energy, points = scalar(case), tuple(case.operands.values())
+    value, pull_back = torch.func.vjp(energy, *points)
+    leaves = [point.clone().requires_grad_() for point in points]
+    torch.testing.assert_close(pull_back(torch.ones_like(value)), torch.autograd.grad(energy(*leaves), leaves))
+
+
 def test_modules_can_be_called_with_other_weights():
     product = sk.nn.FullyConnectedTensorProduct(IN1, IN2, OUT).to(F64)
     x, y = torch.randn(3, 5, dtype=F64), torch.randn(3, 4, dtype=F64)

@@ -110,7 +110,8 @@ def _differentiable(
 ) -> Any:
     if transformed():
         raise NotImplementedError(
-            "network: under torch.func and forward derivatives its kernel has no rules: call sdas_kernels.ops.network"
+            "network: torch.ops.sdas_kernels.network has no rules for torch.func and forward derivatives; the function "
+            "sdas_kernels.ops.network.network, which checks its arguments, composes it of operators that have"
         )
     if keep_state:
         return _Network.apply(vectors, kinds, index, cutoff, even_only, *weights)
@@ -122,7 +123,8 @@ _library.impl("network", _forward, "CPU")
 _library.impl("network_backward", _backward, "CPU")
 _library.impl("network", _differentiable, "Autograd")
 differentiate(_run_backward, _BackwardRule())
-batch(_run_backward, one_by_one)
+for _op in (_run, _run_backward):
+    batch(_op, one_by_one)
 
 
 @torch.library.register_fake("sdas_kernels::network", lib=_library)
