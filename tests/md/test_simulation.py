@@ -195,3 +195,37 @@ def test_the_start_is_not_changed(pair_potential, molecule, tmp_path):
     run(pair_potential, molecule, tmp_path)
     assert molecule == before
     assert molecule.calc is None
+
+
+def test_an_observer_sees_every_step_and_changes_nothing(pair_potential, molecule, tmp_path):
+    run(pair_potential, molecule, tmp_path / "unseen", steps=30)
+    seen = []
+
+    def observe(step, atoms, results):
+        seen.append((step, results["energy"], atoms.get_kinetic_energy(), results["forces"].copy()))
+
+    def observed(steps):
+        settings = MDSettings(steps=steps, sample_every=3, save_every=10, timestep_fs=0.5)
+        simulate(molecule, SDASCalculator(pair_potential), settings, tmp_path / "seen", observe=observe)
+
+    observed(12)
+    observed(30)  # goes on from step 12, which it sees again
+    assert [step for step, *_ in seen] == [*range(13), *range(12, 31)]
+    assert seen[12][1:3] == pytest.approx(seen[13][1:3], rel=1e-12)
+    log = read_log(tmp_path / "seen")
+    by_step = {step: (potential, kinetic) for step, potential, kinetic, _ in seen}
+    rows = zip(log["step"], log["potential_ev"], log["kinetic_ev"], strict=True)
+    assert all(by_step[int(step)] == pytest.approx((u, k), abs=1e-8) for step, u, k in rows)
+    assert (tmp_path / "seen" / LOG).read_text() == (tmp_path / "unseen" / LOG).read_text()
+
+
+def test_a_run_that_its_observer_ended_goes_on(pair_potential, molecule, tmp_path):
+    settings = MDSettings(steps=30, sample_every=3, save_every=10, timestep_fs=0.5)
+
+    def observe(step, atoms, results):
+        if step == 17:
+            raise Crash
+
+    with pytest.raises(Crash):
+        simulate(molecule, SDASCalculator(pair_potential), settings, tmp_path / "ended", observe=observe)
+    assert simulate(molecule, SDASCalculator(pair_potential), settings, tmp_path / "ended").steps == 30

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from ase import Atoms, units
@@ -29,6 +29,10 @@ from sdas.run.lock import locked
 
 BONDS_FAILED = "Did not converge"
 """What ASE says when it cannot keep bonds at their lengths."""
+
+
+Observer = Callable[[int, Atoms, Mapping[str, Any]], None]
+"""Called with the step, the atoms and the results of the calculator; it changes none of them."""
 
 
 class UnstableRunError(SdasError):
@@ -57,6 +61,7 @@ def simulate(
     *,
     fresh: bool = False,
     progress: bool = False,
+    observe: Observer | None = None,
 ) -> MDResult:
     """Run `settings.steps` steps from `atoms`, or what is left of them if `folder` holds an interrupted run.
 
@@ -68,6 +73,9 @@ def simulate(
             and constraints are those of the run; see :mod:`sdas.md.constraints` for the constraints that can be kept.
         folder: gets log.csv, trajectory.extxyz, state.npz and md.json. A folder with other files is refused.
         fresh: begin anew. The run that is there is replaced, in one step, once the new one has begun.
+        observe: sees every step of this call, from the state that it goes on from, as `observe(step, atoms, results)`.
+            Atoms and results are the run's own: copy what is to be kept. What it raises ends the run, which can be
+            resumed.
 
     Raises:
         UnstableRunError: an energy or force is not finite, two atoms came too close, or the system is too hot.
@@ -91,7 +99,7 @@ def simulate(
             assert state is not None
         state.identity.check(identity, target)
         run = _Run(moving, calculator, settings, identity, target)
-        run.go_on(state, progress)
+        run.go_on(state, progress, observe)
         return _summarize(run, max(state.step, settings.steps))
 
 
@@ -123,7 +131,7 @@ class _Run:
             self.sample(0)
             self.save(0)
 
-    def go_on(self, state: SavedState, progress: bool) -> None:
+    def go_on(self, state: SavedState, progress: bool, observe: Observer | None) -> None:
         """From a saved state to the last step."""
         self.atoms.positions[:] = state.positions
         self.atoms.set_momenta(state.momenta, apply_constraint=False)
@@ -134,8 +142,13 @@ class _Run:
         dynamics = _integrator(self.atoms, self.settings, self.generator)
         bar = tqdm(total=self.settings.steps, initial=state.step, desc="md", unit="step", disable=not progress)
         with self._outputs(), bar:
+            if observe is not None:
+                self.atoms.get_potential_energy()
+                observe(state.step, self.atoms, self.calculator.results)
             for step in steps:
                 self.advance(dynamics, step)
+                if observe is not None:
+                    observe(step, self.atoms, self.calculator.results)
                 bar.update()
             if steps:
                 self.save(steps[-1])
