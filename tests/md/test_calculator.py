@@ -120,3 +120,16 @@ def test_a_compiled_model_gives_the_same_results(make_model, systems):
     crystal, again = systems["small cell"], systems["small cell"].copy()
     crystal.calc, again.calc = SDASCalculator(model), SDASCalculator(model, compile="eager")
     np.testing.assert_allclose(again.get_stress(), crystal.get_stress(), atol=1e-12)
+
+
+@pytest.mark.parametrize("config", [{}, {"lmax": 5, "channels": 4, "layers": 1}, {"layer": "paper"}], ids=str)
+def test_in_inference_mode_it_gives_the_same_results(make_model, systems, config):
+    atoms, model = systems["liquid"], make_model(**config)
+    calculator = SDASCalculator(model)
+    wanted = [calculator.get_property(name, atoms) for name in ("energy", "forces", "stress")]
+    with torch.inference_mode():
+        for tried in (calculator, SDASCalculator(model)):
+            tried.reset()
+            found = [tried.get_property(name, atoms) for name in ("energy", "forces", "stress")]
+            for one, other in zip(found, wanted, strict=True):
+                np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)

@@ -19,6 +19,7 @@ from sdas.run.fingerprint import model_fingerprint
 from sdas.run.model import load_run_model, species_of
 from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.nn import CompiledPotential
+from sdas_kernels.nn.inference import recording_allowed
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
@@ -42,6 +43,7 @@ class SDASCalculator(Calculator):
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 (ASE declares it so)
     discard_results_on_any_change = True
 
+    @recording_allowed()  # the copy of the weights is to be differentiable wherever it is made
     def __init__(
         self,
         model: torch.nn.Module | str | Path,
