@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <utility>
 
-#include "sdas/coupling.h"
-#include "sdas/subnormal_numbers.h"
+#include "ops/neighbor_tensor_product/coupling.h"
+#include "system/subnormal_numbers.h"
 
 namespace bindings {
 

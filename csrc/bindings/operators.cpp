@@ -7,19 +7,19 @@
 #include <string>
 #include <vector>
 
-#include "members.h"
-#include "sdas/edge_softmax.h"
-#include "sdas/huge_pages.h"
-#include "sdas/lent_pages.h"
-#include "sdas/neighbor_attention.h"
-#include "sdas/neighbor_tensor_product.h"
-#include "sdas/openmp.h"
-#include "sdas/radial_basis.h"
-#include "sdas/spherical_harmonics.h"
-#include "sdas/subnormal_numbers.h"
-#include "sdas/tensor_product.h"
-#include "sdas/tensor_product_conv.h"
-#include "sdas/tensor_product_dense.h"
+#include "bindings/members.h"
+#include "ops/edge_softmax/edge_softmax.h"
+#include "system/huge_pages.h"
+#include "system/lent_pages.h"
+#include "ops/neighbor_attention/neighbor_attention.h"
+#include "ops/neighbor_tensor_product/neighbor_tensor_product.h"
+#include "system/openmp.h"
+#include "ops/radial_basis/radial_basis.h"
+#include "ops/spherical_harmonics/spherical_harmonics.h"
+#include "system/subnormal_numbers.h"
+#include "ops/tensor_product/tensor_product.h"
+#include "ops/tensor_product_conv/tensor_product_conv.h"
+#include "ops/tensor_product/dense.h"
 
 namespace {
 

@@ -4,9 +4,9 @@
 
 #include <cstdint>
 
-#include "sdas/channel_block.h"
-#include "sdas/network_memory.h"
-#include "sdas/vector_products.h"
+#include "simd/channel_block.h"
+#include "fused_sdas/memory.h"
+#include "simd/vector_products.h"
 
 namespace sdas::SDAS_SIMD {
 

@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
-#include "sdas/network.h"
-#include "sdas/network_memory.h"
+#include "fused_sdas/network.h"
+#include "fused_sdas/memory.h"
 
 namespace sdas {
 

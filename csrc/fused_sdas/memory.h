@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "sdas/network.h"
+#include "fused_sdas/network.h"
 
 namespace sdas {
 

@@ -1,12 +1,12 @@
 // Kernels of the network's work on nodes. What is done to a block of nodes is in network_nodes.h and network_second.h; the
 // order in which the passes follow one another, those over edges included, in network_passes.h.
-#include "sdas/network_kernels.h"
+#include "fused_sdas/kernels.h"
 
 #include <algorithm>
 #include <cmath>
 
-#include "sdas/network_second.h"
-#include "sdas/transpose.h"
+#include "fused_sdas/second.h"
+#include "simd/transpose.h"
 
 namespace sdas::SDAS_SIMD {
 namespace {

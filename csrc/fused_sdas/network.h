@@ -16,7 +16,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "sdas/coupling.h"
+#include "ops/neighbor_tensor_product/coupling.h"
 
 namespace sdas {
 

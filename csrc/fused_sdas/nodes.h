@@ -7,9 +7,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "sdas/dense.h"
-#include "sdas/exponential.h"
-#include "sdas/network_kernels.h"
+#include "fused_sdas/dense.h"
+#include "simd/exponential.h"
+#include "fused_sdas/kernels.h"
 
 namespace sdas::SDAS_SIMD {
 

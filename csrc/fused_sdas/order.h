@@ -10,9 +10,9 @@
 #include <utility>
 #include <vector>
 
-#include "sdas/huge_pages.h"
-#include "sdas/network.h"
-#include "sdas/network_potential.h"
+#include "system/huge_pages.h"
+#include "fused_sdas/network.h"
+#include "fused_sdas/potential.h"
 
 namespace sdas {
 

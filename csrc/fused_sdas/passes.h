@@ -6,12 +6,12 @@
 #include <cmath>
 #include <vector>
 
-#include "sdas/huge_pages.h"
-#include "sdas/neighbor_attention.h"
-#include "sdas/network_kernels.h"
-#include "sdas/network_memory.h"
-#include "sdas/radial_basis.h"
-#include "sdas/spherical_harmonics.h"
+#include "system/huge_pages.h"
+#include "ops/neighbor_attention/neighbor_attention.h"
+#include "fused_sdas/kernels.h"
+#include "fused_sdas/memory.h"
+#include "ops/radial_basis/radial_basis.h"
+#include "ops/spherical_harmonics/spherical_harmonics.h"
 
 namespace sdas {
 

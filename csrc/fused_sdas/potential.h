@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "sdas/network_memory.h"
+#include "fused_sdas/memory.h"
 
 namespace sdas {
 

@@ -6,7 +6,7 @@
 // second_v = φ' second_u + φ'' v' by_u and by_v = φ' by_u.
 #pragma once
 
-#include "sdas/network_nodes.h"
+#include "fused_sdas/nodes.h"
 
 namespace sdas::SDAS_SIMD {
 

@@ -13,7 +13,7 @@
 #include <new>
 #include <vector>
 
-#include "sdas/network_passes.h"
+#include "fused_sdas/passes.h"
 
 namespace sdas {
 

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "sdas/vector.h"
+#include "simd/vector.h"
 
 namespace sdas::SDAS_SIMD {
 

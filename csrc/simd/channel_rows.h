@@ -6,9 +6,9 @@
 #include <cstdint>
 #include <cstring>
 
-#include "sdas/streaming.h"
-#include "sdas/transpose.h"
-#include "sdas/vector.h"
+#include "simd/streaming.h"
+#include "simd/transpose.h"
+#include "simd/vector.h"
 
 namespace sdas::SDAS_SIMD {
 

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "sdas/vector.h"
+#include "simd/vector.h"
 
 namespace sdas::SDAS_SIMD {
 

@@ -8,7 +8,7 @@
 #include <new>
 #include <vector>
 
-#include "sdas/vector.h"
+#include "simd/vector.h"
 
 namespace sdas::SDAS_SIMD {
 

@@ -8,8 +8,8 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "sdas/vector.h"
-#include "sdas/vector_products.h"
+#include "simd/vector.h"
+#include "simd/vector_products.h"
 
 namespace sdas::SDAS_SIMD {
 

@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <utility>
 
-#include "sdas/vector.h"
+#include "simd/vector.h"
 
 namespace sdas::SDAS_SIMD {
 

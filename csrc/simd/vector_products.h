@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <cstring>
 
-#include "sdas/kept_vectors.h"
-#include "sdas/transpose.h"
+#include "simd/kept_vectors.h"
+#include "simd/transpose.h"
 
 namespace sdas::SDAS_SIMD {
 

@@ -17,8 +17,8 @@
 #include <thread>
 #include <vector>
 
-#include "sdas/openmp.h"
-#include "sdas/subnormal_numbers.h"
+#include "system/openmp.h"
+#include "system/subnormal_numbers.h"
 
 namespace sdas {
 

@@ -10,7 +10,7 @@
 #include <thread>
 #include <vector>
 
-#include "sdas/thread_pool.h"
+#include "system/thread_pool.h"
 
 namespace driver {
 

@@ -1,6 +1,6 @@
 // Runs every kernel of the edge softmax on arrays of exactly the needed size, by several numbers of threads, for a
 // sanitizer to watch. Exits with 1 if threads change a bit or a result is not a number.
-#include "sdas/edge_softmax.h"
+#include "ops/edge_softmax/edge_softmax.h"
 
 #include "driver.h"
 

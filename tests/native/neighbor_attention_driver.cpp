@@ -1,6 +1,6 @@
 // Runs every kernel of the fused neighbor attention on arrays of exactly the needed size, by several numbers of
 // threads, for a sanitizer to watch. Exits with 1 if threads change a bit or a result is not a number.
-#include "sdas/neighbor_attention.h"
+#include "ops/neighbor_attention/neighbor_attention.h"
 
 #include "driver.h"
 

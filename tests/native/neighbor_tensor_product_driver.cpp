@@ -1,7 +1,7 @@
 // Runs the three contractions of the neighbor tensor product, alone and along the steps of a double backward, on arrays
 // of exactly the needed size, by several numbers of threads, for a sanitizer to watch. Exits with 1 if threads change a
 // bit or a result is not a number.
-#include "sdas/neighbor_tensor_product.h"
+#include "ops/neighbor_tensor_product/neighbor_tensor_product.h"
 
 #include "driver.h"
 

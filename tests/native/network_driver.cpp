@@ -1,7 +1,7 @@
 // Runs both orders of the network on arrays of exactly the needed size, by several numbers of threads, for a sanitizer to
 // watch. Exits with 1 if threads change a bit or a result is not a number.
-#include "sdas/network_passes.h"
-#include "sdas/network_weights.h"
+#include "fused_sdas/passes.h"
+#include "fused_sdas/weights.h"
 
 #include "driver.h"
 

@@ -1,6 +1,6 @@
 // Runs every kernel of the radial basis on arrays of exactly the needed size, by several numbers of threads, with and
 // without the envelope, for a sanitizer to watch. Exits with 1 if threads change a bit or a result is not a number.
-#include "sdas/radial_basis.h"
+#include "ops/radial_basis/radial_basis.h"
 
 #include "driver.h"
 

@@ -6,7 +6,7 @@
 
 #include <stdexcept>
 
-#include "sdas/spherical_harmonics.h"
+#include "ops/spherical_harmonics/spherical_harmonics.h"
 
 #include "driver.h"
 

@@ -4,8 +4,8 @@
 #include <limits>
 #include <stdexcept>
 
-#include "sdas/subnormal_numbers.h"
-#include "sdas/thread_pool.h"
+#include "system/subnormal_numbers.h"
+#include "system/thread_pool.h"
 
 namespace {
 

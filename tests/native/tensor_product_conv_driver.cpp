@@ -1,7 +1,7 @@
 // Runs every kernel of the tensor product over neighbors on arrays of exactly the needed size, by several numbers of
 // threads, for a sanitizer to watch. Exits with 1 if threads change a bit or a result is not a number. Argument: a file
 // of tables, two for each specification: to the receivers and to the senders.
-#include "sdas/tensor_product_conv.h"
+#include "ops/tensor_product_conv/tensor_product_conv.h"
 
 #include "driver.h"
 #include "driver_tables.h"

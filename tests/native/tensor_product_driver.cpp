@@ -1,8 +1,8 @@
 // Runs every kernel of the tensor product on arrays of exactly the needed size, by several numbers of threads, for a
 // sanitizer to watch. Exits with 1 if threads change a bit or a result is not a number. Argument: a file of tables, the
 // last three those of dense paths.
-#include "sdas/tensor_product.h"
-#include "sdas/tensor_product_dense.h"
+#include "ops/tensor_product/tensor_product.h"
+#include "ops/tensor_product/dense.h"
 
 #include "driver.h"
 #include "driver_tables.h"

@@ -19,9 +19,10 @@ from sdas_kernels.ops.tensor_product_conv.tables import tables
 
 HERE = Path(__file__).resolve().parent
 CSRC = HERE.parents[1] / "csrc"
+SOURCES = {path.stem: path for path in (*CSRC.glob("ops/*/*.cpp"), *CSRC.glob("fused_sdas/*.cpp"))}
 LEVELS = {"baseline": [], "avx2": ["-mavx2", "-mfma"]}
 COMMON = ["-std=c++17", "-w", "-pthread", "-DSDAS_MAX_DEGREE=2", "-DSDAS_MAX_NEIGHBOR_DEGREE=2"]
-COMMON += [f"-I{CSRC / 'include'}"]
+COMMON += [f"-I{CSRC}"]
 
 pytestmark = [
     pytest.mark.slow,
@@ -43,7 +44,7 @@ def build(operator: str, sanitizer: str, level: str, folder: Path) -> Path:
     driver, kernels = folder / "driver", []
     for part in (operator, *PARTS.get(operator, ())):
         kernels.append(str(folder / f"{part}.o"))
-        source = ["-c", str(CSRC / "cpu" / f"{part}.cpp"), "-o", kernels[-1]]
+        source = ["-c", str(SOURCES[part]), "-o", kernels[-1]]
         subprocess.run(["g++", *COMMON, *watched, *LEVELS[level], f"-DSDAS_SIMD={level}", *source], check=True)
     source = [str(HERE / f"{operator}_driver.cpp"), *kernels, "-o", str(driver)]
     others = "-Wl,--unresolved-symbols=ignore-all"  # the kernels of other levels, which are not called

@@ -3,12 +3,12 @@
 //
 // A vector register holds width<T> heads. One node's block of heads is worked on at a time; what its edges need again
 // (u, the logit's step, ...) stays in a scratch of [edges, values] vectors, so exponentials are taken once.
-#include "sdas/edge_softmax.h"
+#include "ops/edge_softmax/edge_softmax.h"
 
 #include <vector>
 
-#include "sdas/channel_block.h"
-#include "sdas/softmax.h"
+#include "simd/channel_block.h"
+#include "ops/edge_softmax/softmax.h"
 
 namespace sdas::SDAS_SIMD {
 namespace {

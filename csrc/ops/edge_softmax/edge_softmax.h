@@ -10,8 +10,8 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "sdas/simd.h"
-#include "sdas/thread_pool.h"
+#include "simd/simd.h"
+#include "system/thread_pool.h"
 
 namespace sdas {
 

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <limits>
 
-#include "sdas/exponential.h"
+#include "simd/exponential.h"
 
 namespace sdas::SDAS_SIMD {
 

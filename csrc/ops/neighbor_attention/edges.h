@@ -9,13 +9,13 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "sdas/channel_block.h"
-#include "sdas/kept_vectors.h"
-#include "sdas/neighbor_attention.h"
-#include "sdas/neighbor_tiles.h"
-#include "sdas/softmax.h"
-#include "sdas/streaming.h"
-#include "sdas/transpose.h"
+#include "simd/channel_block.h"
+#include "simd/kept_vectors.h"
+#include "ops/neighbor_attention/neighbor_attention.h"
+#include "ops/neighbor_tensor_product/tiles.h"
+#include "ops/edge_softmax/softmax.h"
+#include "simd/streaming.h"
+#include "simd/transpose.h"
 
 namespace sdas::SDAS_SIMD {
 

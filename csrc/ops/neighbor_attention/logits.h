@@ -5,8 +5,8 @@
 #include <optional>
 #include <vector>
 
-#include "sdas/neighbor_attention_senders.h"
-#include "sdas/vector_products.h"
+#include "ops/neighbor_attention/senders.h"
+#include "simd/vector_products.h"
 
 namespace sdas::SDAS_SIMD {
 

@@ -1,12 +1,12 @@
 // Kernels of the fused neighbor attention: the forward over receivers here, what derivatives need over receivers and
 // over senders in the headers of the same name.
-#include "sdas/neighbor_attention.h"
+#include "ops/neighbor_attention/neighbor_attention.h"
 
 #include <algorithm>
 #include <vector>
 
-#include "sdas/neighbor_attention_receivers.h"
-#include "sdas/neighbor_attention_senders.h"
+#include "ops/neighbor_attention/receivers.h"
+#include "ops/neighbor_attention/senders.h"
 
 namespace sdas::SDAS_SIMD {
 namespace {

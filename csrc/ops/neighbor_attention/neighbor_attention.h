@@ -21,10 +21,10 @@
 #include <memory>
 #include <vector>
 
-#include "sdas/coupling.h"
-#include "sdas/huge_pages.h"
-#include "sdas/simd.h"
-#include "sdas/thread_pool.h"
+#include "ops/neighbor_tensor_product/coupling.h"
+#include "system/huge_pages.h"
+#include "simd/simd.h"
+#include "system/thread_pool.h"
 
 namespace sdas {
 

@@ -13,7 +13,7 @@
 #include <numeric>
 #include <vector>
 
-#include "sdas/neighbor_attention_logits.h"
+#include "ops/neighbor_attention/logits.h"
 
 namespace sdas::SDAS_SIMD {
 

@@ -9,7 +9,7 @@
 
 #include <vector>
 
-#include "sdas/neighbor_attention_edges.h"
+#include "ops/neighbor_attention/edges.h"
 
 namespace sdas::SDAS_SIMD {
 

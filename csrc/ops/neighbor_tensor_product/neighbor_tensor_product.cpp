@@ -3,11 +3,11 @@
 // A vector register holds width<T> channels; a block of so many channels of one node is worked on at a time. The
 // tile [m1, M2] of a block stays in the first-level cache and its accumulators in registers while the edges of a
 // chunk pass by, a few rows m1 at a time, so that each loaded harmonic serves several multiply-adds.
-#include "sdas/neighbor_tensor_product.h"
+#include "ops/neighbor_tensor_product/neighbor_tensor_product.h"
 
 #include <vector>
 
-#include "sdas/neighbor_tiles.h"
+#include "ops/neighbor_tensor_product/tiles.h"
 
 namespace sdas::SDAS_SIMD {
 namespace {

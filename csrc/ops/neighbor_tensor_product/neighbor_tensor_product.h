@@ -13,9 +13,9 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "sdas/coupling.h"
-#include "sdas/simd.h"
-#include "sdas/thread_pool.h"
+#include "ops/neighbor_tensor_product/coupling.h"
+#include "simd/simd.h"
+#include "system/thread_pool.h"
 
 namespace sdas {
 

@@ -7,8 +7,8 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "sdas/channel_block.h"
-#include "sdas/coupling.h"
+#include "simd/channel_block.h"
+#include "ops/neighbor_tensor_product/coupling.h"
 
 namespace sdas::SDAS_SIMD {
 

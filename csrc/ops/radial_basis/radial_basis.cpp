@@ -8,9 +8,9 @@
 // and so do their derivatives by d, by the product rule. In the upper half of the range θ is replaced by π - θ, from
 // which sin(kθ) differs by the sign (-1)^{k+1}. So angles are at most π/2, where Taylor polynomials suffice, and below
 // that half no quotient by d is ever formed: s_1 = π/c · sinc θ and its derivatives are polynomials, exact down to 0.
-#include "sdas/radial_basis.h"
+#include "ops/radial_basis/radial_basis.h"
 
-#include "sdas/vector.h"
+#include "simd/vector.h"
 
 namespace sdas::SDAS_SIMD {
 namespace {

@@ -4,11 +4,11 @@
 // run without shuffles; their M results go to a tile in the first-level cache, and leave it transposed. The
 // last, incomplete block is padded with zeros and takes the same path, so a vector's result does not depend
 // on its place. For a given degree everything is unrolled.
-#include "sdas/spherical_harmonics.h"
+#include "ops/spherical_harmonics/spherical_harmonics.h"
 
-#include "sdas/solid_harmonics.h"
-#include "sdas/streaming.h"
-#include "sdas/transpose.h"
+#include "ops/spherical_harmonics/solid_harmonics.h"
+#include "simd/streaming.h"
+#include "simd/transpose.h"
 
 namespace sdas::SDAS_SIMD {
 namespace {

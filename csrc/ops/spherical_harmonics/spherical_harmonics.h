@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "sdas/huge_pages.h"
-#include "sdas/simd.h"
-#include "sdas/thread_pool.h"
+#include "system/huge_pages.h"
+#include "simd/simd.h"
+#include "system/thread_pool.h"
 
 namespace sdas {
 

@@ -1,5 +1,5 @@
 // The steps of tensor_product_dense.h for blocks of samples whose arrays stay in the second cache. Included only by
-// csrc/cpu/tensor_product.cpp, after the kernels of P and Q.
+// csrc/ops/tensor_product/tensor_product.cpp, after the kernels of P and Q.
 //
 // With p = P(x, y), h = p W, and γ = ∂Q(h, y)/∂h at g, and ' for tangents (γ' is γ with y' for y),
 //
@@ -14,10 +14,10 @@
 #include <cstring>
 #include <vector>
 
-#include "sdas/matrix_product.h"
-#include "sdas/streaming.h"
-#include "sdas/tensor_product_dense.h"
-#include "sdas/vector.h"
+#include "simd/matrix_product.h"
+#include "simd/streaming.h"
+#include "ops/tensor_product/dense.h"
+#include "simd/vector.h"
 
 namespace sdas::SDAS_SIMD {
 

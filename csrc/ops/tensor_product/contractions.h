@@ -7,9 +7,9 @@
 
 #include <cstdint>
 
-#include "sdas/channel_rows.h"
-#include "sdas/tensor_product.h"
-#include "sdas/vector.h"
+#include "simd/channel_rows.h"
+#include "ops/tensor_product/tensor_product.h"
+#include "simd/vector.h"
 
 namespace sdas::SDAS_SIMD {
 

@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "sdas/tensor_product.h"
+#include "ops/tensor_product/tensor_product.h"
 
 namespace sdas {
 

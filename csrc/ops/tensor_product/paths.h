@@ -1,5 +1,5 @@
 // One path of the tensor product for some vectors of channels, in its three orders. Included only by
-// csrc/cpu/tensor_product.cpp.
+// csrc/ops/tensor_product/tensor_product.cpp.
 //
 // With the matrix M[k, i] = Σ_j C s_j of the second operand, a path multiplies the other ones by M and by its transpose:
 //
@@ -16,9 +16,9 @@
 
 #include <cstdint>
 
-#include "sdas/streaming.h"
-#include "sdas/tensor_product_contractions.h"
-#include "sdas/vector.h"
+#include "simd/streaming.h"
+#include "ops/tensor_product/contractions.h"
+#include "simd/vector.h"
 
 namespace sdas::SDAS_SIMD {
 

@@ -3,18 +3,18 @@
 // A few samples are worked on at a time, and of them a group of channels. Features are transposed into rows of channels,
 // once per group, and serve every path from there; then come the views of the output, one after the other, with all paths
 // to each of them (tensor_product_paths.h). One sample is worked on by one thread in a fixed order.
-#include "sdas/tensor_product.h"
+#include "ops/tensor_product/tensor_product.h"
 
 #include <algorithm>
 #include <cstring>
 #include <utility>
 #include <vector>
 
-#include "sdas/channel_rows.h"
-#include "sdas/kept_vectors.h"
-#include "sdas/tensor_product_blocks.h"
-#include "sdas/tensor_product_paths.h"
-#include "sdas/vector_products.h"
+#include "simd/channel_rows.h"
+#include "simd/kept_vectors.h"
+#include "ops/tensor_product/blocks.h"
+#include "ops/tensor_product/paths.h"
+#include "simd/vector_products.h"
 
 namespace sdas::SDAS_SIMD {
 namespace {

@@ -6,9 +6,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "sdas/channel_rows.h"
-#include "sdas/tensor_product_conv.h"
-#include "sdas/vector_products.h"
+#include "simd/channel_rows.h"
+#include "ops/tensor_product_conv/tensor_product_conv.h"
+#include "simd/vector_products.h"
 
 namespace sdas::SDAS_SIMD {
 

@@ -5,12 +5,12 @@
 // of a node stay in the first caches. With ' marking tangents, a double backward reduces
 //
 //   Σ_i M (w in' + w' in) + M' w in    and per edge    ∂w = Σ g (M in' + M' in),    ∂M = Σ_c g (w in' + w' in).
-#include "sdas/tensor_product_conv.h"
+#include "ops/tensor_product_conv/tensor_product_conv.h"
 
 #include <cstring>
 #include <vector>
 
-#include "sdas/edge_chunk.h"
+#include "ops/tensor_product_conv/edge_chunk.h"
 
 namespace sdas::SDAS_SIMD {
 namespace {

@@ -1,4 +1,4 @@
-"""The network on the CPU by the kernels of `csrc/cpu/network.cpp`.
+"""The network on the CPU by the kernels of `csrc/fused_sdas/network.cpp`.
 
 They are given memory for what they make: `state`, which the derivative needs again, starts with the weights as the
 kernels take them; `scratch` is forgotten.

@@ -1,4 +1,4 @@
-"""The factors that normalize solid harmonics made by the recurrences of `csrc/include/sdas/solid_harmonics.h`."""
+"""The factors that normalize solid harmonics made by the recurrences of `csrc/ops/spherical_harmonics/solid_harmonics.h`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """How a specification is divided among kernels, and the tables from which the compiled ones run it, made once for each.
 
 A kernel path multiplies channels by channels, with one number or one vector of channels on the other side (see
-`csrc/include/sdas/tensor_product.h`); one path of the specification becomes as many of them as its other side has
+`csrc/ops/tensor_product/tensor_product.h`); one path of the specification becomes as many of them as its other side has
 members. A path whose mode mixes channels (`uvw`, `uuw`) is split into its products p, computed by kernel paths without
 a weight, and a matrix product with the weight; `pairs` modes (`uvu<v`, `u<vw`) have no kernel.
 """
@@ -214,7 +214,7 @@ def _int64(rows: list[list[int]] | list[tuple[int, int, int]]) -> Tensor:
 def _flops(paths: list[tuple[Path, _Count]]) -> dict[str, int]:
     """Per sample, all gradients wanted; the channels that exist, not the lanes that fill a vector.
 
-    Counted as `csrc/include/sdas/tensor_product_paths.h` writes them: M and the gradient by what it is made of,
+    Counted as `csrc/ops/tensor_product/paths.h` writes them: M and the gradient by what it is made of,
     products with M, and what weights multiply.
     """
     forward = backward = double_backward = 0

@@ -1,7 +1,7 @@
 """Tables of the compiled kernels for paths whose weight mixes channels, where it is the same for all samples.
 
-The product is z = Q(P(x, y) W, y), with P and Q tensor products without a weight (`csrc/include/sdas/
-tensor_product_dense.h`). A path is contracted with its coupling
+The product is z = Q(P(x, y) W, y), with P and Q tensor products without a weight (`csrc/ops/tensor_product/
+dense.h`). A path is contracted with its coupling
 
     by P    [2 l3 + 1, m1 m2] · W [m1 m2, m3] per sample, the paths to one entry of the output side by side
     by Q    [2 l1 + 1, m1] · W [m1, m2 m3], the paths from one entry of x side by side

@@ -7,11 +7,11 @@
 #include <type_traits>
 #include <vector>
 
-#include "members.h"
-#include "sdas/network_order.h"
-#include "sdas/network_passes.h"
-#include "sdas/network_potential.h"
-#include "sdas/network_weights.h"
+#include "bindings/members.h"
+#include "fused_sdas/order.h"
+#include "fused_sdas/passes.h"
+#include "fused_sdas/potential.h"
+#include "fused_sdas/weights.h"
 
 namespace {
 
