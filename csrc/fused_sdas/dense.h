@@ -4,8 +4,8 @@
 
 #include <cstdint>
 
-#include "simd/channel_block.h"
 #include "fused_sdas/memory.h"
+#include "simd/channel_block.h"
 #include "simd/vector_products.h"
 
 namespace sdas::SDAS_SIMD {
@@ -98,7 +98,8 @@ SDAS_INLINE void outer_block(T* out, std::int64_t out_row, const T* x, std::int6
     const auto last = [&](int c) { return columns - c * width<T>; };
     Vector<T> sum[R][C];
 #pragma GCC unroll 16
-    for (int k = 0; k < R * C; ++k) sum[k / C][k % C] = load_up_to(out + k / C * out_row + k % C * width<T>, last(k % C));
+    for (int k = 0; k < R * C; ++k)
+        sum[k / C][k % C] = load_up_to(out + k / C * out_row + k % C * width<T>, last(k % C));
     for (std::int64_t i = 0; i < nodes; ++i, x += x_row, y += y_row) {
         Vector<T> factor[C];
         for (int c = 0; c < C; ++c) factor[c] = load_up_to(y + c * width<T>, last(c));
@@ -119,9 +120,8 @@ template <class T>
     for_groups_of<2>(vectors, [&](auto across, std::int64_t v) {
         const std::int64_t c = v * width<T>;
         for_groups_of<rows_at_once>(depth, [&](auto group, std::int64_t d) {
-            outer_block<decltype(group)::value, decltype(across)::value, T>(out + d * out_row + c, out_row, x + d, x_row,
-                                                                            y + c, y_row, nodes,
-                                                                            columns - static_cast<int>(c));
+            outer_block<decltype(group)::value, decltype(across)::value, T>(
+                out + d * out_row + c, out_row, x + d, x_row, y + c, y_row, nodes, columns - static_cast<int>(c));
         });
     });
 }

@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
-#include "fused_sdas/network.h"
 #include "fused_sdas/memory.h"
+#include "fused_sdas/network.h"
 
 namespace sdas {
 
@@ -15,7 +15,7 @@ struct NetworkPass {
     const Network<T>* net;
     int layer;
     const LayerMaps<T>* maps;
-    const NetworkArrays<T> *at, *by, *step, *second;
+    const NetworkArrays<T>*at, *by, *step, *second;
     const NetworkArrays<T>* more;
     const NetworkGradients<T>* gradients;
     std::int64_t part_size;  // nodes of a part

@@ -147,8 +147,7 @@ struct NetworkState {
     NetworkEdges<T> edges, by_edges;
     T *lengths, *by_lengths;  // [E]
 
-    NetworkState(Memory<T>& memory, const Network<T>& net, bool keep)
-        : at(net.layers() + 1), by(net.layers() + 1) {
+    NetworkState(Memory<T>& memory, const Network<T>& net, bool keep) : at(net.layers() + 1), by(net.layers() + 1) {
         const int layers = net.layers();
         edges = take_edges(memory, net);
         by_edges = take_edges(memory, net);
@@ -203,11 +202,11 @@ template <class T>
 struct NetworkSecond {
     std::vector<NetworkArrays<T>> step, second;
     NetworkEdges<T> edge_steps, second_edges;
-    NetworkArrays<T> more;              // cotangents of a layer's operands that are to be added to `second`
+    NetworkArrays<T> more;               // cotangents of a layer's operands that are to be added to `second`
     T *along, *by_lengths, *by_vectors;  // [E], [E], [E, 3]
-    T *gains, *gains_of_layers;         // [K, L+1, n], [layers, K, L+1, n]
-    std::int64_t parts, part_size;      // of the nodes, whose gradients are sums of their own
-    T* gradients;                       // [parts, weights]
+    T *gains, *gains_of_layers;          // [K, L+1, n], [layers, K, L+1, n]
+    std::int64_t parts, part_size;       // of the nodes, whose gradients are sums of their own
+    T* gradients;                        // [parts, weights]
 
     NetworkSecond(Memory<T>& memory, const Network<T>& net) : step(net.layers() + 1), second(net.layers() + 1), more{} {
         const int layers = net.layers();
@@ -224,7 +223,8 @@ struct NetworkSecond {
         gradients = memory.take(parts * NetworkGradients<T>(nullptr, net).numbers);
         const ArraySizes<T> largest(net, layers - 1);
         largest.take_operands(more, memory);
-        T *x = memory.take(largest.features()), *middle = memory.take(largest.features()), *z = memory.take(largest.z());
+        T *x = memory.take(largest.features()), *middle = memory.take(largest.features()),
+          *z = memory.take(largest.z());
         for (int layer = 0; layer <= layers; ++layer) {
             step[layer].x = memory.take(largest.features());
             second[layer].x = x;

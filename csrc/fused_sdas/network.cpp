@@ -150,15 +150,15 @@ void network_update_second(const NetworkPass<T>& pass, std::int64_t begin, std::
     for_parts<UpdateSecond<T>>(pass, begin, end, [](auto& update) { update.second(); });
 }
 
-#define SDAS_INSTANTIATE(T)                                                                           \
-    template void network_pack(const NetworkPass<T>&, std::int64_t, std::int64_t);                    \
-    template void network_inputs(const NetworkPass<T>&, std::int64_t, std::int64_t);                  \
-    template void network_inputs_backward(const NetworkPass<T>&, std::int64_t, std::int64_t);         \
-    template void network_inputs_step(const NetworkPass<T>&, std::int64_t, std::int64_t);             \
-    template void network_inputs_second(const NetworkPass<T>&, std::int64_t, std::int64_t);           \
-    template void network_update(const NetworkPass<T>&, std::int64_t, std::int64_t);                  \
-    template void network_update_backward(const NetworkPass<T>&, std::int64_t, std::int64_t);         \
-    template void network_update_step(const NetworkPass<T>&, std::int64_t, std::int64_t);             \
+#define SDAS_INSTANTIATE(T)                                                                   \
+    template void network_pack(const NetworkPass<T>&, std::int64_t, std::int64_t);            \
+    template void network_inputs(const NetworkPass<T>&, std::int64_t, std::int64_t);          \
+    template void network_inputs_backward(const NetworkPass<T>&, std::int64_t, std::int64_t); \
+    template void network_inputs_step(const NetworkPass<T>&, std::int64_t, std::int64_t);     \
+    template void network_inputs_second(const NetworkPass<T>&, std::int64_t, std::int64_t);   \
+    template void network_update(const NetworkPass<T>&, std::int64_t, std::int64_t);          \
+    template void network_update_backward(const NetworkPass<T>&, std::int64_t, std::int64_t); \
+    template void network_update_step(const NetworkPass<T>&, std::int64_t, std::int64_t);     \
     template void network_update_second(const NetworkPass<T>&, std::int64_t, std::int64_t);
 SDAS_INSTANTIATE(float)
 SDAS_INSTANTIATE(double)

@@ -25,31 +25,31 @@ constexpr int network_max_degree = neighbor_max_degree;
 // Weights of a layer, as PyTorch keeps them, or gradients by them. L = lmax, a = the number of degrees of the values - 1.
 template <class T>
 struct NetworkWeights {
-    T *logits, *logits_bias;        // [(2 D + n + 1) K, C], of query, key, radial query and sink, each head by head
-    T* direction;                   // [L+1, C, K]
-    T* value;                       // [a+1, C, C]
-    T* radial_gain;                 // [K, L+1, n]
+    T *logits, *logits_bias;            // [(2 D + n + 1) K, C], of query, key, radial query and sink, each head by head
+    T* direction;                       // [L+1, C, K]
+    T* value;                           // [a+1, C, C]
+    T* radial_gain;                     // [K, L+1, n]
     T* mixing[network_max_degree + 1];  // [paths · C, C] of each degree
-    T *hidden, *hidden_bias;        // [2 C, (L+1) C]
-    T *factors, *factors_bias;      // [(L+1) C, 2 C]
-    T* gate;                        // [L+1, C, C]
-    T *readout, *readout_bias;      // [R, C]
-    T *energy, *energy_bias;        // [1, R]
+    T *hidden, *hidden_bias;            // [2 C, (L+1) C]
+    T *factors, *factors_bias;          // [(L+1) C, 2 C]
+    T* gate;                            // [L+1, C, C]
+    T *readout, *readout_bias;          // [R, C]
+    T *energy, *energy_bias;            // [1, R]
 };
 
 // What belongs to the nodes of a layer; `x` is its input.
 template <class T>
 struct NetworkArrays {
-    T* x;       // [N, M, C]
-    T* query;   // [N, D + M + n, K]
-    T* key;     // [N, D, K]
-    T* sink;    // [N, K]
-    T* value;   // [N, m1, C]
-    T* z;       // [N, rows, C]
-    T* middle;  // x': [N, M, C]
-    T* hidden;  // h: [N, 2 C]; only `at`
-    T* factors; // f: [N, L+1, C]; only `at`
-    T* gated;   // y' · gate: [N, M, C], degree 0 unused; only `at`
+    T* x;        // [N, M, C]
+    T* query;    // [N, D + M + n, K]
+    T* key;      // [N, D, K]
+    T* sink;     // [N, K]
+    T* value;    // [N, m1, C]
+    T* z;        // [N, rows, C]
+    T* middle;   // x': [N, M, C]
+    T* hidden;   // h: [N, 2 C]; only `at`
+    T* factors;  // f: [N, L+1, C]; only `at`
+    T* gated;    // y' · gate: [N, M, C], degree 0 unused; only `at`
 };
 
 // What belongs to edges.
@@ -63,8 +63,8 @@ struct NetworkEdges {
 // Sizes of a layer and its coupling, which differ between the first layer, whose values are scalars, and the others.
 template <class T>
 struct NetworkKind {
-    int m1, rows;                        // of the values; of z
-    int paths[network_max_degree + 1];   // that lead to each degree
+    int m1, rows;                       // of the values; of z
+    int paths[network_max_degree + 1];  // that lead to each degree
     Coupling<T> coupling;
 };
 
@@ -76,13 +76,14 @@ struct Network {
     const std::int64_t *receivers, *senders, *row_ptr, *sender_order, *sender_ptr;
     const std::int64_t* kinds;  // [N] species of each atom
     NetworkKind<T> first, other;
-    const T* embedding;  // [species, C]
+    const T* embedding;                            // [species, C]
     std::vector<NetworkWeights<const T>> weights;  // of each layer
-    const T* scale;    // of the harmonics, see SphericalHarmonics
-    const T* vectors;  // [E, 3]
-    T *packed, *state, *scratch;  // memory: the weights as the kernels take them; what is made of them; what is not kept
-    T* energy;         // [N]
-    T* by_vectors;     // [E, 3]: of ΣE; in the second order of the function above, or null
+    const T* scale;                                // of the harmonics, see SphericalHarmonics
+    const T* vectors;                              // [E, 3]
+    T *packed, *state,
+        *scratch;   // memory: the weights as the kernels take them; what is made of them; what is not kept
+    T* energy;      // [N]
+    T* by_vectors;  // [E, 3]: of ΣE; in the second order of the function above, or null
     // Second order: cotangents of the energies and of by_vectors, and the gradient by all weights or null: embedding, then
     // those of every layer in the order of NetworkWeights.
     const T *energy_cotangent, *vectors_cotangent;

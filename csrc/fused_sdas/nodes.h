@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "fused_sdas/dense.h"
-#include "simd/exponential.h"
 #include "fused_sdas/kernels.h"
+#include "simd/exponential.h"
 
 namespace sdas::SDAS_SIMD {
 
@@ -36,7 +36,8 @@ template <class T, class Body>
 SDAS_INLINE void for_vectors(std::int64_t count, const Body& body) {
     for (std::int64_t k = 0; k < count; k += width<T>) {
         const int rest = static_cast<int>(std::min<std::int64_t>(width<T>, count - k));
-        body([&](const T* p) { return load_up_to(p + k, rest); }, [&](T* p, Vector<T> v) { store_up_to(p + k, v, rest); });
+        body([&](const T* p) { return load_up_to(p + k, rest); },
+             [&](T* p, Vector<T> v) { store_up_to(p + k, v, rest); });
     }
 }
 
@@ -99,7 +100,8 @@ class NodeBlock {
 
     // by_x = before + the cotangent through y = s x.
     void normalize_backward(T* by_x, const T* before, const T* by_y, const T* s, const T* x) const {
-        for (std::int64_t i = 0; i < count_; ++i, by_x += features_, before += features_, by_y += features_, x += features_) {
+        for (std::int64_t i = 0; i < count_;
+             ++i, by_x += features_, before += features_, by_y += features_, x += features_) {
             const T slope = -s[i] * s[i] * s[i] * dot<T>(by_y, x, features_);
             for (int m = 0; m < M; ++m) {
                 const T factor = slope * weight_of(m);
@@ -210,7 +212,8 @@ class Inputs : public NodeBlock<T> {
         // The first layer's features have no other rows than the first.
         const int rows = this->layer_ == 0 ? 1 : M;
         this->template by_degree<false>(query + D * K, K, q, y, C, f, maps.direction, false, 0, rows);
-        for (std::int64_t i = 0; rows < M && i < count; ++i) std::fill_n(query + i * q + (D + rows) * K, (M - rows) * K, T(0));
+        for (std::int64_t i = 0; rows < M && i < count; ++i)
+            std::fill_n(query + i * q + (D + rows) * K, (M - rows) * K, T(0));
         this->template by_degree<false>(value, C, this->kind_.m1 * C, y, C, f, maps.value, false, 0, this->kind_.m1);
     }
 

@@ -10,9 +10,9 @@
 #include <utility>
 #include <vector>
 
-#include "system/huge_pages.h"
 #include "fused_sdas/network.h"
 #include "fused_sdas/potential.h"
+#include "system/huge_pages.h"
 
 namespace sdas {
 
@@ -21,7 +21,8 @@ template <class T>
 class SpaceCells {
   public:
     // Of the atoms begin .. end, all those of a system.
-    SpaceCells(const NetworkSystems<T>& of, std::int64_t begin, std::int64_t end, double width) : of_(of), width_(width) {
+    SpaceCells(const NetworkSystems<T>& of, std::int64_t begin, std::int64_t end, double width)
+        : of_(of), width_(width) {
         const T* cell = of.cells + 9 * of.system[begin];
         for (int k = 0; k < 3; ++k) {
             const T *b = cell + 3 * ((k + 1) % 3), *c = cell + 3 * ((k + 2) % 3);
@@ -31,7 +32,8 @@ class SpaceCells {
                 volume_ += k == 0 ? normal_[0][x] * double(cell[x]) : 0.0;
             }
             lowest_[k] = of.positions[3 * begin + k];
-            for (std::int64_t i = begin; i < end; ++i) lowest_[k] = std::min<double>(lowest_[k], of.positions[3 * i + k]);
+            for (std::int64_t i = begin; i < end; ++i)
+                lowest_[k] = std::min<double>(lowest_[k], of.positions[3 * i + k]);
         }
     }
 
@@ -76,14 +78,18 @@ class OrderedNetwork {
         for (std::int64_t i = 0; i < given.nodes; ++i) ++atoms[of.system[i]];
         std::int64_t apart = 0, least = 0;
         for (std::int64_t i = 0; i < given.nodes; ++i) {
-            for (std::int64_t e = given.row_ptr[i]; e < given.row_ptr[i + 1]; ++e) apart += std::abs(given.senders[e] - i);
+            for (std::int64_t e = given.row_ptr[i]; e < given.row_ptr[i + 1]; ++e)
+                apart += std::abs(given.senders[e] - i);
             least += (given.row_ptr[i + 1] - given.row_ptr[i]) * atoms[of.system[i]] / near;
         }
         return apart > least;
     }
 
     OrderedNetwork(const Network<T>& given, const NetworkSystems<T>& of)
-        : given_(given), net_(given), indices_(4 * given.nodes + 1 + given.edges), numbers_(given.nodes + 3 * given.edges) {
+        : given_(given),
+          net_(given),
+          indices_(4 * given.nodes + 1 + given.edges),
+          numbers_(given.nodes + 3 * given.edges) {
         find_order(of);
         std::int64_t *place = indices_.take(given.nodes), *kinds = indices_.take(given.nodes);
         std::int64_t *row_ptr = indices_.take(given.nodes + 1), *senders = indices_.take(given.edges);
@@ -107,9 +113,8 @@ class OrderedNetwork {
     // The energies as the atoms were given, and by_vectors, which stays here.
     T* restore() {
         for (std::int64_t i = 0; i < given_.nodes; ++i) given_.energy[order_[i]] = net_.energy[i];
-        for_edges([&](std::int64_t from, std::int64_t to) {
-            std::copy_n(net_.by_vectors + 3 * to, 3, vectors_ + 3 * from);
-        });
+        for_edges(
+            [&](std::int64_t from, std::int64_t to) { std::copy_n(net_.by_vectors + 3 * to, 3, vectors_ + 3 * from); });
         return vectors_;
     }
 

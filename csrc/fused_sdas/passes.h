@@ -6,12 +6,12 @@
 #include <cmath>
 #include <vector>
 
-#include "system/huge_pages.h"
-#include "ops/neighbor_attention/neighbor_attention.h"
 #include "fused_sdas/kernels.h"
 #include "fused_sdas/memory.h"
+#include "ops/neighbor_attention/neighbor_attention.h"
 #include "ops/radial_basis/radial_basis.h"
 #include "ops/spherical_harmonics/spherical_harmonics.h"
+#include "system/huge_pages.h"
 
 namespace sdas {
 
@@ -19,7 +19,11 @@ template <class T>
 class NetworkRun {
   public:
     NetworkRun(const Network<T>& net, bool keep, int threads)
-        : net_(net), threads_(threads), packed_(net.packed), memory_(net.state), maps_(network_maps(packed_, net)),
+        : net_(net),
+          threads_(threads),
+          packed_(net.packed),
+          memory_(net.state),
+          maps_(network_maps(packed_, net)),
           state_(memory_, net, keep) {
         advise_huge_pages(net.state, memory_.used() * sizeof(T));
         pass_.net = &net_;

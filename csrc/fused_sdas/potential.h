@@ -13,13 +13,13 @@ template <class T>
 struct NetworkSystems {
     std::int64_t systems;
     const std::int64_t *numbers, *kind_of_number;  // [N]; [119], negative for unknown elements
-    std::int64_t* kinds;  // [N] scratch
-    const T *positions, *cells;  // [N, 3], [B, 3, 3]
-    const T* shifts;             // [E, 3], whole cells; null where nothing is periodic
-    const std::int64_t* system;  // [N], ascending
-    const double* energy_shift;  // [species]
+    std::int64_t* kinds;                           // [N] scratch
+    const T *positions, *cells;                    // [N, 3], [B, 3, 3]
+    const T* shifts;                               // [E, 3], whole cells; null where nothing is periodic
+    const std::int64_t* system;                    // [N], ascending
+    const double* energy_shift;                    // [species]
     double energy_scale;
-    double* energies;  // [B]
+    double* energies;       // [B]
     T *forces, *by_strain;  // [N, 3]; [B, 3, 3] or null: Σ vector ⊗ gradient over a system's edges
 };
 
@@ -31,7 +31,8 @@ T* take_scratch(Memory<T>& memory, Network<T>& net, NetworkSystems<T>& of) {
     net.vectors = vectors;
     net.by_vectors = memory.take(3 * net.edges);
     net.energy = memory.take(net.nodes);
-    of.kinds = reinterpret_cast<std::int64_t*>(memory.take(net.nodes * static_cast<int>(sizeof(std::int64_t) / sizeof(T))));
+    of.kinds =
+        reinterpret_cast<std::int64_t*>(memory.take(net.nodes * static_cast<int>(sizeof(std::int64_t) / sizeof(T))));
     net.kinds = of.kinds;
     net.state = memory.take(0);
     return vectors;
@@ -68,7 +69,8 @@ template <class T>
 void sum_systems(T* gradient, const T* vectors, const Network<T>& net, const NetworkSystems<T>& of) {
     std::fill_n(of.energies, of.systems, 0.0);
     for (std::int64_t i = 0; i < net.nodes; ++i) {
-        of.energies[of.system[i]] += of.energy_scale * static_cast<double>(net.energy[i]) + of.energy_shift[net.kinds[i]];
+        of.energies[of.system[i]] +=
+            of.energy_scale * static_cast<double>(net.energy[i]) + of.energy_shift[net.kinds[i]];
     }
     const T scale = static_cast<T>(of.energy_scale);
     for (std::int64_t k = 0; k < 3 * net.edges; ++k) gradient[k] *= scale;

@@ -74,7 +74,8 @@ class SecondOrder : public Half {
             T second_s = dot<T>(second, x + at, f) + dot<T>(by, x_step + at, f);
             second_s -= T(1.5) * s[i] * s[i] * steps_[i].mean * by_s;
             for (int m = 0; m < this->M; ++m) {
-                const T second_mean = -cube * this->weight_of(m) * second_s, by_mean = -cube * this->weight_of(m) * by_s;
+                const T second_mean = -cube * this->weight_of(m) * second_s,
+                        by_mean = -cube * this->weight_of(m) * by_s;
                 for (std::int64_t k = m * C; k < (m + 1) * C; ++k) {
                     second_x[at + k] = before[at + k] + s[i] * second[k] + steps_[i].s * by[k] +
                                        second_mean * x[at + k] + by_mean * x_step[at + k];
@@ -159,9 +160,10 @@ class InputsSecond : public SecondOrder<T, Inputs<T>> {
         const std::int64_t q = this->query_, count = this->count_;
         const int n = this->net_.radials, m1 = this->kind_.m1;
         const T *query = this->of_block(second.query, q), *by_query = by ? this->of_block(by->query, q) : nullptr;
-        const T *value = this->of_block(second.value, m1 * C), *by_value = by ? this->of_block(by->value, m1 * C) : nullptr;
-        this->add_degrees(this->grads_->direction, this->y_, this->y_step_, query + D * K, by ? by_query + D * K : nullptr,
-                          q, K, 0, M);
+        const T *value = this->of_block(second.value, m1 * C),
+                *by_value = by ? this->of_block(by->value, m1 * C) : nullptr;
+        this->add_degrees(this->grads_->direction, this->y_, this->y_step_, query + D * K,
+                          by ? by_query + D * K : nullptr, q, K, 0, M);
         this->add_degrees(this->grads_->value, this->y_, this->y_step_, value, by_value, m1 * C, C, 0, m1);
         const auto of_group = [&](int first, int size, const T* rows, const T* by_rows, std::int64_t row) {
             for (int d = 0; d < size; ++d) {
@@ -176,7 +178,8 @@ class InputsSecond : public SecondOrder<T, Inputs<T>> {
             }
         };
         const T *key = this->of_block(second.key, D * K), *sink = this->of_block(second.sink, K);
-        const T *by_key = by ? this->of_block(by->key, D * K) : nullptr, *by_sink = by ? this->of_block(by->sink, K) : nullptr;
+        const T *by_key = by ? this->of_block(by->key, D * K) : nullptr,
+                *by_sink = by ? this->of_block(by->sink, K) : nullptr;
         const std::int64_t radial = std::int64_t{D + M} * K;
         of_group(0, D, query, by_query, q);
         of_group(K * D, D, key, by_key, D * K);
@@ -238,7 +241,8 @@ class UpdateSecond : public SecondOrder<T, Update<T>> {
     void second() {
         const NetworkArrays<T>&by = this->pass_.by[this->layer_], &second = this->pass_.second[this->layer_];
         const std::int64_t f = this->features_;
-        T *second_out = this->of_block(this->pass_.second[this->layer_ + 1].x, f), *middle = this->of_block(second.middle, f);
+        T *second_out = this->of_block(this->pass_.second[this->layer_ + 1].x, f),
+          *middle = this->of_block(second.middle, f);
         const T* by_out = this->of_block(this->pass_.by[this->layer_ + 1].x, f);
         readout_second(second_out);
         prepare();
@@ -353,7 +357,8 @@ class UpdateSecond : public SecondOrder<T, Update<T>> {
             std::copy(second, second + C, out);
             for (int m = 1; m < M; ++m) {
                 const int of = degree_of(m) * C;
-                for (int c = 0, k = m * C; c < C; ++c, ++k) out[k] += 2 * (y[k] * second[of + c] + y_step[k] * by[of + c]);
+                for (int c = 0, k = m * C; c < C; ++c, ++k)
+                    out[k] += 2 * (y[k] * second[of + c] + y_step[k] * by[of + c]);
             }
         }
     }
@@ -361,10 +366,11 @@ class UpdateSecond : public SecondOrder<T, Update<T>> {
     void weights(const T* second_middle, const T* by_middle) {
         const std::int64_t count = this->count_, f = this->features_;
         const NetworkWeights<T>& g = *this->grads_;
-        add_linear<T>(g.factors, second_factors_, this->factors_, width_, factors_width_, silu_, silu_step_, 2 * C, 2 * C,
-                      count);
+        add_linear<T>(g.factors, second_factors_, this->factors_, width_, factors_width_, silu_, silu_step_, 2 * C,
+                      2 * C, count);
         add_rows<T>(g.factors_bias, second_factors_, width_, factors_width_, count);
-        add_linear<T>(g.hidden, second_hidden_, this->hidden_, 2 * C, 2 * C, values_, values_step_, width_, width_, count);
+        add_linear<T>(g.hidden, second_hidden_, this->hidden_, 2 * C, 2 * C, values_, values_step_, width_, width_,
+                      count);
         add_rows<T>(g.hidden_bias, second_hidden_, 2 * C, 2 * C, count);
         this->add_degrees(g.gate, this->y_, this->y_step_, second_gated_, this->gated_, f, C, 1, O);
         const NetworkArrays<T>&at = this->pass_.at[this->layer_], &step = this->pass_.step[this->layer_];

@@ -38,9 +38,8 @@ class PackedWeights {
     bool is_of(const Network<T>& net) const {
         auto at = places_.begin();
         bool same = true;
-        for_weights(net, net.embedding, net.weights, [&](const T* weight, std::int64_t) {
-            same = same && at != places_.end() && *at++ == weight;
-        });
+        for_weights(net, net.embedding, net.weights,
+                    [&](const T* weight, std::int64_t) { same = same && at != places_.end() && *at++ == weight; });
         return same;
     }
 

@@ -93,8 +93,7 @@ SDAS_INLINE void load_channels(const T* p, Strides s, std::int64_t channels, T* 
 
 // The other way round; `streams`: past the caches.
 template <class T>
-SDAS_INLINE void store_channels(T* p, Strides s, std::int64_t channels, const T* rows, std::int64_t row,
-                                bool streams) {
+SDAS_INLINE void store_channels(T* p, Strides s, std::int64_t channels, const T* rows, std::int64_t row, bool streams) {
     if (s.rows()) {
         streams = streams && aligned(p);
         for_components(s.dim, [&](auto dim) {

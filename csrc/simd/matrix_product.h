@@ -56,9 +56,9 @@ void multiply(T* c, std::int64_t c_row, std::int64_t rows, std::int64_t columns,
         const std::int64_t size = std::min(depth, most);
         for_groups_of<tile_vectors>(columns / width<T>, [&](auto vectors, std::int64_t n) {
             for_groups_of<tile_rows>(rows, [&](auto group, std::int64_t r) {
-                multiply_tile<decltype(group)::value, decltype(vectors)::value, T>(
-                    c + r * c_row + n * width<T>, c_row, a.p + r * a.row, a.row, a.column, b + n * width<T>, b_row, size,
-                    add);
+                multiply_tile<decltype(group)::value, decltype(vectors)::value, T>(c + r * c_row + n * width<T>, c_row,
+                                                                                   a.p + r * a.row, a.row, a.column,
+                                                                                   b + n * width<T>, b_row, size, add);
             });
         });
         depth -= size, a.p += size * a.column, b += size * b_row, add = true;

@@ -23,8 +23,8 @@ inline const char* name(Simd level) {
 inline Simd widest_simd() {
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")) {
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512bw")) {
         return Simd::avx512;
     }
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
@@ -63,9 +63,9 @@ inline Simd simd() {
 
 // Address of a kernel in the namespace of the chosen level.
 #if defined(__x86_64__)
-#define SDAS_SELECT(operator_name, T)                                       \
-    (simd() == Simd::avx512 ? &avx512::operator_name<T>                     \
-     : simd() == Simd::avx2 ? &avx2::operator_name<T>                       \
+#define SDAS_SELECT(operator_name, T)                   \
+    (simd() == Simd::avx512 ? &avx512::operator_name<T> \
+     : simd() == Simd::avx2 ? &avx2::operator_name<T>   \
                             : &baseline::operator_name<T>)
 #else
 #define SDAS_SELECT(operator_name, T) (&baseline::operator_name<T>)

@@ -8,9 +8,7 @@
 namespace sdas::SDAS_SIMD {
 
 // Whether a result of so many bytes is better stored past the caches.
-constexpr bool exceeds_caches(std::int64_t bytes) {
-    return bytes > std::int64_t{1} << 22;
-}
+constexpr bool exceeds_caches(std::int64_t bytes) { return bytes > std::int64_t{1} << 22; }
 
 // Stores past the caches, which spares reading what is about to be overwritten: more than twice as fast where a result
 // does not fit in them. `p` is aligned to a vector.

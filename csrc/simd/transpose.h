@@ -182,8 +182,7 @@ SDAS_INLINE Vector<T> joined(const Vector<T>* columns, std::integer_sequence<int
         const int row = (k * W + i) / M, column = (k * W + i) % M;
         return column < 2 ? row + column * W : 0;
     });
-    ((v = shuffle<T>(v, columns[n + 2],
-                     [](int i) { return (k * W + i) % M == n + 2 ? W + (k * W + i) / M : i; })),
+    ((v = shuffle<T>(v, columns[n + 2], [](int i) { return (k * W + i) % M == n + 2 ? W + (k * W + i) / M : i; })),
      ...);
     return v;
 }

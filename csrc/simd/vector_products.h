@@ -41,7 +41,8 @@ template <class T>
     for_groups_of<4>(places, [&](auto group, std::int64_t p) {
         constexpr int P = decltype(group)::value;
         for_groups_of<2>(columns, [&](auto pair, std::int64_t c) {
-            sum_edges<P, decltype(pair)::value, T>(out + p * columns + c, columns, x + p, places, v + c, columns, edges);
+            sum_edges<P, decltype(pair)::value, T>(out + p * columns + c, columns, x + p, places, v + c, columns,
+                                                   edges);
         });
     });
 }
@@ -125,7 +126,8 @@ class NarrowMatrix {
         if (paired_) {
             for (int k = first / 2; 2 * k < first + count; ++k, m += 2 * row) {
                 const bool last = 2 * k + 1 == first + count;
-                const Vector<T> even = load_first(m, columns_), odd = last ? Vector<T>{} : load_first(m + row, columns_);
+                const Vector<T> even = load_first(m, columns_),
+                                odd = last ? Vector<T>{} : load_first(m + row, columns_);
                 vectors_[k] = shuffle<T>(even, odd, [](int i) { return i / 2 + (i % 2 ? width<T> : 0); });
             }
         } else {

@@ -42,7 +42,9 @@ class SubnormalControl {
 // choice stays, and its flags of exceptions.
 class SubnormalsAreZeros {
   public:
-    SubnormalsAreZeros() : before_(SubnormalControl::get()) { SubnormalControl::set(before_ | SubnormalControl::flush); }
+    SubnormalsAreZeros() : before_(SubnormalControl::get()) {
+        SubnormalControl::set(before_ | SubnormalControl::flush);
+    }
     ~SubnormalsAreZeros() { SubnormalControl::set(before_); }
     SubnormalsAreZeros(const SubnormalsAreZeros&) = delete;
     SubnormalsAreZeros& operator=(const SubnormalsAreZeros&) = delete;

@@ -16,7 +16,8 @@ struct Arrays {
     sdas::Network<T> net{};
 
     Arrays(std::int64_t nodes, std::int64_t edges, int lmax, int layers, int heads, int channels, int key, int radials)
-        : graph(nodes, edges, operands), first((lmax + 1) * (lmax + 1)),
+        : graph(nodes, edges, operands),
+          first((lmax + 1) * (lmax + 1)),
           other((lmax + 1) * (lmax + 1) * (lmax + 1) * (lmax + 1)) {
         const int m = (lmax + 1) * (lmax + 1);
         graph.give(net);

@@ -40,7 +40,8 @@ int main() {
     const auto before = sdas::SubnormalControl::get();
     if (!caller_computes_with_them()) return std::puts("the driver starts with them as zeros"), 1;
     for (int threads : {1, 2, 7}) {
-        if (!nobody_computes_with_them(threads)) return std::printf("%d threads: a range computes with them\n", threads), 1;
+        if (!nobody_computes_with_them(threads))
+            return std::printf("%d threads: a range computes with them\n", threads), 1;
         if (!caller_computes_with_them()) return std::printf("%d threads: the caller lost them\n", threads), 1;
         try {
             sdas::parallel_for(1000, 1, threads, [](std::int64_t, std::int64_t) { throw std::runtime_error("fails"); });

@@ -18,13 +18,20 @@ struct Direction {
     Job job{};
 
     explicit Direction(const driver::Table& table)
-        : term_start(table.array<std::int32_t>("term_start")), term_j(table.array<std::int32_t>("term_j")),
+        : term_start(table.array<std::int32_t>("term_start")),
+          term_j(table.array<std::int32_t>("term_j")),
           term_value(table.array<T>("term_value")) {
-        for (const auto& [name, size] : {
-                 std::pair{"dim2", &job.dim2}, {"weight_numel", &job.weight_numel}, {"work", &job.work},
-                 {"in_dim", &job.in_dim}, {"in_entries", &job.in_entries}, {"in_width", &job.in_width},
-                 {"out_dim", &job.out_dim}, {"out_entries", &job.out_entries}, {"out_width", &job.out_width},
-                 {"paths", &job.paths}, {"pairs", &job.pairs}}) {
+        for (const auto& [name, size] : {std::pair{"dim2", &job.dim2},
+                                         {"weight_numel", &job.weight_numel},
+                                         {"work", &job.work},
+                                         {"in_dim", &job.in_dim},
+                                         {"in_entries", &job.in_entries},
+                                         {"in_width", &job.in_width},
+                                         {"out_dim", &job.out_dim},
+                                         {"out_entries", &job.out_entries},
+                                         {"out_width", &job.out_width},
+                                         {"paths", &job.paths},
+                                         {"pairs", &job.pairs}}) {
             *size = table.size(name);
         }
         const auto rows = [&](const char* name, std::vector<std::int64_t>& array, auto*& member) {

@@ -1,8 +1,8 @@
 // Runs every kernel of the tensor product on arrays of exactly the needed size, by several numbers of threads, for a
 // sanitizer to watch. Exits with 1 if threads change a bit or a result is not a number. Argument: a file of tables, the
 // last three those of dense paths.
-#include "ops/tensor_product/tensor_product.h"
 #include "ops/tensor_product/dense.h"
+#include "ops/tensor_product/tensor_product.h"
 
 #include "driver.h"
 #include "driver_tables.h"
@@ -23,12 +23,20 @@ struct JobTables {
 
     explicit JobTables(const driver::Table& table)
         : index_(table.array<std::int32_t>("index")), values_(table.array<T>("values")) {
-        for (const auto& [name, size] : {
-                 std::pair{"dim1", &job.dim1}, {"dim2", &job.dim2}, {"dim_out", &job.dim_out},
-                 {"weight_numel", &job.weight_numel}, {"lane_views", &job.lane_views}, {"lane_rows", &job.lane_rows},
-                 {"out_views", &job.out_views}, {"uniforms", &job.uniforms},
-                 {"uniform_rows", &job.uniform_rows}, {"paths", &job.paths}, {"matrices", &job.matrices},
-                 {"gaps", &job.gaps}, {"max_mul", &job.max_mul}, {"work", &job.work}}) {
+        for (const auto& [name, size] : {std::pair{"dim1", &job.dim1},
+                                         {"dim2", &job.dim2},
+                                         {"dim_out", &job.dim_out},
+                                         {"weight_numel", &job.weight_numel},
+                                         {"lane_views", &job.lane_views},
+                                         {"lane_rows", &job.lane_rows},
+                                         {"out_views", &job.out_views},
+                                         {"uniforms", &job.uniforms},
+                                         {"uniform_rows", &job.uniform_rows},
+                                         {"paths", &job.paths},
+                                         {"matrices", &job.matrices},
+                                         {"gaps", &job.gaps},
+                                         {"max_mul", &job.max_mul},
+                                         {"work", &job.work}}) {
             *size = table.size(name);
         }
         const auto rows = [&](const char* name, std::vector<std::int64_t>& array, auto*& member) {
@@ -104,8 +112,11 @@ struct DenseArrays {
     Job job{};
 
     DenseArrays(const driver::Table* table, std::int64_t batch)
-        : inner(table[0]), outer(table[1]), matrix(table[2].array<std::int64_t>("matrix")),
-          part(table[2].array<std::int64_t>("part")), weight_numel(table[2].size("weight_numel")) {
+        : inner(table[0]),
+          outer(table[1]),
+          matrix(table[2].array<std::int64_t>("matrix")),
+          part(table[2].array<std::int64_t>("part")),
+          weight_numel(table[2].size("weight_numel")) {
         job.inner = inner.job, job.outer = outer.job;
         job.inner.batch = job.outer.batch = batch;
         const std::int64_t dim1 = job.inner.dim1, dim2 = job.inner.dim2;

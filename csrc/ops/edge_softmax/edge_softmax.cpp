@@ -7,8 +7,8 @@
 
 #include <vector>
 
-#include "simd/channel_block.h"
 #include "ops/edge_softmax/softmax.h"
+#include "simd/channel_block.h"
 
 namespace sdas::SDAS_SIMD {
 namespace {
@@ -225,10 +225,10 @@ void edge_softmax_to_senders(const EdgeSoftmax<T>& job, std::int64_t begin, std:
     }
 }
 
-#define SDAS_INSTANTIATE(T)                                                                             \
-    template void edge_softmax_forward(const EdgeSoftmax<T>&, std::int64_t, std::int64_t);              \
-    template void edge_softmax_backward(const EdgeSoftmax<T>&, std::int64_t, std::int64_t);             \
-    template void edge_softmax_double_backward(const EdgeSoftmax<T>&, std::int64_t, std::int64_t);      \
+#define SDAS_INSTANTIATE(T)                                                                        \
+    template void edge_softmax_forward(const EdgeSoftmax<T>&, std::int64_t, std::int64_t);         \
+    template void edge_softmax_backward(const EdgeSoftmax<T>&, std::int64_t, std::int64_t);        \
+    template void edge_softmax_double_backward(const EdgeSoftmax<T>&, std::int64_t, std::int64_t); \
     template void edge_softmax_to_senders(const EdgeSoftmax<T>&, std::int64_t, std::int64_t);
 SDAS_INSTANTIATE(float)
 SDAS_INSTANTIATE(double)

@@ -37,16 +37,16 @@ struct EdgeSoftmax {
     T* by_envelope;                     // [E]
 };
 
-#define SDAS_DECLARE_EDGE_SOFTMAX(level)                                                            \
-    namespace level {                                                                               \
-    template <class T>                                                                              \
-    void edge_softmax_forward(const EdgeSoftmax<T>&, std::int64_t, std::int64_t);                   \
-    template <class T>                                                                              \
-    void edge_softmax_backward(const EdgeSoftmax<T>&, std::int64_t, std::int64_t);                  \
-    template <class T>                                                                              \
-    void edge_softmax_double_backward(const EdgeSoftmax<T>&, std::int64_t, std::int64_t);           \
-    template <class T>                                                                              \
-    void edge_softmax_to_senders(const EdgeSoftmax<T>&, std::int64_t, std::int64_t);                \
+#define SDAS_DECLARE_EDGE_SOFTMAX(level)                                                  \
+    namespace level {                                                                     \
+    template <class T>                                                                    \
+    void edge_softmax_forward(const EdgeSoftmax<T>&, std::int64_t, std::int64_t);         \
+    template <class T>                                                                    \
+    void edge_softmax_backward(const EdgeSoftmax<T>&, std::int64_t, std::int64_t);        \
+    template <class T>                                                                    \
+    void edge_softmax_double_backward(const EdgeSoftmax<T>&, std::int64_t, std::int64_t); \
+    template <class T>                                                                    \
+    void edge_softmax_to_senders(const EdgeSoftmax<T>&, std::int64_t, std::int64_t);      \
     }
 
 SDAS_DECLARE_EDGE_SOFTMAX(baseline)

@@ -9,11 +9,11 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "simd/channel_block.h"
-#include "simd/kept_vectors.h"
+#include "ops/edge_softmax/softmax.h"
 #include "ops/neighbor_attention/neighbor_attention.h"
 #include "ops/neighbor_tensor_product/tiles.h"
-#include "ops/edge_softmax/softmax.h"
+#include "simd/channel_block.h"
+#include "simd/kept_vectors.h"
 #include "simd/streaming.h"
 #include "simd/transpose.h"
 
@@ -87,7 +87,8 @@ class AttentionPass {
         T* numbers = reinterpret_cast<T*>(out);
         const int n = radials();
         for (int l = 0; l < degrees; ++l) {
-            transpose_matrix<T>(numbers + l * row(), columns * width<T>, radial_gain + l * n, degrees * n, job.heads, n);
+            transpose_matrix<T>(numbers + l * row(), columns * width<T>, radial_gain + l * n, degrees * n, job.heads,
+                                n);
         }
     }
 
@@ -95,7 +96,8 @@ class AttentionPass {
         const T* numbers = reinterpret_cast<const T*>(arranged);
         const int n = radials();
         for (int l = 0; l < degrees; ++l) {
-            transpose_matrix<T>(radial_gain + l * n, degrees * n, numbers + l * row(), columns * width<T>, n, job.heads);
+            transpose_matrix<T>(radial_gain + l * n, degrees * n, numbers + l * row(), columns * width<T>, n,
+                                job.heads);
         }
     }
 
@@ -107,8 +109,7 @@ class AttentionPass {
         return q;
     }
 
-    SDAS_INLINE Quad<T> take(std::int64_t first, std::int64_t count,
-                             const NeighborAttentionOperands<T>& target) const {
+    SDAS_INLINE Quad<T> take(std::int64_t first, std::int64_t count, const NeighborAttentionOperands<T>& target) const {
         Quad<T> q;
         for (int k = 0; k < quad; ++k) put(q, k, first + std::min<std::int64_t>(k, count - 1), target);
         return q;

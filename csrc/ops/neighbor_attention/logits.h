@@ -96,10 +96,10 @@ class ReceiverLogits {
     ReceiverSoftmax<L, T, N> softmax_;
     const bool to_edges_;  // whether what belongs to edges is wanted
     std::optional<SenderSums<L, T, N>> senders_;
-    std::vector<std::int64_t> edges_;           // all edges of the receiver in turn, for the senders
-    std::int64_t first_ = 0, count_ = 0;        // the first of them, and how many
-    Vector<T> *u_ = nullptr, *alpha_ = nullptr, *alpha_step_ = nullptr;       // [count, blocks of heads]
-    Vector<T> *by_alpha_ = nullptr, *by_alpha_step_ = nullptr;
+    std::vector<std::int64_t> edges_;     // all edges of the receiver in turn, for the senders
+    std::int64_t first_ = 0, count_ = 0;  // the first of them, and how many
+    Vector<T>*u_ = nullptr, *alpha_ = nullptr, *alpha_step_ = nullptr;  // [count, blocks of heads]
+    Vector<T>*by_alpha_ = nullptr, *by_alpha_step_ = nullptr;
 
   private:
     // The step of the logit, ė, and of α: u (ė f + ḟ) - α drift.
@@ -186,7 +186,7 @@ class ReceiverLogits {
     Vectors<T> sink_step_, drift_;
     Scratch<T> alpha_room_[2], by_alpha_room_[2], lanes_envelope_, by_query_room_, by_sink_room_, query_step_room_;
     Scratch<T> logit_step_room_, heads_outer_;
-    Vector<T> *logit_step_ = nullptr, *query_step_ = nullptr;
+    Vector<T>*logit_step_ = nullptr, *query_step_ = nullptr;
 };
 
 }  // namespace sdas::SDAS_SIMD

@@ -180,11 +180,11 @@ void neighbor_attention_to_senders(const NeighborAttention<T>& job, std::int64_t
     });
 }
 
-#define SDAS_INSTANTIATE(T)                                                                                     \
-    template void neighbor_attention_keys(const NeighborAttention<T>&, std::int64_t, std::int64_t);             \
-    template void neighbor_attention_forward(const NeighborAttention<T>&, std::int64_t, std::int64_t);          \
-    template void neighbor_attention_backward(const NeighborAttention<T>&, std::int64_t, std::int64_t);         \
-    template void neighbor_attention_double_backward(const NeighborAttention<T>&, std::int64_t, std::int64_t);  \
+#define SDAS_INSTANTIATE(T)                                                                                    \
+    template void neighbor_attention_keys(const NeighborAttention<T>&, std::int64_t, std::int64_t);            \
+    template void neighbor_attention_forward(const NeighborAttention<T>&, std::int64_t, std::int64_t);         \
+    template void neighbor_attention_backward(const NeighborAttention<T>&, std::int64_t, std::int64_t);        \
+    template void neighbor_attention_double_backward(const NeighborAttention<T>&, std::int64_t, std::int64_t); \
     template void neighbor_attention_to_senders(const NeighborAttention<T>&, std::int64_t, std::int64_t);
 SDAS_INSTANTIATE(float)
 SDAS_INSTANTIATE(double)

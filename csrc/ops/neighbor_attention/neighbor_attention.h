@@ -22,8 +22,8 @@
 #include <vector>
 
 #include "ops/neighbor_tensor_product/coupling.h"
-#include "system/huge_pages.h"
 #include "simd/simd.h"
+#include "system/huge_pages.h"
 #include "system/thread_pool.h"
 
 namespace sdas {
@@ -76,18 +76,18 @@ struct NeighborAttention {
     std::int64_t gain_numbers() const { return std::int64_t{heads} * (lmax + 1) * radials; }
 };
 
-#define SDAS_DECLARE_NEIGHBOR_ATTENTION(level)                                                            \
-    namespace level {                                                                                     \
-    template <class T>                                                                                    \
-    void neighbor_attention_keys(const NeighborAttention<T>&, std::int64_t, std::int64_t);                \
-    template <class T>                                                                                    \
-    void neighbor_attention_forward(const NeighborAttention<T>&, std::int64_t, std::int64_t);             \
-    template <class T>                                                                                    \
-    void neighbor_attention_backward(const NeighborAttention<T>&, std::int64_t, std::int64_t);            \
-    template <class T>                                                                                    \
-    void neighbor_attention_double_backward(const NeighborAttention<T>&, std::int64_t, std::int64_t);     \
-    template <class T>                                                                                    \
-    void neighbor_attention_to_senders(const NeighborAttention<T>&, std::int64_t, std::int64_t);          \
+#define SDAS_DECLARE_NEIGHBOR_ATTENTION(level)                                                        \
+    namespace level {                                                                                 \
+    template <class T>                                                                                \
+    void neighbor_attention_keys(const NeighborAttention<T>&, std::int64_t, std::int64_t);            \
+    template <class T>                                                                                \
+    void neighbor_attention_forward(const NeighborAttention<T>&, std::int64_t, std::int64_t);         \
+    template <class T>                                                                                \
+    void neighbor_attention_backward(const NeighborAttention<T>&, std::int64_t, std::int64_t);        \
+    template <class T>                                                                                \
+    void neighbor_attention_double_backward(const NeighborAttention<T>&, std::int64_t, std::int64_t); \
+    template <class T>                                                                                \
+    void neighbor_attention_to_senders(const NeighborAttention<T>&, std::int64_t, std::int64_t);      \
     }
 
 SDAS_DECLARE_NEIGHBOR_ATTENTION(baseline)
@@ -131,7 +131,8 @@ using NeighborAttentionKernel = void (*)(const NeighborAttention<T>&, std::int64
 template <class T>
 std::int64_t first_of_part(const NeighborAttention<T>& job, std::int64_t i, std::int64_t parts, std::int64_t grain) {
     if (i == parts) return job.nodes;
-    return (std::lower_bound(job.row_ptr, job.row_ptr + job.nodes, job.edges * i / parts) - job.row_ptr) / grain * grain;
+    return (std::lower_bound(job.row_ptr, job.row_ptr + job.nodes, job.edges * i / parts) - job.row_ptr) / grain *
+           grain;
 }
 
 template <class T>

@@ -54,8 +54,8 @@ class ReceiverPass : public ReceiverLogits<L, T, N, second> {
     }
 
   private:
-    using Logits::job_, Logits::pass_, Logits::to_edges_, Logits::senders_, Logits::edges_, Logits::first_, Logits::count_,
-        Logits::alpha_, Logits::alpha_step_, Logits::by_alpha_, Logits::by_alpha_step_;
+    using Logits::job_, Logits::pass_, Logits::to_edges_, Logits::senders_, Logits::edges_, Logits::first_,
+        Logits::count_, Logits::alpha_, Logits::alpha_step_, Logits::by_alpha_, Logits::by_alpha_step_;
 
     void arrange(NarrowMatrix<T>& by_gain, const T* radial_gain) const {
         const int n = pass_.radials(), row = static_cast<int>(pass_.row());
@@ -271,7 +271,8 @@ class ReceiverPass : public ReceiverLogits<L, T, N, second> {
         T* by_radial = job_.by_radial + edge * n;
         if (to_edges_) {
             by_gain_.multiply(by_radial, reinterpret_cast<const T*>(by_weight), row, size_, job_.edges_add);
-            if constexpr (second) by_gain_step_.multiply(by_radial, reinterpret_cast<const T*>(by_step), row, size_, true);
+            if constexpr (second)
+                by_gain_step_.multiply(by_radial, reinterpret_cast<const T*>(by_step), row, size_, true);
         }
         if (job_.gain_sums == nullptr) return;
         add_edges<T>(gain_sums_.data(), job_.at.radial + edge * n, n, by_weight, columns, size_);

@@ -186,7 +186,8 @@ class SenderPass {
     // α R W of the batch, and its step.
     void weights() {
         const int blocks = pass_.blocks;
-        const Vector<T> *alpha = load(rows_, job_.alpha), *alpha_step = second_ ? load(steps_, job_.alpha_step) : nullptr;
+        const Vector<T>*alpha = load(rows_, job_.alpha),
+              *alpha_step = second_ ? load(steps_, job_.alpha_step) : nullptr;
         for (int e = 0; e < count_; e += quad) {
             const Quad<T> at = pass_.take(edges_ + e, count_ - e, job_.at);
             for (int b = 0; b < blocks; ++b) {

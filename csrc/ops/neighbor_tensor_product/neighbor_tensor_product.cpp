@@ -154,9 +154,9 @@ void neighbor_tensor_product_to_senders(const NeighborTensorProduct<T>& job, std
     for_lmax(job.lmax, [&](auto lmax) { to_senders<decltype(lmax)::value, T>(job, begin, end); });
 }
 
-#define SDAS_INSTANTIATE(T)                                                                                          \
-    template void neighbor_tensor_product_tiles(const NeighborTensorProduct<T>&, std::int64_t, std::int64_t);        \
-    template void neighbor_tensor_product_edge_dot(const NeighborTensorProduct<T>&, std::int64_t, std::int64_t);     \
+#define SDAS_INSTANTIATE(T)                                                                                      \
+    template void neighbor_tensor_product_tiles(const NeighborTensorProduct<T>&, std::int64_t, std::int64_t);    \
+    template void neighbor_tensor_product_edge_dot(const NeighborTensorProduct<T>&, std::int64_t, std::int64_t); \
     template void neighbor_tensor_product_to_senders(const NeighborTensorProduct<T>&, std::int64_t, std::int64_t);
 SDAS_INSTANTIATE(float)
 SDAS_INSTANTIATE(double)

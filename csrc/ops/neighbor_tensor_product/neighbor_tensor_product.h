@@ -37,14 +37,14 @@ struct NeighborTensorProduct {
     T* out_harmonics;                     // [E, M2]
 };
 
-#define SDAS_DECLARE_NEIGHBOR_TENSOR_PRODUCT(level)                                                          \
-    namespace level {                                                                                        \
-    template <class T>                                                                                       \
-    void neighbor_tensor_product_tiles(const NeighborTensorProduct<T>&, std::int64_t, std::int64_t);         \
-    template <class T>                                                                                       \
-    void neighbor_tensor_product_edge_dot(const NeighborTensorProduct<T>&, std::int64_t, std::int64_t);      \
-    template <class T>                                                                                       \
-    void neighbor_tensor_product_to_senders(const NeighborTensorProduct<T>&, std::int64_t, std::int64_t);    \
+#define SDAS_DECLARE_NEIGHBOR_TENSOR_PRODUCT(level)                                                       \
+    namespace level {                                                                                     \
+    template <class T>                                                                                    \
+    void neighbor_tensor_product_tiles(const NeighborTensorProduct<T>&, std::int64_t, std::int64_t);      \
+    template <class T>                                                                                    \
+    void neighbor_tensor_product_edge_dot(const NeighborTensorProduct<T>&, std::int64_t, std::int64_t);   \
+    template <class T>                                                                                    \
+    void neighbor_tensor_product_to_senders(const NeighborTensorProduct<T>&, std::int64_t, std::int64_t); \
     }
 
 SDAS_DECLARE_NEIGHBOR_TENSOR_PRODUCT(baseline)

@@ -7,8 +7,8 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "simd/channel_block.h"
 #include "ops/neighbor_tensor_product/coupling.h"
+#include "simd/channel_block.h"
 
 namespace sdas::SDAS_SIMD {
 
@@ -37,7 +37,8 @@ SDAS_INLINE void for_lmax(int lmax, const Body& body) {
 
 // The weight of each degree, one per head and `stride` apart, for a block of channels.
 template <int L, class T, class Block>
-SDAS_INLINE void spread_weights(Vector<T>* w, const T* weight, std::int64_t stride, int channels_per_head, Block block) {
+SDAS_INLINE void spread_weights(Vector<T>* w, const T* weight, std::int64_t stride, int channels_per_head,
+                                Block block) {
     for (int l = 0; l <= L; ++l) w[l] = block.spread(weight + l * stride, channels_per_head);
 }
 

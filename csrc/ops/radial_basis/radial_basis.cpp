@@ -197,14 +197,14 @@ SDAS_INLINE void double_backward(const RadialBasis<T>& job, std::int64_t i, int 
 
 }  // namespace
 
-#define SDAS_RADIAL_BASIS(order)                                                                          \
-    template <class T>                                                                                    \
-    void radial_basis_##order(const RadialBasis<T>& job, std::int64_t begin, std::int64_t end) {          \
-        std::int64_t i = begin;                                                                           \
-        for (; i + width<T> <= end; i += width<T>) order<T>(job, i, width<T>);                            \
-        if (i < end) order<T>(job, i, static_cast<int>(end - i));                                         \
-    }                                                                                                     \
-    template void radial_basis_##order(const RadialBasis<float>&, std::int64_t, std::int64_t);            \
+#define SDAS_RADIAL_BASIS(order)                                                                 \
+    template <class T>                                                                           \
+    void radial_basis_##order(const RadialBasis<T>& job, std::int64_t begin, std::int64_t end) { \
+        std::int64_t i = begin;                                                                  \
+        for (; i + width<T> <= end; i += width<T>) order<T>(job, i, width<T>);                   \
+        if (i < end) order<T>(job, i, static_cast<int>(end - i));                                \
+    }                                                                                            \
+    template void radial_basis_##order(const RadialBasis<float>&, std::int64_t, std::int64_t);   \
     template void radial_basis_##order(const RadialBasis<double>&, std::int64_t, std::int64_t);
 
 SDAS_RADIAL_BASIS(forward)

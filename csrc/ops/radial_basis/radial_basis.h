@@ -27,13 +27,13 @@ struct RadialBasis {
     T* by_lengths;           // [count] backward: cotangent of the lengths; double_backward: likewise
 };
 
-#define SDAS_DECLARE_RADIAL_BASIS(level)                                                      \
-    namespace level {                                                                         \
-    template <class T>                                                                        \
-    void radial_basis_forward(const RadialBasis<T>&, std::int64_t begin, std::int64_t end);   \
-    template <class T>                                                                        \
-    void radial_basis_backward(const RadialBasis<T>&, std::int64_t begin, std::int64_t end);  \
-    template <class T>                                                                        \
+#define SDAS_DECLARE_RADIAL_BASIS(level)                                                            \
+    namespace level {                                                                               \
+    template <class T>                                                                              \
+    void radial_basis_forward(const RadialBasis<T>&, std::int64_t begin, std::int64_t end);         \
+    template <class T>                                                                              \
+    void radial_basis_backward(const RadialBasis<T>&, std::int64_t begin, std::int64_t end);        \
+    template <class T>                                                                              \
     void radial_basis_double_backward(const RadialBasis<T>&, std::int64_t begin, std::int64_t end); \
     }
 

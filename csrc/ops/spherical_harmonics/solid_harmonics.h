@@ -157,9 +157,9 @@ SDAS_INLINE void column_slope(V uz, V rho, const V (&q)[L + 1], const V (&q1)[L 
 // Adds the orders m and above of the derivative, along the direction u, of the gradient of sum_k g[k] R_k,
 // and writes those of the derivative of R itself. q, q1 = columns m, m + 1, and dq = the slope of q.
 template <int L, int m, class T, class V>
-SDAS_INLINE void second(const Point<V>& p, V r2, const Point<V>& u, V rho, const V (&q)[L + 1],
-                        const V (&q1)[L + 1], const V (&dq)[L + 1], Dual<V> c0, Dual<V> s0, Dual<V> c, Dual<V> s,
-                        const T* scale, const V* g, V* slope, Dual<V> (&h)[4]) {
+SDAS_INLINE void second(const Point<V>& p, V r2, const Point<V>& u, V rho, const V (&q)[L + 1], const V (&q1)[L + 1],
+                        const V (&dq)[L + 1], Dual<V> c0, Dual<V> s0, Dual<V> c, Dual<V> s, const T* scale, const V* g,
+                        V* slope, Dual<V> (&h)[4]) {
     V q2[L + 1], dq1[L + 1];
     column<L, m + 2, T, V>(p.z, r2, q2);
     column_slope<L, m + 1, V>(u.z, rho, q1, q2, dq1);

@@ -55,8 +55,7 @@ struct Polar {
         const auto inside = (square > Range<T>::least) & (square < Range<T>::most);
         if (!all<T>(inside)) {
             // What is inside stays as it is, so that a vector's result does not depend on its neighbors in the block.
-            factor = select<T>(inside, factor,
-                               select<T>(square < 1, V{} + Range<T>::enlarge, V{} + Range<T>::reduce));
+            factor = select<T>(inside, factor, select<T>(square < 1, V{} + Range<T>::enlarge, V{} + Range<T>::reduce));
             v = {v.x * factor, v.y * factor, v.z * factor};
             square = dot(v, v);
             const auto zero = square == 0;
@@ -155,8 +154,8 @@ SDAS_INLINE void solid_second(const Point<Vector<T>>& p, Vector<T> r2, const Poi
 }
 
 template <int L, class T>
-SDAS_INLINE void double_backward(const SphericalHarmonics<T>& job, const T* vectors, const T* grad,
-                                 const T* grad_grad, T* harmonics, T* gradient) {
+SDAS_INLINE void double_backward(const SphericalHarmonics<T>& job, const T* vectors, const T* grad, const T* grad_grad,
+                                 T* harmonics, T* gradient) {
     using V = Vector<T>;
     constexpr int M = (L + 1) * (L + 1);
     V g[M], slope[M];

@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "system/huge_pages.h"
 #include "simd/simd.h"
+#include "system/huge_pages.h"
 #include "system/thread_pool.h"
 
 namespace sdas {
@@ -20,26 +20,25 @@ constexpr int spherical_harmonics_max_degree = SDAS_MAX_DEGREE;
 // All arrays are row-major and contiguous; M = (lmax + 1)². Pointers that a kernel does not name are unused.
 template <class T>
 struct SphericalHarmonics {
-    std::int64_t count;     // number of vectors
-    int lmax;               // largest degree, from 0 to spherical_harmonics_max_degree
-    bool normalize;         // whether the vectors are divided by their lengths
-    const T* scale;         // [(lmax + 1)(lmax + 2) / 2] factors F_lm, see solid_harmonics.h
-    const T* vectors;       // [count, 3]
-    const T* grad;          // [count, M] backward, double_backward: cotangent of the harmonics
-    const T* grad_grad;     // [count, 3] double_backward: cotangent of the gradient
-    T* harmonics;           // [count, M] forward: the values; double_backward: the cotangent of grad
-    T* gradient;            // [count, 3] backward: cotangent of the vectors; double_backward: likewise
+    std::int64_t count;  // number of vectors
+    int lmax;            // largest degree, from 0 to spherical_harmonics_max_degree
+    bool normalize;      // whether the vectors are divided by their lengths
+    const T* scale;      // [(lmax + 1)(lmax + 2) / 2] factors F_lm, see solid_harmonics.h
+    const T* vectors;    // [count, 3]
+    const T* grad;       // [count, M] backward, double_backward: cotangent of the harmonics
+    const T* grad_grad;  // [count, 3] double_backward: cotangent of the gradient
+    T* harmonics;        // [count, M] forward: the values; double_backward: the cotangent of grad
+    T* gradient;         // [count, 3] backward: cotangent of the vectors; double_backward: likewise
 };
 
-#define SDAS_DECLARE_SPHERICAL_HARMONICS(level)                                                          \
-    namespace level {                                                                                    \
-    template <class T>                                                                                   \
-    void spherical_harmonics_forward(const SphericalHarmonics<T>&, std::int64_t begin, std::int64_t end);   \
-    template <class T>                                                                                   \
-    void spherical_harmonics_backward(const SphericalHarmonics<T>&, std::int64_t begin, std::int64_t end);  \
-    template <class T>                                                                                   \
-    void spherical_harmonics_double_backward(const SphericalHarmonics<T>&, std::int64_t begin,              \
-                                             std::int64_t end);                                          \
+#define SDAS_DECLARE_SPHERICAL_HARMONICS(level)                                                                   \
+    namespace level {                                                                                             \
+    template <class T>                                                                                            \
+    void spherical_harmonics_forward(const SphericalHarmonics<T>&, std::int64_t begin, std::int64_t end);         \
+    template <class T>                                                                                            \
+    void spherical_harmonics_backward(const SphericalHarmonics<T>&, std::int64_t begin, std::int64_t end);        \
+    template <class T>                                                                                            \
+    void spherical_harmonics_double_backward(const SphericalHarmonics<T>&, std::int64_t begin, std::int64_t end); \
     }
 
 SDAS_DECLARE_SPHERICAL_HARMONICS(baseline)

@@ -14,9 +14,9 @@
 #include <cstring>
 #include <vector>
 
+#include "ops/tensor_product/dense.h"
 #include "simd/matrix_product.h"
 #include "simd/streaming.h"
-#include "ops/tensor_product/dense.h"
 #include "simd/vector.h"
 
 namespace sdas::SDAS_SIMD {

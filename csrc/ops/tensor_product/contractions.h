@@ -7,8 +7,8 @@
 
 #include <cstdint>
 
-#include "simd/channel_rows.h"
 #include "ops/tensor_product/tensor_product.h"
+#include "simd/channel_rows.h"
 #include "simd/vector.h"
 
 namespace sdas::SDAS_SIMD {
@@ -31,9 +31,9 @@ template <class T>
 struct PathRows {
     std::int64_t samples, vectors, row;
     Terms<T> terms, shares;  // the entries of M of the components of s, and the gradients by these of those by M
-    const Vector<T> *a, *a_step, *g;
-    std::int64_t copied_row;  // between the rows of a and those of by_a where a path copies
-    const Vector<T> *s, *s_step;  // null where s has no channels: then there is M
+    const Vector<T>*a, *a_step, *g;
+    std::int64_t copied_row;     // between the rows of a and those of by_a where a path copies
+    const Vector<T>*s, *s_step;  // null where s has no channels: then there is M
     const T *m, *m_step, *w, *w_step;
     Vector<T>* z;
     bool fresh;                    // whether this is the first path to z

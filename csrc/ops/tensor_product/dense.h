@@ -89,13 +89,13 @@ void add_spans(const TensorProductDense<T>& job) {
     }
 }
 
-#define SDAS_DECLARE_TENSOR_PRODUCT_DENSE(level)                                                        \
-    namespace level {                                                                                   \
-    template <class T>                                                                                  \
-    void tensor_product_dense_forward(const TensorProductDense<T>&, std::int64_t, std::int64_t);        \
-    template <class T>                                                                                  \
-    void tensor_product_dense_backward(const TensorProductDense<T>&, std::int64_t, std::int64_t);       \
-    template <class T>                                                                                  \
+#define SDAS_DECLARE_TENSOR_PRODUCT_DENSE(level)                                                         \
+    namespace level {                                                                                    \
+    template <class T>                                                                                   \
+    void tensor_product_dense_forward(const TensorProductDense<T>&, std::int64_t, std::int64_t);         \
+    template <class T>                                                                                   \
+    void tensor_product_dense_backward(const TensorProductDense<T>&, std::int64_t, std::int64_t);        \
+    template <class T>                                                                                   \
     void tensor_product_dense_double_backward(const TensorProductDense<T>&, std::int64_t, std::int64_t); \
     }
 
@@ -114,20 +114,17 @@ void run(void (*kernel)(const TensorProductDense<T>&, std::int64_t, std::int64_t
     const std::vector<T> packed = pack(job.weight, job, transposes);
     const std::vector<T> packed_step = pack(job.weight_step, job, transposes);
     job.packed = packed.data(), job.packed_step = packed_step.data();
-    const FreshResults<T> results{{{job.out, job.outer.dim_out},
-                                   {job.by_x, job.inner.dim1},
-                                   {job.by_y, job.inner.dim2},
-                                   {nullptr, 0}}};
+    const FreshResults<T> results{
+        {{job.out, job.outer.dim_out}, {job.by_x, job.inner.dim1}, {job.by_y, job.inner.dim2}, {nullptr, 0}}};
     results.advise(batch);
     std::int64_t work = job.inner.work + job.outer.work;
     for (std::int64_t n = 0; n < job.matrices; ++n) {
         work += job.matrix[n].rows * job.matrix[n].depth * job.matrix[n].columns;
     }
-    parallel_for(batch, job.span, useful_threads(threads, batch * work),
-                 [&](std::int64_t begin, std::int64_t end) {
-                     results.populate(begin, end);
-                     kernel(job, begin, end);
-                 });
+    parallel_for(batch, job.span, useful_threads(threads, batch * work), [&](std::int64_t begin, std::int64_t end) {
+        results.populate(begin, end);
+        kernel(job, begin, end);
+    });
     if (job.by_weight != nullptr) add_spans(job);
 }
 

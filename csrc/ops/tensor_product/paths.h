@@ -16,8 +16,8 @@
 
 #include <cstdint>
 
-#include "simd/streaming.h"
 #include "ops/tensor_product/contractions.h"
+#include "simd/streaming.h"
 #include "simd/vector.h"
 
 namespace sdas::SDAS_SIMD {
@@ -145,7 +145,8 @@ SDAS_INLINE void sum_terms(const Terms<T>& terms, const Vector<T>* in, Vector<T>
     for (std::int64_t k = 0; k < terms.sums; ++k) {
         for (std::int64_t v = 0; v < vectors; ++v) {
             Vector<T> sum = adds ? out[k * row + v] : Vector<T>{};
-            for (int q = terms.start[k]; q < terms.start[k + 1]; ++q) sum += terms.value[q] * in[terms.row[q] * row + v];
+            for (int q = terms.start[k]; q < terms.start[k + 1]; ++q)
+                sum += terms.value[q] * in[terms.row[q] * row + v];
             out[k * row + v] = sum;
         }
     }

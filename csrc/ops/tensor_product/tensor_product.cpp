@@ -10,10 +10,10 @@
 #include <utility>
 #include <vector>
 
-#include "simd/channel_rows.h"
-#include "simd/kept_vectors.h"
 #include "ops/tensor_product/blocks.h"
 #include "ops/tensor_product/paths.h"
+#include "simd/channel_rows.h"
+#include "simd/kept_vectors.h"
 #include "simd/vector_products.h"
 
 namespace sdas::SDAS_SIMD {
@@ -115,7 +115,7 @@ class Kernel {
     std::int64_t lane_ = 0;                  // of the first of them in `matrices_`
     std::vector<Step> steps_;
     Vectors<T> scratch_;
-    Vector<T> *lanes_, *lanes_step_, *by_lanes_, *grad_, *out_, *ones_, *zeros_, *weight_, *weight_step_, *by_weight_,
+    Vector<T>*lanes_, *lanes_step_, *by_lanes_, *grad_, *out_, *ones_, *zeros_, *weight_, *weight_step_, *by_weight_,
         *scaled_, *own_matrix_, *own_matrix_step_, *outer_, *uniforms_, *by_uniforms_, *matrices_, *matrices_step_;
 
     // The path `p` to a view of the output; `last`: to which no other one follows.

@@ -14,8 +14,8 @@
 #include <cstring>
 #include <utility>
 
-#include "system/huge_pages.h"
 #include "simd/simd.h"
+#include "system/huge_pages.h"
 #include "system/thread_pool.h"
 
 namespace sdas {
@@ -72,21 +72,21 @@ struct TensorProduct {
     const T* values;
     const T *x, *y, *weight, *grad;
     const T *x_step, *y_step, *weight_step;
-    T *out;  // the product; in a double backward the gradient by grad
+    T* out;  // the product; in a double backward the gradient by grad
     T *by_x, *by_y, *by_weight, *partial;
     // By TensorProductArray: whether a result is a part of an array that exceeds the caches, and whether a gradient is
     // added to what is there.
     bool is_part[3] = {}, adds[3] = {};
 };
 
-#define SDAS_DECLARE_TENSOR_PRODUCT(level)                                                          \
-    namespace level {                                                                               \
-    template <class T>                                                                              \
-    void tensor_product_forward(const TensorProduct<T>&, std::int64_t, std::int64_t);               \
-    template <class T>                                                                              \
-    void tensor_product_backward(const TensorProduct<T>&, std::int64_t, std::int64_t);              \
-    template <class T>                                                                              \
-    void tensor_product_double_backward(const TensorProduct<T>&, std::int64_t, std::int64_t);       \
+#define SDAS_DECLARE_TENSOR_PRODUCT(level)                                                    \
+    namespace level {                                                                         \
+    template <class T>                                                                        \
+    void tensor_product_forward(const TensorProduct<T>&, std::int64_t, std::int64_t);         \
+    template <class T>                                                                        \
+    void tensor_product_backward(const TensorProduct<T>&, std::int64_t, std::int64_t);        \
+    template <class T>                                                                        \
+    void tensor_product_double_backward(const TensorProduct<T>&, std::int64_t, std::int64_t); \
     }
 
 SDAS_DECLARE_TENSOR_PRODUCT(baseline)

@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "simd/channel_rows.h"
 #include "ops/tensor_product_conv/tensor_product_conv.h"
+#include "simd/channel_rows.h"
 #include "simd/vector_products.h"
 
 namespace sdas::SDAS_SIMD {

@@ -85,9 +85,9 @@ void reduce(const TensorProductConv<T>& job, std::int64_t begin, std::int64_t en
                 const auto at = [](const T* rows, std::int64_t place) { return rows ? rows + place : nullptr; };
                 if (path.diagonal) {
                     for_groups<T>(path.mul, [&](auto G, std::int64_t c) {
-                        add_diagonal<T, decltype(G)::value, step>(
-                            out + path.out_row + c, in + path.in_row + c, at(in_step, path.in_row + c), w + c,
-                            w_step + c, *m, *m_step, path.out_dim, stride);
+                        add_diagonal<T, decltype(G)::value, step>(out + path.out_row + c, in + path.in_row + c,
+                                                                  at(in_step, path.in_row + c), w + c, w_step + c, *m,
+                                                                  *m_step, path.out_dim, stride);
                     });
                     continue;
                 }
@@ -220,16 +220,16 @@ class Edges {
             const auto at = [](const T* rows, std::int64_t place) { return rows ? rows + place : nullptr; };
             if (path.diagonal) {
                 for_groups<T>(path.mul, [&](auto G, std::int64_t c) {
-                    edge_diagonal<T, decltype(G)::value, step>(
-                        by_m, by_w + c, grad + path.out_row + c, in + path.in_row + c, at(in_step, path.in_row + c),
-                        w + c, w_step + c, *m, *m_step, path.out_dim, stride);
+                    edge_diagonal<T, decltype(G)::value, step>(by_m, by_w + c, grad + path.out_row + c,
+                                                               in + path.in_row + c, at(in_step, path.in_row + c),
+                                                               w + c, w_step + c, *m, *m_step, path.out_dim, stride);
                 });
             } else {
                 for_components(static_cast<int>(path.in_dim), [&](auto D) {
                     for_groups<T>(path.mul, [&](auto G, std::int64_t c) {
                         edge_path<T, decltype(D)::value, decltype(G)::value, step>(
-                            by_m, by_w + c, grad + path.out_row + c, in + path.in_row + c,
-                            at(in_step, path.in_row + c), w + c, w_step + c, m, m_step, path.out_dim, stride);
+                            by_m, by_w + c, grad + path.out_row + c, in + path.in_row + c, at(in_step, path.in_row + c),
+                            w + c, w_step + c, m, m_step, path.out_dim, stride);
                     });
                 });
             }
@@ -293,9 +293,9 @@ void tensor_product_conv_edge(const TensorProductConv<T>& job, std::int64_t begi
     job.second_order ? Edges<T, true>(job).run(begin, end) : Edges<T, false>(job).run(begin, end);
 }
 
-#define SDAS_INSTANTIATE(T)                                                                                      \
-    template void tensor_product_conv_pack(const TensorProductConv<T>&, std::int64_t, std::int64_t);             \
-    template void tensor_product_conv_reduce(const TensorProductConv<T>&, std::int64_t, std::int64_t);           \
+#define SDAS_INSTANTIATE(T)                                                                            \
+    template void tensor_product_conv_pack(const TensorProductConv<T>&, std::int64_t, std::int64_t);   \
+    template void tensor_product_conv_reduce(const TensorProductConv<T>&, std::int64_t, std::int64_t); \
     template void tensor_product_conv_edge(const TensorProductConv<T>&, std::int64_t, std::int64_t);
 SDAS_INSTANTIATE(float)
 SDAS_INSTANTIATE(double)

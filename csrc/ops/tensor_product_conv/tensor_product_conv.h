@@ -15,8 +15,8 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "system/huge_pages.h"
 #include "simd/simd.h"
+#include "system/huge_pages.h"
 #include "system/thread_pool.h"
 
 namespace sdas {
@@ -56,14 +56,14 @@ struct TensorProductConv {
     T *by_y, *by_weight, *partial;
 };
 
-#define SDAS_DECLARE_TENSOR_PRODUCT_CONV(level)                                                       \
-    namespace level {                                                                                 \
-    template <class T>                                                                                \
-    void tensor_product_conv_pack(const TensorProductConv<T>&, std::int64_t, std::int64_t);           \
-    template <class T>                                                                                \
-    void tensor_product_conv_reduce(const TensorProductConv<T>&, std::int64_t, std::int64_t);         \
-    template <class T>                                                                                \
-    void tensor_product_conv_edge(const TensorProductConv<T>&, std::int64_t, std::int64_t);           \
+#define SDAS_DECLARE_TENSOR_PRODUCT_CONV(level)                                               \
+    namespace level {                                                                         \
+    template <class T>                                                                        \
+    void tensor_product_conv_pack(const TensorProductConv<T>&, std::int64_t, std::int64_t);   \
+    template <class T>                                                                        \
+    void tensor_product_conv_reduce(const TensorProductConv<T>&, std::int64_t, std::int64_t); \
+    template <class T>                                                                        \
+    void tensor_product_conv_edge(const TensorProductConv<T>&, std::int64_t, std::int64_t);   \
     }
 
 SDAS_DECLARE_TENSOR_PRODUCT_CONV(baseline)
