@@ -1,4 +1,4 @@
-"""Edge softmax on the CPU by the compiled kernels of `csrc/ops/edge_softmax/edge_softmax.cpp`, which want heads innermost."""
+"""Edge softmax on the CPU by the compiled kernels of `csrc/ops/edge_softmax`, which want heads innermost."""
 
 from __future__ import annotations
 

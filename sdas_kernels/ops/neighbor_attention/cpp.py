@@ -1,4 +1,4 @@
-"""Neighbor attention on the CPU by the fused kernels of `csrc/ops/neighbor_attention/neighbor_attention.cpp`.
+"""Neighbor attention on the CPU by the fused kernels of `csrc/ops/neighbor_attention`.
 
 They are compiled for harmonics up to a degree; above it the plain PyTorch functions run.
 """

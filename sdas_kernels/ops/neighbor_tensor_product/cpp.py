@@ -1,4 +1,4 @@
-"""Neighbor tensor product on the CPU by the compiled kernels of `csrc/ops/neighbor_tensor_product/neighbor_tensor_product.cpp`.
+"""Neighbor tensor product on the CPU by the compiled kernels of `csrc/ops/neighbor_tensor_product`.
 
 The kernels do the three contractions, coupling included; `contractions.py` makes the derivative ladder of them. They
 are compiled for harmonics up to `MAX_DEGREE`.

@@ -1,4 +1,4 @@
-"""Radial basis on the CPU by the compiled kernels of `csrc/ops/radial_basis/radial_basis.cpp`, alone or with the envelope."""
+"""Radial basis on the CPU by the compiled kernels of `csrc/ops/radial_basis`, alone or with the envelope."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real spherical harmonics on the CPU by the compiled kernels of ``csrc/ops/spherical_harmonics/spherical_harmonics.cpp``.
+"""Real spherical harmonics on the CPU by the compiled kernels of ``csrc/ops/spherical_harmonics``.
 
 The three functions take contiguous CPU tensors of one dtype, float32 or float64, and assume that their shapes
 agree: the public function has checked them. M = (lmax + 1)².

@@ -1,4 +1,4 @@
-"""The factors that normalize solid harmonics made by the recurrences of `csrc/ops/spherical_harmonics/solid_harmonics.h`."""
+"""The factors that normalize solid harmonics made by the recurrences of `solid_harmonics.h` in csrc."""
 
 from __future__ import annotations
 

@@ -2,10 +2,10 @@
 """Spherical harmonics on the GPU by Triton: value, backward and double backward, each one pass over the vectors.
 
 A thread has one vector and goes through the degrees from 0 up by the recurrences of
-`csrc/ops/spherical_harmonics/solid_harmonics.h`: of q_lm it keeps the last two degrees, of c_m and s_m all orders so far. The
-loops over degrees and orders are unrolled, the factors are constants. What is read and written per vector, rows of M
-numbers, passes through shared memory between threads that hold a vector each and threads that hold neighbors in memory,
-some columns at a time, so that memory is read and written in whole lines.
+`csrc/ops/spherical_harmonics/solid_harmonics.h`: of q_lm it keeps the last two degrees, of c_m and s_m all orders so
+far. The loops over degrees and orders are unrolled, the factors are constants. What is read and written per vector,
+rows of M numbers, passes through shared memory between threads that hold a vector each and threads that hold
+neighbors in memory, some columns at a time, so that memory is read and written in whole lines.
 
 In names, q_below and q_step are q of one degree less, and the derivative along the step of a double backward.
 """

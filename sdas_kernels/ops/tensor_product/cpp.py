@@ -1,4 +1,4 @@
-"""Tensor product on the CPU by the compiled kernels of `csrc/ops/tensor_product/tensor_product.cpp`."""
+"""Tensor product on the CPU by the compiled kernels of `csrc/ops/tensor_product`."""
 
 from __future__ import annotations
 

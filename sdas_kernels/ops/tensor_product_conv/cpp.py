@@ -1,4 +1,4 @@
-"""The convolution on the CPU by the compiled kernels of `csrc/ops/tensor_product_conv/tensor_product_conv.cpp`.
+"""The convolution on the CPU by the compiled kernels of `csrc/ops/tensor_product_conv`.
 
 Three contractions make the ladder: `reduce` to the receivers, `reduce` with everything transposed to the senders, and
 `edge` for y and the weight. A specification with paths that mix channels goes edge by edge through the tensor product.
