@@ -130,7 +130,7 @@ def test_files_that_hold_no_indices_are_refused(tmp_path, same):
         ("a.csv", "index,part\nthree,train\n", "line 2 is not index,part"),
         ("a.json", "[1,", "cannot be read as JSON"),
         ("b.json", '{"train": [0.5]}', "must be integers"),
-        ("a.npz", "x", "cannot be read as .npz"),
+        ("a.npz", "x", "not a complete .npz file"),
         ("a.txt", "1", "not .txt"),
     ):
         (tmp_path / name).write_text(content)

@@ -21,6 +21,9 @@ from sdas.config.reading import ReadingOptions
 from sdas.config.section import Section
 from sdas.errors import ConfigError
 
+DEEPEST = 20
+"""Levels of sections and lists in a configuration; ours has 4."""
+
 
 class SplitConfig(Section):
     """Which frames train, validate and test."""
@@ -244,7 +247,9 @@ def _yaml(value: Any) -> str:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        _check_size(text, path)
+        content = yaml.safe_load(text)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -254,6 +259,17 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must hold sections such as 'data:' and 'train:', got {type(content).__name__}")
     return content
+
+
+def _check_size(text: str, path: Path) -> None:
+    """Refuse what a few characters of YAML can make too large: aliases, and deep nesting."""
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ConfigError(f"{path}: holds an alias (*name), of which a few unfold to any size; write values out")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise ConfigError(f"{path}: nests lists or sections deeper than {DEEPEST}")
 
 
 def _apply(content: dict[str, Any], override: str) -> None:

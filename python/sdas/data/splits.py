@@ -15,6 +15,7 @@ import numpy as np
 from sdas.data.cache import FrameCache
 from sdas.data.errors import DataError
 from sdas.data.frame import IntArray
+from sdas.data.readers.npz_stream import NpzStream
 from sdas.files import write_text
 
 PARTS = ("train", "validation", "test")
@@ -209,16 +210,13 @@ def _named_parts(content: Mapping[str, Any]) -> dict[str, Any]:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON: {error}") from None
 
 
 def _read_npz(path: Path) -> dict[str, Any]:
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            return {name: content[name] for name in content.files}
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as .npz: {error}") from None
+    with NpzStream(path) as content:
+        return {name: content.array(name) for name in content.names}
 
 
 def _read_csv(path: Path) -> dict[str, Any]:

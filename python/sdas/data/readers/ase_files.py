@@ -26,10 +26,12 @@ from sdas.data.frame import Frame
 from sdas.data.readers import lammps
 from sdas.data.readers.ase_formats import FIXED_UNITS, RUNNER, about_format, guess_format
 from sdas.data.readers.ase_labels import LabelFinder, values_of
+from sdas.data.readers.bounds import in_bounds
 from sdas.data.readers.declared_units import DEFAULT_UNITS, Declaration, FileUnits
-from sdas.data.readers.extxyz import nameless_columns, parse_comment
+from sdas.data.readers.extxyz import UNFINISHED, UnfinishedFrame, nameless_columns, read_extxyz
 from sdas.data.readers.lmdb_file import LmdbFile
 from sdas.data.readers.options import ReadOptions, build_frame
+from sdas.data.readers.packed import unpacked
 
 DATABASE_SUFFIXES = {".db": "db", ".aselmdb": "aselmdb"}
 DATABASES = ("db", "json")
@@ -56,37 +58,49 @@ def read_ase_database(path: Path, options: ReadOptions) -> Iterator[Frame]:
     An energy stored as a key-value pair is found under its key. Units are those that the metadata of the data base
     name, as SchNetPack's do.
     """
-    database = _connected(path)
-    try:
-        metadata = database.metadata
-    except Exception as error:  # the backends raise whatever their storage raises
-        raise DataError(f"{path}: ASE cannot read this data base: {type(error).__name__}: {error}") from error
-    yield from _frames(_rows(database, path), path, "row", options, lambda info: Declaration.found_in(metadata, info))
+    with unpacked(path) as plain:
+        database = _connected(plain, path)
+        try:
+            metadata = database.metadata
+        except Exception as error:  # the backends raise whatever their storage raises
+            raise DataError(f"{path}: ASE cannot read this data base: {type(error).__name__}: {error}") from error
+        rows = _rows(database, plain, path)
+        yield from _frames(rows, path, "row", options, lambda info: Declaration.found_in(metadata, info))
 
 
 def _structures(path: Path, name: str, options: ReadOptions) -> Iterator[Atoms]:
     arguments: dict[str, Any] = {"index": ":", "format": name, "do_not_split_by_at_sign": True}
     if name == RUNNER and options.units is not None:
         arguments["input_units"] = RunnerUnits.ASE  # which it then leaves as they are
-    if name == "extxyz":
-        arguments["properties_parser"] = parse_comment
-        if remark := nameless_columns(path):
-            options.notes.remarks[remark] += 1
+    if name == "extxyz" and (remark := nameless_columns(path)):
+        options.notes.remarks[remark] += 1
     if name == "lammps-dump-text":
         lammps.check_columns(path, options.type_map)
     count = 0
     try:
-        for atoms in ase.io.iread(path.absolute(), **arguments):
+        for atoms in read_extxyz(path) if name == "extxyz" else _read_by_ase(path, arguments):
             count += 1
             yield _put_right(atoms, name, options, f"{path}: frame {count - 1}")
-    except DataError:
-        raise
+    except UnfinishedFrame:
+        if options.skip != "incomplete":
+            raise
+        options.notes.skip(f"{path}: frame {count}", UNFINISHED)
+    except DataError as error:
+        if count or name != "extxyz":
+            raise
+        raise DataError(f"{error}; it was {about_format(path, options.ase_format, name)}") from error
     except Exception as error:  # ASE's parsers raise whatever their parsing meets
         reason = f"{type(error).__name__}: {error}"
         about = "" if count else f"; it was {about_format(path, options.ase_format, name)}"
         raise DataError(f"{path}: ASE cannot read it beyond its first {count} frames: {reason}{about}") from error
     if count == 0:
         raise DataError(f"{path} holds no frames, {about_format(path, options.ase_format, name)}")
+
+
+def _read_by_ase(path: Path, arguments: dict[str, Any]) -> Iterator[Atoms]:
+    """Structures by ASE's own reader, in the memory that a file of this size may take."""
+    with unpacked(path) as plain:
+        yield from in_bounds(ase.io.iread(plain.absolute(), **arguments), plain)
 
 
 def _put_right(atoms: Atoms, name: str, options: ReadOptions, where: str) -> Atoms:
@@ -98,24 +112,27 @@ def _put_right(atoms: Atoms, name: str, options: ReadOptions, where: str) -> Ato
     return atoms
 
 
-def _connected(path: Path) -> Any:
-    kind = DATABASE_SUFFIXES.get(path.suffix, "extract_from_name")
+def _connected(plain: Path, path: Path) -> Any:
+    """The data base in the file ``plain``, the content of ``path``."""
+    kind = DATABASE_SUFFIXES.get(plain.suffix, "extract_from_name")
     if kind == "aselmdb":
-        LmdbFile(path).close()
+        LmdbFile(plain).close()
     try:
-        return ase.db.connect(path.absolute(), type=kind, append=True)
+        return ase.db.connect(plain.absolute(), type=kind, append=True)
     except (ImportError, ValueError, AttributeError) as error:
         hint = "; pip install ase-db-backends" if kind == "aselmdb" else ""
         raise DataError(f"{path}: ASE cannot open this data base ({error}){hint}") from None
 
 
-def _rows(database: Any, path: Path) -> Iterator[Atoms]:
+def _rows(database: Any, plain: Path, path: Path) -> Iterator[Atoms]:
     try:
-        for row in database.select():
+        for row in in_bounds(database.select(), plain):
             atoms = row.toatoms(add_additional_information=True)
             extra = atoms.info
             atoms.info = {**extra.get("data", {}), **extra.get("key_value_pairs", {})}
             yield atoms
+    except DataError:
+        raise
     except Exception as error:  # the backends raise whatever their storage raises
         raise DataError(f"{path}: ASE cannot read this data base: {type(error).__name__}: {error}") from error
 

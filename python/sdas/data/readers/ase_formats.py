@@ -5,6 +5,7 @@ from __future__ import annotations
 import lzma
 import os
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 from ase.io.formats import UnknownFileTypeError, filetype, ioformats, open_with_compression
@@ -42,9 +43,13 @@ _HEAD = 1 << 16
 
 def guess_format(path: Path) -> str | None:
     """ASE's name of the format that it takes ``path`` for, by name and content, or None."""
+    name: str | None = None
     try:
         name = filetype(os.fspath(path.absolute()))
-    except (UnknownFileTypeError, OSError, UnicodeDecodeError, EOFError):
+    except EOFError:  # packed, and cut short: its name has to do
+        with suppress(UnknownFileTypeError):
+            name = filetype(os.fspath(path.absolute()), read=False)
+    except (UnknownFileTypeError, OSError, UnicodeDecodeError):
         return None
     return name if name in ioformats else None
 

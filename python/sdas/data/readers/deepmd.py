@@ -18,6 +18,7 @@ from sdas.config.reading import advice
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame, IntArray
 from sdas.data.readers.declared_units import DEFAULT_UNITS
+from sdas.data.readers.npy import map_array
 from sdas.data.readers.options import ReadOptions, build_frame
 
 _STRUCTURE = ("coord", "box", "real_atom_types")
@@ -149,10 +150,7 @@ def _load(folder: Path, name: str) -> NDArray[Any]:
     path = folder / f"{name}.npy"
     if not path.is_file():
         raise DataError(f"{folder}: no {path.name}")
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"{path}: not a complete .npy file: {error}") from None
+    array = map_array(path)
     if array.ndim < 1:
         raise DataError(f"{path}: holds one number where one row per frame is needed")
     return array

@@ -10,14 +10,22 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from sdas.data.errors import DataError
+from sdas.data.readers.bounds import array_bytes, most_bytes, too_large
+from sdas.data.readers.npy import read_header
+
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Of compression: those that NumPy writes. Others give no way to unpack a bounded piece."""
 
 
 class NpzStream:
-    """An open .npz file. ``names`` are its arrays; arrays of Python objects are refused, they would need pickle."""
+    """An open .npz file. ``names`` are its arrays.
+
+    No array may take more than a bounded multiple of the file's size (:mod:`sdas.data.readers.bounds`), nor more than
+    there is of it. Arrays of Python objects are refused, they would need pickle.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -41,10 +49,9 @@ class NpzStream:
     def array(self, name: str) -> NDArray[Any]:
         """The whole array ``name``."""
         with self._open(name) as member:
-            try:
-                return np.asarray(npy_format.read_array(member, allow_pickle=False))
-            except (ValueError, EOFError, zipfile.BadZipFile, OSError, zlib.error) as error:
-                raise DataError(f"{self.path}: cannot read array {name!r}: {error}") from None
+            shape, fortran, dtype = self._header(member, name)
+            data = self._exactly(member, array_bytes(shape, dtype), name, "")
+            return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
     def text(self, name: str) -> str | None:
         """The string stored under ``name``, or None if there is none."""
@@ -63,38 +70,38 @@ class NpzStream:
             if fortran or not shape:
                 yield from np.atleast_1d(self.array(name))
                 return
-            size = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
+            size = array_bytes(shape[1:], dtype)
             for index in range(shape[0]):
-                yield np.frombuffer(self._exactly(member, size, name, index), dtype=dtype).reshape(shape[1:])
+                row = self._exactly(member, size, name, f" in row {index}")
+                yield np.frombuffer(row, dtype=dtype).reshape(shape[1:])
 
     def _open(self, name: str) -> IO[bytes]:
         try:
-            return self._archive.open(f"{name}.npy")
+            entry = self._archive.getinfo(f"{name}.npy")
+            if entry.compress_type not in METHODS:
+                raise DataError(f"{self.path}: array {name!r} is compressed in a way that NumPy does not write")
+            if entry.file_size > max(most_bytes(self.path), entry.compress_size):
+                raise too_large(self.path, f"array {name!r}")
+            return self._archive.open(entry)
         except KeyError:
             raise DataError(f"{self.path}: no array {name!r}; it has {', '.join(sorted(self.names))}") from None
-        except zipfile.BadZipFile as error:
+        except (zipfile.BadZipFile, RuntimeError) as error:  # RuntimeError: encrypted
             raise DataError(f"{self.path}: array {name!r} is damaged: {error}") from None
 
     def _header(self, member: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-        try:
-            version = npy_format.read_magic(member)
-            read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
-            shape, fortran, dtype = read(member)
-        except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-            raise DataError(f"{self.path}: array {name!r} has no valid header: {error}") from None
-        if dtype.hasobject:
-            raise DataError(
-                f"{self.path}: array {name!r} holds pickled objects, which are not read; store plain numbers"
-            )
+        shape, fortran, dtype = read_header(member, f"{self.path}: array {name!r}")
+        needed, there = array_bytes(shape, dtype), self._archive.getinfo(f"{name}.npy").file_size - member.tell()
+        if needed > there:
+            raise DataError(f"{self.path}: array {name!r} is said to take {needed} bytes, there are {there}")
         return shape, fortran, dtype
 
-    def _exactly(self, member: IO[bytes], size: int, name: str, index: int) -> bytes:
+    def _exactly(self, member: IO[bytes], size: int, name: str, where: str) -> bytes:
         buffer = io.BytesIO()
         try:
             while buffer.tell() < size and (piece := member.read(size - buffer.tell())):
                 buffer.write(piece)
         except (zipfile.BadZipFile, OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{self.path}: array {name!r} is damaged in row {index}: {error}") from None
+            raise DataError(f"{self.path}: array {name!r} is damaged{where}: {error}") from None
         if buffer.tell() < size:
-            raise DataError(f"{self.path}: array {name!r} ends within row {index}")
+            raise DataError(f"{self.path}: array {name!r} ends early{where}")
         return buffer.getvalue()
