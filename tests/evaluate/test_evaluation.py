@@ -46,6 +46,19 @@ def make_frame(numbers, energy_error=0.0, force_error=0.0, source="made: frame 0
 FRAMES = [make_frame([8, 1, 1], 0.003, 0.01), make_frame([8], -0.001, -0.02), make_frame([1, 1], 0.002, 0.0)]
 
 
+def test_subnormal_numbers_are_zeros_to_the_model_meanwhile():
+    def computes_with_subnormals():
+        return bool((torch.full((1,), 1e-40) * 1).any())
+
+    class Watched(SumModel):
+        def forward(self, *given, **options):
+            assert not computes_with_subnormals()
+            return super().forward(*given, **options)
+
+    evaluate(Watched(), FRAMES)
+    assert computes_with_subnormals()
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
 def test_errors_do_not_depend_on_the_batches(batch_size):
     model = SumModel()

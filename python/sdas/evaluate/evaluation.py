@@ -18,6 +18,7 @@ from sdas.errors import SdasError
 from sdas.evaluate.metrics import Array, energy_metrics, force_metrics, force_metrics_by_element, stress_metrics
 from sdas.predict import predict_batches
 from sdas.run.fingerprint import model_fingerprint
+from sdas_kernels import subnormals
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def evaluate(
     found: dict[str, list[np.ndarray]] = defaultdict(list)
     start = time.perf_counter()
     checked = (check_frame(frame, require) for frame in frames)
-    with tqdm(total=total, desc="evaluate", unit="frame", disable=not progress) as bar:
+    with subnormals.as_zeros(), tqdm(total=total, desc="evaluate", unit="frame", disable=not progress) as bar:
         for batch, predicted in predict_batches(model, checked, batch_size, stress=stress):
             out = {"energy": predicted.energy, "forces": predicted.forces}
             if predicted.stress is not None:

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from sdas.config import TrainConfig
+from sdas_kernels import subnormals
 
 
 @contextmanager
 def torch_settings(settings: TrainConfig) -> Iterator[None]:
-    """Threads, seeds and determinism as configured; threads and determinism are put back at the end."""
+    """Threads, seeds and determinism as configured, subnormals as zeros; all but the seeds are put back at the end."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -26,7 +27,8 @@ def torch_settings(settings: TrainConfig) -> Iterator[None]:
     np.random.seed(settings.seed)  # noqa: NPY002
     random.seed(settings.seed)
     try:
-        yield
+        with subnormals.as_zeros():
+            yield
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic)
