@@ -20,6 +20,7 @@ SDAS_KERNELS = [
     "graph",
     "tuning",
     "ops",
+    "fused_sdas",
     "nn",
     "integrations",
     ".",

@@ -19,11 +19,11 @@ from sdas_kernels import native
 from sdas_kernels.autocast import in_operand_dtype
 from sdas_kernels.dispatch import Backend, kernels, register, runs_all
 from sdas_kernels.flops import register_flops
+from sdas_kernels.fused_sdas import autograd, flops, reference
+from sdas_kernels.fused_sdas.weights import LayerWeights, Sizes, check, flat
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
 from sdas_kernels.ops.checks import check_floating, check_graph, check_shapes
 from sdas_kernels.ops.neighbor_tensor_product.cpp import MAX_DEGREE
-from sdas_kernels.ops.network import autograd, flops, reference
-from sdas_kernels.ops.network.weights import LayerWeights, Sizes, check, flat
 from sdas_kernels.transforms import transformed
 
 __all__ = ["Evaluator", "LayerWeights", "flat", "network", "runs_fused"]

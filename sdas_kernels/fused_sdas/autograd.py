@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from sdas_kernels.dispatch import kernels
+from sdas_kernels.fused_sdas.weights import Sizes, shapes
 from sdas_kernels.ops.ladder import no_third_derivative
-from sdas_kernels.ops.network.weights import Sizes, shapes
 from sdas_kernels.transforms import Gradients, Rule, batch, differentiate, keep, one_by_one, transformed
 
 _library = torch.library.Library("sdas_kernels", "FRAGMENT")
@@ -111,7 +111,7 @@ def _differentiable(
     if transformed():
         raise NotImplementedError(
             "network: torch.ops.sdas_kernels.network has no rules for torch.func and forward derivatives; the function "
-            "sdas_kernels.ops.network.network, which checks its arguments, composes it of operators that have"
+            "sdas_kernels.fused_sdas.network, which checks its arguments, composes it of operators that have"
         )
     if keep_state:
         return _Network.apply(vectors, kinds, index, cutoff, even_only, *weights)
@@ -137,7 +137,7 @@ def _(
     even_only: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    from sdas_kernels.ops.network import cpp
+    from sdas_kernels.fused_sdas import cpp
 
     numbers = cpp.state_numbers(vectors, kinds, weights, cutoff, even_only) if keep else 0
     return vectors.new_empty(kinds.shape[0]), torch.empty_like(vectors), vectors.new_empty(numbers)

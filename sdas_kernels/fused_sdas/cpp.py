@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from sdas_kernels import memory, native
+from sdas_kernels.fused_sdas.weights import EPSILON, EXPONENT, Sizes, check, shapes
 from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.ops.neighbor_tensor_product.cpp import coupling_tables
-from sdas_kernels.ops.network.weights import EPSILON, EXPONENT, Sizes, check, shapes
 from sdas_kernels.ops.spherical_harmonics.scale import factors
 
 _INDEX = ("receivers", "senders", "row_ptr", "sender_order", "sender_ptr")

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdas_kernels.fused_sdas.weights import Sizes
 from sdas_kernels.ops.neighbor_attention import flops as attention
-from sdas_kernels.ops.network.weights import Sizes
 from sdas_kernels.ops.radial_basis import flops as radial_basis
 
 _ALL = (True,) * 8

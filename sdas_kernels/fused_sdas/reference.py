@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, silu
 
+from sdas_kernels.fused_sdas.weights import EPSILON, EXPONENT, LayerWeights, Sizes, layers_of
 from sdas_kernels.graph import EdgeIndex
 from sdas_kernels.ops.edge_geometry import edge_geometry
 from sdas_kernels.ops.neighbor_attention import neighbor_attention
-from sdas_kernels.ops.network.weights import EPSILON, EXPONENT, LayerWeights, Sizes, layers_of
 from sdas_kernels.segment import Segments, gather
 from sdas_kernels.transforms import transformed, value_and_gradients
 

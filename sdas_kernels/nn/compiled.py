@@ -10,11 +10,11 @@ from torch import nn
 from torch.func import functional_call
 
 from sdas_kernels.autocast import in_operand_dtype
+from sdas_kernels.fused_sdas import flat
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
 from sdas_kernels.nn.fused import layer_weights
 from sdas_kernels.nn.inference import recordable, recording_allowed
 from sdas_kernels.nn.sdas import SDAS
-from sdas_kernels.ops.network import flat
 from sdas_kernels.transforms import transformed
 
 # Sizes of the graph that is traced: neither 0 nor 1, nor the size of anything in a model.

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from sdas_kernels.fused_sdas import LayerWeights, runs_fused
+from sdas_kernels.fused_sdas.weights import EPSILON
 from sdas_kernels.nn.layer import EquivariantRMSNorm, NodeUpdate, SDASLayer
 from sdas_kernels.nn.linear import EquivariantLinear
 from sdas_kernels.nn.neighbor_attention import NeighborAttention
-from sdas_kernels.ops.network import LayerWeights, runs_fused
-from sdas_kernels.ops.network.weights import EPSILON
 
 _PLAIN = {
     nn.Embedding,

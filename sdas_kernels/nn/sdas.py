@@ -14,6 +14,7 @@ from sdas_kernels.arguments import positive_length, switches, whole_number, whol
 from sdas_kernels.autocast import in_operand_dtype
 from sdas_kernels.dispatch import announce
 from sdas_kernels.elements import atomic_number
+from sdas_kernels.fused_sdas import Evaluator, LayerWeights, flat, network
 from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.nn.fused import layer_weights
 from sdas_kernels.nn.geometry import EdgeGeometry
@@ -21,7 +22,6 @@ from sdas_kernels.nn.inference import recordable, recording_allowed
 from sdas_kernels.nn.layer import SDASLayer
 from sdas_kernels.nn.meaning import WithMeaning, as_tensor, from_tensor
 from sdas_kernels.nn.paper import PaperAttention, PaperEmbedding, PaperLayer
-from sdas_kernels.ops.network import Evaluator, LayerWeights, flat, network
 from sdas_kernels.segment import Segments, gather, of_receivers, segment_sum, sum_to_receivers, sum_to_senders
 from sdas_kernels.transforms import transformed, value_and_gradients
 

@@ -13,10 +13,10 @@ from torch.nn.utils import parametrize
 import sdas_kernels as sk
 from sdas_kernels import dispatch, memory, native
 from sdas_kernels.flops import FlopCounter
+from sdas_kernels.fused_sdas import cpp
 from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.nn import SDAS, CompiledPotential
 from sdas_kernels.nn.fused import layer_weights
-from sdas_kernels.ops.network import cpp
 
 pytestmark = pytest.mark.skipif(not native.available()[0], reason=native.available()[1])
 F64 = torch.float64

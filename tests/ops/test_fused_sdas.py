@@ -8,8 +8,8 @@ import torch
 import sdas_kernels as sk
 from sdas_kernels import dispatch
 from sdas_kernels.flops import FlopCounter
-from sdas_kernels.ops.network import LayerWeights, network
-from sdas_kernels.ops.network.weights import Sizes, flat, layers_of, shapes
+from sdas_kernels.fused_sdas import LayerWeights, network
+from sdas_kernels.fused_sdas.weights import Sizes, flat, layers_of, shapes
 
 OP = "network"
 F64 = torch.float64

@@ -13,13 +13,13 @@ from torch.utils.checkpoint import checkpoint
 
 import sdas_kernels as sk
 from sdas_kernels import segment
+from sdas_kernels.fused_sdas import flat, network
+from sdas_kernels.fused_sdas.weights import layers_of
 from sdas_kernels.nn.fused import layer_weights
 from sdas_kernels.ops.edge_geometry import edge_geometry
 from sdas_kernels.ops.edge_softmax import edge_softmax
 from sdas_kernels.ops.neighbor_attention import neighbor_attention
 from sdas_kernels.ops.neighbor_tensor_product import neighbor_tensor_product
-from sdas_kernels.ops.network import flat, network
-from sdas_kernels.ops.network.weights import layers_of
 from sdas_kernels.ops.radial_basis import radial_basis
 from sdas_kernels.ops.tensor_product import TensorProductSpec, tensor_product
 from sdas_kernels.ops.tensor_product_conv import tensor_product_conv

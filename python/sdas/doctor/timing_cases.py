@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 import sdas_kernels as sk
+from sdas_kernels.fused_sdas import network
+from sdas_kernels.fused_sdas.weights import Sizes, layers_of, shapes
 from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.irreps import Irrep, Irreps
-from sdas_kernels.ops.network import network
-from sdas_kernels.ops.network.weights import Sizes, layers_of, shapes
 from sdas_kernels.ops.tensor_product import TensorProductSpec, tensor_product
 
 SIDE, SPACING, CUTOFF = 4, 2.1, 4.0
