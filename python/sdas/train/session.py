@@ -109,6 +109,7 @@ class Session:
                 self.changes = Changes(_shape(model), force_rms, rate, _cache_path(self._data))
                 self._take_up(model)
             else:
+                self._check_beginning(saved.document)
                 self.changes = Changes(**saved.document["changes"])
                 self._take_up(sdas_kernels.nn.SDAS(**self.changes.model).to(DTYPES[self.config.train.dtype]))
                 self.progress = restore(saved, self.flop_model, self.model, self.averaged, self.optimizer)
@@ -188,6 +189,7 @@ class Session:
             return
         state = capture(self.progress, self.flop_model, self.model, self.averaged, self.optimizer)
         state.document["changes"] = asdict(self.changes)
+        state.document["began_as"] = self.config.model.model_dump()
         state.tensors["data.train"] = torch.as_tensor(self._data.train)
         state.tensors["data.validation"] = torch.as_tensor(self._data.validation)
         save_training_state(self.folder / CHECKPOINTS, state)
@@ -303,6 +305,16 @@ class Session:
         room = config.data.graph_cache_gib * 2**30
         self._store = GraphStore(self._data.frames, config.model.cutoff, DTYPES[config.train.dtype], room)
         self._order = FrameOrder(self._data.train, config.train.batch_size, config.train.seed)
+
+    def _check_beginning(self, document: Mapping[str, Any]) -> None:
+        """Raise CheckpointError for a checkpoint of a run that began with another model than the configured one."""
+        before, now = document["began_as"], self.config.model.model_dump()
+        for name, value in now.items():
+            if before.get(name) != value:
+                raise CheckpointError(
+                    f"{self.folder / CHECKPOINTS}: the checkpoint does not fit this run: it began with "
+                    f"model.{name} {before.get(name)}, not {value}"
+                )
 
     def _saved_data(self, tensors: dict[str, torch.Tensor]) -> TrainingData:
         """The data that the saved session had in use."""
