@@ -20,7 +20,7 @@ from sdas.config.reading import ReadingOptions, advice, flag_of, make_reading_op
 from sdas.data import FrameCache, read_frames
 from sdas.errors import ConfigError
 
-COMMANDS = (("data", "convert"), ("data", "info"), ("train",), ("evaluate",))
+COMMANDS = (("data", "convert"), ("data", "info"), ("train",), ("evaluate",), ("md",))
 EXAMPLES = {
     "format": "ase:extxyz",
     "units": "kcal/mol",

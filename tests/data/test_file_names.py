@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sdas.data import FrameCache, read_frames, write_cache
-from sdas.md.cli import read_structure
+from sdas.md.structure import read_structure
 
 ODD_NAMES = [
     "a@b.xyz",

@@ -8,13 +8,16 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from sdas.config.reading_flags import takes_reading_options
 from sdas.errors import SdasError
 from sdas.run.folder import DYNAMICS
 
 
+@takes_reading_options
 def md(
     model: Annotated[Path, typer.Argument(help="Run directory or model directory.")],
-    structure: Annotated[Path, typer.Option(help="Start: any file that ASE reads.")],
+    structure: Annotated[Path, typer.Option(help="Start: any file that ASE or 'sdas data' reads.")],
+    given: dict[str, Any],
     steps: Annotated[int, typer.Option(help="Number of steps, those of an interrupted run included.")] = 2000,
     timestep: Annotated[float, typer.Option(help="Time step, fs.")] = 0.5,
     temperature: Annotated[
@@ -43,6 +46,7 @@ def md(
     """
     from sdas.md import MDSettings, SDASCalculator, simulate
     from sdas.md.calculator import DTYPES
+    from sdas.md.structure import read_structure
     from sdas.run.model import results_folder
 
     if dtype not in DTYPES:
@@ -50,7 +54,7 @@ def md(
     if threads is not None:
         torch.set_num_threads(threads)
     settings = MDSettings(steps, timestep, temperature, ensemble, friction, seed, every)
-    atoms = read_structure(structure, frame)
+    atoms = read_structure(structure, frame, given)
     calculator = SDASCalculator(model, DTYPES[dtype], device, compile="inductor" if compile else None)
     folder = out or results_folder(model) / DYNAMICS
     result = simulate(atoms, calculator, settings, folder, fresh=fresh, progress=True)
@@ -61,16 +65,3 @@ def md(
             f"fluctuation {result.drift.fluctuation_mev_per_atom:.4f} meV/atom"
         )
     typer.echo(f"written to {result.folder}")
-
-
-def read_structure(path: Path, frame: int) -> Any:
-    """Frame `frame` of a structure file as `ase.Atoms`; raises SdasError if there is none."""
-    import ase.io
-
-    unreadable = (ase.io.formats.UnknownFileTypeError, ase.io.ParseError)
-    try:
-        return ase.io.read(path.absolute(), index=frame, do_not_split_by_at_sign=True)
-    except FileNotFoundError as error:
-        raise SdasError(f"{path}: there is no such file") from error
-    except (*unreadable, OSError, ValueError, KeyError, IndexError, StopIteration) as error:
-        raise SdasError(f"{path}: frame {frame} cannot be read: {error or type(error).__name__}") from error
