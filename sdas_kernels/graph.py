@@ -257,6 +257,8 @@ class NeighborGraph:
 
 def centered(positions: torch.Tensor, system: torch.Tensor, num_systems: int) -> torch.Tensor:
     """Positions `[N, 3]` moved such that the mean of each system is zero, to rounding."""
+    if num_systems == 1:
+        return positions - positions.detach().mean(0)
     of = Segments(system)
     with torch.no_grad():
         sizes = segment_sum(torch.ones_like(positions[:, :1]), of, num_systems)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sdas_kernels.arguments import whole_number, whole_numbers
-from sdas_kernels.ops.checks import check_features, check_floating
+from sdas_kernels.ops.checks import check_like
 from sdas_kernels.segment import Segments, gather
 
 
@@ -49,12 +49,10 @@ class EquivariantLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[.., M, channels_in]` -> `[.., M, channels_out]`, M = (lmax+1)². Raises `ValueError` for other shapes."""
         rows = (self.lmax + 1) ** 2
-        check_floating("EquivariantLinear", x=x)
+        check_like("EquivariantLinear", x, self.weight)
         if x.ndim < 2 or x.shape[-2:] != (rows, self.channels_in):
             raise ValueError(f"EquivariantLinear: x must be [.., {rows}, {self.channels_in}], got {list(x.shape)}")
-        flat = x.reshape(-1, rows, self.channels_in)
-        check_features("EquivariantLinear", flat, rows, self.channels_in, self.weight)
-        mixed = self.by_component(flat).transpose(0, 1).contiguous()
+        mixed = self.by_component(x.reshape(-1, rows, self.channels_in)).transpose(0, 1).contiguous()
         if self.bias is not None:
             mixed = mixed + nn.functional.pad(self.bias[None], (0, 0, 0, rows - 1))
         return mixed.reshape(*x.shape[:-1], self.channels_out)

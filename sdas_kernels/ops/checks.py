@@ -39,11 +39,18 @@ def check_shapes(op: str, sizes: dict[str, int], **shaped: tuple[torch.Tensor, t
 
 
 def check_features(owner: str, x: torch.Tensor, rows: int, channels: int, like: torch.Tensor) -> None:
-    """Features `[N, rows, channels]`, in the dtype and on the device of `like` where no autocast chooses the dtype."""
-    check_floating(owner, x=x)
+    """Features `[N, rows, channels]` that go with the weights `like`."""
+    check_like(owner, x, like)
     if x.ndim != 3 or x.shape[1:] != (rows, channels):
         raise ValueError(f"{owner}: x must be [N, {rows}, {channels}], got {list(x.shape)}")
-    if x.device != like.device or (x.dtype != like.dtype and not autocast.is_on()):
+
+
+def check_like(owner: str, x: torch.Tensor, like: torch.Tensor) -> None:
+    """A dense tensor of the dtype and on the device of weights; under autocast, which chooses it, of any dtype."""
+    if isinstance(x, torch.Tensor) and x.dtype == like.dtype and x.device == like.device and x.layout == torch.strided:
+        return
+    check_floating(owner, x=x)
+    if x.device != like.device or not autocast.is_on():
         raise ValueError(
             f"{owner}: x must be {like.dtype} on {like.device} as the weights are, got {x.dtype} on {x.device}"
         )
