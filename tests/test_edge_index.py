@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import sdas_kernels as sk
+from sdas_kernels import native
 from sdas_kernels.graph import EdgeIndex
 
 NODES = 6
@@ -163,3 +164,17 @@ def test_an_empty_index_of_any_size():
         assert made.row_ptr.tolist() == made.sender_ptr.tolist() == [0] * (nodes + 1)
     with pytest.raises(ValueError, match="row_ptr must be"):
         EdgeIndex(none, none, none, none, none)
+
+
+@pytest.mark.skipif(not native.available()[0], reason="no compiled extension")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_number_written_past_pytorch_ends_in_no_kernel(name):
+    """By an array that shares the memory, which PyTorch does not notice."""
+    for operator_name, operator in operators(torch.Generator().manual_seed(0)).items():
+        made = edges()
+        getattr(made, name).numpy()[-1] = 10**9
+        if name in ("senders", "row_ptr") or operator_name in ("edge_softmax", "neighbor_tensor_product"):
+            with pytest.raises(ValueError, match=f"EdgeIndex: .*{name}"):
+                operator(made)
+        else:  # its kernel is not given these
+            assert torch.equal(operator(made), operator(edges()))

@@ -171,3 +171,12 @@ def test_words_for_devices_and_dtypes_are_checked(systems, to_graph):
             use(device="gpu")
         with pytest.raises(TypeError, match="NeighborGraph: dtype must be a floating dtype"):
             use(dtype=torch.int64)
+
+
+@pytest.mark.parametrize("name", ["system", "numbers"])
+def test_a_number_written_past_pytorch_ends_in_no_kernel(systems, to_graph, make_model, name):
+    """By an array that shares the memory, which PyTorch does not notice."""
+    graph = three_systems(systems, to_graph)
+    getattr(graph, name).numpy()[-1] = 10**9
+    with pytest.raises((ValueError, IndexError)):
+        make_model()(graph)

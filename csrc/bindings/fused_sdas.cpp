@@ -112,6 +112,8 @@ class BoundNetwork {
              net.sender_order, net.sender_ptr, of.kind_of_number, of.energy_shift, energy_scale, of.energies, of.forces,
              of.by_strain);
         of.energy_scale = *energy_scale;
+        check_graph(net);
+        check_within(of.system, nodes, systems, "system");
         const KernelScope scope;
         sdas::Memory<T> memory(at<T>(scratch));
         T* vectors = sdas::take_scratch(memory, net, of);

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "bindings/index_checks.h"
 #include "ops/neighbor_tensor_product/coupling.h"
 #include "system/subnormal_numbers.h"
 
@@ -53,6 +54,7 @@ class Members {
         address(job.row_ptr, "row_ptr");
         address(job.sender_order, "sender_order");
         address(job.sender_ptr, "sender_ptr");
+        check_graph(job);
     }
 
   private:

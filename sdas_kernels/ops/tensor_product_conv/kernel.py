@@ -75,4 +75,6 @@ def _run(kernel: str, sizes: dict[str, int], direction: Direction, tensors: Mapp
     addresses = {name: tensor.data_ptr() for name, tensor in given.items() if tensor is not None}
     dtype = str(direction.arrays["term_value"].dtype).removeprefix("torch.")
     run = getattr(native.extension(), f"tensor_product_conv_{kernel}_{dtype}")
-    run(direction.sizes | sizes | addresses, torch.get_num_threads())
+    sources = given["in"]
+    assert sources is not None
+    run(direction.sizes | sizes | {"sources": len(sources)} | addresses, torch.get_num_threads())
