@@ -75,6 +75,8 @@ class EdgeIndex:
             index_tensor("EdgeIndex", name, t) for name, t in (("receivers", receivers), ("senders", senders))
         )
         _check_places({"receivers": receivers, "senders": senders})
+        if not has_values(receivers):
+            raise ValueError(f"EdgeIndex: receivers must have numbers, got a tensor on {receivers.device} without")
         _check_pairs(receivers, senders, num_nodes)
         return cls.of_sorted(receivers, senders, num_nodes)
 

@@ -103,6 +103,7 @@ BAD_PAIRS = {
     "array": (PAIRS[:, 0].numpy(), PAIRS[:, 1], NODES, r"receivers must be a torch.Tensor, got ndarray"),
     "sparse": (PAIRS[:, 0].to_sparse(), PAIRS[:, 1], NODES, r"receivers must be a dense tensor"),
     "device": (PAIRS[:, 0], PAIRS[:, 1].to("meta"), NODES, r"senders is on meta but receivers is on cpu"),
+    "no numbers": (*PAIRS.T.to("meta"), NODES, r"receivers must have numbers, got a tensor on meta without"),
     "fraction of a node": (PAIRS[:, 0], PAIRS[:, 1], 6.0, r"num_nodes must be a whole number, got 6.0"),
     "fewer than none": (PAIRS[:, 0], PAIRS[:, 1], -1, r"num_nodes must be at least 0, got -1"),
 }
