@@ -9,11 +9,6 @@ import numpy as np
 import torch
 
 import sdas_kernels as sk
-from sdas_kernels.fused_sdas import network
-from sdas_kernels.fused_sdas.weights import Sizes, layers_of, shapes
-from sdas_kernels.graph import NeighborGraph
-from sdas_kernels.irreps import Irrep, Irreps
-from sdas_kernels.ops.tensor_product import TensorProductSpec, tensor_product
 
 SIDE, SPACING, CUTOFF = 4, 2.1, 4.0
 CHANNELS, HEADS, KEY_CHANNELS, LMAX, RADIAL = 32, 32, 4, 2, 8
@@ -37,12 +32,12 @@ class Call:
 Case = Callable[[torch.device, torch.dtype], Call]
 
 
-def _graph(device: torch.device, dtype: torch.dtype) -> NeighborGraph:
+def _graph(device: torch.device, dtype: torch.dtype) -> sk.NeighborGraph:
     """A jittered cubic lattice, periodic."""
     sites = np.stack(np.meshgrid(*[np.arange(SIDE)] * 3, indexing="ij"), -1).reshape(-1, 3) * SPACING
     jitter = np.random.default_rng(0).normal(scale=0.15, size=sites.shape)
     cell = np.eye(3) * SIDE * SPACING
-    return NeighborGraph.build(sites + jitter, np.full(len(sites), 6), CUTOFF, cell, dtype=dtype, device=device)
+    return sk.NeighborGraph.build(sites + jitter, np.full(len(sites), 6), CUTOFF, cell, dtype=dtype, device=device)
 
 
 def _random(device: torch.device, dtype: torch.dtype, *shape: int) -> torch.Tensor:
@@ -50,11 +45,11 @@ def _random(device: torch.device, dtype: torch.dtype, *shape: int) -> torch.Tens
     return torch.randn(shape, generator=generator, dtype=torch.float64).to(device, dtype)
 
 
-def _edges(graph: NeighborGraph) -> str:
+def _edges(graph: sk.NeighborGraph) -> str:
     return f"{graph.num_atoms} atoms, {graph.num_edges} edges"
 
 
-def _geometry(graph: NeighborGraph) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _geometry(graph: sk.NeighborGraph) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return sk.edge_geometry(graph.edge_vectors(), LMAX, RADIAL, CUTOFF)
 
 
@@ -121,28 +116,28 @@ def _neighbor_attention(device: torch.device, dtype: torch.dtype) -> Call:
 
 
 def _network(device: torch.device, dtype: torch.dtype) -> Call:
-    """Its value is energies and their gradient together, so its backward is a second derivative."""
+    """Its value is energies and forces together, so its backward is a second derivative."""
     graph, layers = _graph(device, dtype), 2
-    sizes = Sizes(LMAX, CHANNELS, HEADS, KEY_CHANNELS, RADIAL, 1, CHANNELS // 2, layers, True)
-    weights = [_random(device, dtype, *shape) / shape[-1] ** 0.5 for shape in shapes(sizes)[1]]
-    kinds = torch.zeros(graph.num_atoms, dtype=torch.int64, device=device)
+    model = sk.nn.SDAS([6], CHANNELS, HEADS, LMAX, layers, CUTOFF, RADIAL, KEY_CHANNELS).to(device, dtype).train()
 
-    gate = weights.pop(-5)  # of the last layer, which no energy depends on
+    def joined(*weights: torch.Tensor) -> torch.Tensor:
+        out = torch.func.functional_call(model, dict(zip(used, weights, strict=True)), (graph,))
+        return torch.cat([out["energy"].to(dtype), out["forces"].flatten()])
 
-    def joined(vectors: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
-        weights = (*weights[:-4], gate, *weights[-4:])
-        energy, gradient = network(vectors, kinds, weights[0], layers_of(weights), graph, CUTOFF)
-        return torch.cat([energy, gradient.flatten()])
-
+    used = {n: _random(device, dtype, *w.shape) / w.shape[-1] ** 0.5 for n, w in model.named_parameters()}
+    for weight in used.values():
+        weight.requires_grad_()
+    gradients = torch.autograd.grad(joined(*used.values()).sum(), list(used.values()), allow_unused=True)
+    used = {name: weight for (name, weight), g in zip(used.items(), gradients, strict=True) if g is not None and g.any()}
     text = f"{_edges(graph)}, {CHANNELS} channels, lmax {LMAX}, {layers} layers"
-    return Call(joined, [graph.edge_vectors(), *weights], text, twice=False)
+    return Call(joined, list(used.values()), text, twice=False)
 
 
-def _convolution_spec() -> TensorProductSpec:
+def _convolution_spec() -> sk.TensorProductSpec:
     """Features times harmonics, with a weight per path and channel."""
-    degrees = [Irrep(l, (-1) ** l) for l in range(LMAX + 1)]
-    features = Irreps([(CHANNELS, degree) for degree in degrees])
-    harmonics = Irreps([(1, degree) for degree in degrees])
+    degrees = [sk.Irrep(l, (-1) ** l) for l in range(LMAX + 1)]
+    features = sk.Irreps([(CHANNELS, degree) for degree in degrees])
+    harmonics = sk.Irreps([(1, degree) for degree in degrees])
     paths = [
         (i, j, k, "uvu", True, 1.0)
         for i, a in enumerate(degrees)
@@ -150,7 +145,7 @@ def _convolution_spec() -> TensorProductSpec:
         for k, c in enumerate(degrees)
         if c in a * b
     ]
-    return TensorProductSpec.of(features, harmonics, features, paths)
+    return sk.TensorProductSpec.of(features, harmonics, features, paths)
 
 
 def _tensor_product(device: torch.device, dtype: torch.dtype) -> Call:
@@ -160,7 +155,7 @@ def _tensor_product(device: torch.device, dtype: torch.dtype) -> Call:
     y = _random(device, dtype, PRODUCTS, spec.dims[1])
     weight = _random(device, dtype, PRODUCTS, spec.weight_numel)
     sizes = f"{PRODUCTS} products, {CHANNELS} channels, lmax {LMAX}"
-    return Call(lambda x, y, w: tensor_product(x, y, w, spec), [x, y, weight], sizes)
+    return Call(lambda x, y, w: sk.tensor_product(x, y, w, spec), [x, y, weight], sizes)
 
 
 def _tensor_product_conv(device: torch.device, dtype: torch.dtype) -> Call:
