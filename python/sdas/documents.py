@@ -48,6 +48,14 @@ def read_document(path: StrPath, kind: type[SdasError] = SdasError, advice: str 
     return {key: value for key, value in content.items() if key != CHECKSUM}
 
 
+def read_older_document(path: StrPath, kind: type[SdasError] = SdasError, advice: str = "") -> dict[str, Any]:
+    """The same of a document that earlier versions wrote without a checksum: it is compared where there is one."""
+    content = read_json(path, kind, advice)
+    if CHECKSUM in content:
+        check_seal(content, path, kind, advice)
+    return {key: value for key, value in content.items() if key != CHECKSUM}
+
+
 def read_json(path: StrPath, kind: type[SdasError] = SdasError, advice: str = "") -> dict[str, Any]:
     """A JSON object that need not be sealed; NaN and infinity are refused. Raises ``kind`` as above."""
     try:

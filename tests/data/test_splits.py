@@ -128,7 +128,7 @@ def test_given_indices_are_taken_and_checked(tmp_path, same, suffix):
 def test_files_that_hold_no_indices_are_refused(tmp_path, same):
     for name, content, complaint in (
         ("a.csv", "index,part\nthree,train\n", "line 2 is not index,part"),
-        ("a.json", "[1,", "cannot be read as JSON"),
+        ("a.json", "[1,", "cannot be read: damaged JSON"),
         ("b.json", '{"train": [0.5]}', "must be integers"),
         ("a.npz", "x", "not a complete .npz file"),
         ("a.txt", "1", "not .txt"),

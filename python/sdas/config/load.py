@@ -8,6 +8,7 @@ Units: Å, eV, eV/Å. Every key is explained in ``sdas train --print-config``, w
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from sdas.config.reading import ReadingOptions
 from sdas.config.section import Section
 from sdas.errors import ConfigError
+from sdas.files import as_argument
 
 DEEPEST = 20
 """Levels of sections and lists in a configuration; ours has 4."""
@@ -36,7 +38,7 @@ class SplitConfig(Section):
         default=(0.9, 0.1, 0.0),
         description="Training, validation and test frames: numbers of frames, or fractions if none is above 1.",
     )
-    seed: int = Field(default=0, ge=0, description="Seed of the random order.")
+    seed: int = Field(default=0, ge=0, lt=2**64, description="Seed of the random order.")
     indices: str | None = Field(
         default=None, description="With method indices: a split of 'sdas data split', or .json, .npz, .csv"
     )
@@ -81,7 +83,7 @@ class ModelConfig(Section):
     )
     channels: int = Field(default=32, ge=1, description="Channels per atom and spherical component.")
     heads: int = Field(default=32, ge=1, description="Attention heads; divides channels.")
-    lmax: int = Field(default=2, ge=0, description="Largest degree of the spherical harmonics.")
+    lmax: int = Field(default=2, ge=0, le=8, description="Largest degree of the spherical harmonics.")
     layers: int = Field(default=2, ge=1, description="Message-passing layers.")
     cutoff: float = Field(default=5.0, gt=0, description="Å. Atoms closer than this see each other.")
     n_radial: int = Field(default=8, ge=1, description="Radial functions.")
@@ -103,8 +105,10 @@ class TrainConfig(Section):
     """The training recipe. The loss is lambda_energy·mean((ΔE)²)/s² + lambda_forces·mean((ΔF)²)/s², with s the RMS of
     the training forces in eV/Å (E in eV), so both weights are dimensionless."""
 
-    batch_size: int = Field(default=8, ge=1, description="Frames per step, over all processes.")
-    steps: int | None = Field(default=None, ge=1, description="Optimizer steps of the run. Give this or minutes.")
+    batch_size: int = Field(default=8, ge=1, le=1_000_000, description="Frames per step, over all processes.")
+    steps: int | None = Field(
+        default=None, ge=1, le=10**12, description="Optimizer steps of the run. Give this or minutes."
+    )
     minutes: float | None = Field(
         default=None,
         gt=0,
@@ -128,7 +132,7 @@ class TrainConfig(Section):
         description="Weight of the energy error in the loss, dimensionless.",
     )
     lambda_forces: float = Field(default=1.0, ge=0, description="Weight of the force error in the loss, dimensionless.")
-    seed: int = Field(default=0, ge=0, description="Seed of weights and of the order of frames.")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of weights and of the order of frames.")
     deterministic: bool = Field(
         default=False, description="Bitwise repeatable, also across a resume; an operation that cannot be is an error."
     )
@@ -138,7 +142,9 @@ class TrainConfig(Section):
         description="Steps between validations; each writes a row of metrics.csv.",
     )
     checkpoint_every: int = Field(default=500, ge=1, description="Steps between checkpoints; the last two are kept.")
-    threads: int | None = Field(default=None, ge=1, description="CPU threads of PyTorch; null leaves its choice.")
+    threads: int | None = Field(
+        default=None, ge=1, le=4096, description="CPU threads of PyTorch; null leaves its choice."
+    )
     device: str = Field(default="auto", description="cpu, cuda, cuda:1, or auto: a GPU if there is one.")
     dtype: Literal["float32", "float64"] = Field(default="float32", description="float32 or float64.")
     tensorboard: bool = Field(default=False, description="Also write TensorBoard files; needs the package tensorboard.")
@@ -252,7 +258,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(text)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if content is None:
         return {}
@@ -277,10 +283,19 @@ def _apply(content: dict[str, Any], override: str) -> None:
     if not equals or not key.strip():
         raise ConfigError(f"--set {override}: must read section.key=value")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value, end = yaml.safe_load(text), _end_of_value(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise ConfigError(f"--set {override}: the value is not valid YAML") from None
+    if text[end:].strip():
+        quoted = as_argument(f"{key}={json.dumps(text, ensure_ascii=False)}")
+        raise ConfigError(f"--set {override}: YAML takes {text[end:].strip()} for a comment; if it is none, {quoted}")
     _put(content, key.strip(), value, f"--set {override}")
+
+
+def _end_of_value(text: str) -> int:
+    """Where the value that is written in YAML ends; what follows is a comment."""
+    node = yaml.compose(text)
+    return 0 if node is None else node.end_mark.index
 
 
 def _put(content: dict[str, Any], key: str, value: Any, source: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from collections.abc import Hashable, Mapping, Sequence
@@ -16,6 +17,7 @@ from sdas.data.cache import FrameCache
 from sdas.data.errors import DataError
 from sdas.data.frame import IntArray
 from sdas.data.readers.npz_stream import NpzStream
+from sdas.documents import read_json
 from sdas.files import write_text
 
 PARTS = ("train", "validation", "test")
@@ -74,13 +76,18 @@ class Split:
     @classmethod
     def load(cls, path: str | os.PathLike[str], cache: FrameCache) -> Split:
         """Read a saved split; raises :class:`DataError` if it belongs to other data than ``cache``."""
-        content = _read_json(Path(path))
-        if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("version") != VERSION:
+        content = read_json(path, DataError)
+        if content.get("format") != FORMAT or content.get("version") != VERSION:
             raise DataError(f"{path}: not a split of this version; make one with 'sdas data split'")
         if content.get("fingerprint") != cache.fingerprint:
             raise DataError(f"{path}: made for other data than {cache.path}: their fingerprints differ")
-        parts = {name: np.asarray(content[name], dtype=np.int64) for name in PARTS}
-        return cls(**parts, count=len(cache), fingerprint=cache.fingerprint, method=str(content["method"]))
+        try:
+            parts = {name: _indices(content[name]) for name in PARTS}
+            return cls(**parts, count=len(cache), fingerprint=cache.fingerprint, method=str(content["method"]))
+        except KeyError as error:
+            raise DataError(f"{path}: damaged: it has no {error}") from None
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
 
 
 def check_place(path: str | os.PathLike[str]) -> None:
@@ -127,14 +134,23 @@ def given_split(cache: FrameCache, path: str | os.PathLike[str]) -> Split:
     file = Path(path)
     if not file.is_file():
         raise DataError(f"{file} does not exist")
-    readers = {".npz": _read_npz, ".json": _read_json, ".csv": _read_csv}
+    readers = {".npz": _read_npz, ".json": lambda path: read_json(path, DataError), ".csv": _read_csv}
     if file.suffix not in readers:
         raise DataError(f"{file}: indices are read from {', '.join(readers)}, not {file.suffix or 'a bare name'}")
+    content = readers[file.suffix](file)
     try:
-        parts = _named_parts(readers[file.suffix](file))
+        parts = _named_parts(content)
         return Split(**parts, count=len(cache), fingerprint=cache.fingerprint, method=f"indices of {file.name}")
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
+
+
+def saved_or_given_split(cache: FrameCache, path: str | os.PathLike[str]) -> Split:
+    """The split in a file of :meth:`Split.save`, or else of :func:`given_split`."""
+    file = Path(path)
+    if file.suffix == ".json" and read_json(file, DataError).get("format") == FORMAT:
+        return Split.load(file, cache)
+    return given_split(cache, file)
 
 
 def composition_split(cache: FrameCache, sizes: Sequence[int], seed: int) -> Split:
@@ -202,16 +218,17 @@ def _named_parts(content: Mapping[str, Any]) -> dict[str, Any]:
         raise DataError("no 'train' indices in it")
     for key, value in content.items():
         if key in names:
-            array = np.asarray(value)
-            parts[names[key]] = array if array.size else np.empty(0, np.int64)
+            parts[names[key]] = _indices(value)
     return parts
 
 
-def _read_json(path: Path) -> Any:
+def _indices(value: Any) -> Any:
+    """Indices as an array, int64 if there are none; raises :class:`DataError` for what makes no array."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read as JSON: {error}") from None
+        array = np.asarray(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"the indices are no list of integers: {error}") from None
+    return array if array.size else np.empty(0, np.int64)
 
 
 def _read_npz(path: Path) -> dict[str, Any]:
@@ -221,10 +238,13 @@ def _read_npz(path: Path) -> dict[str, Any]:
 
 def _read_csv(path: Path) -> dict[str, Any]:
     parts: dict[str, list[int]] = {}
-    with open(path, newline="", encoding="utf-8") as file:
-        for line, row in enumerate(csv.DictReader(file), start=2):
-            try:
-                parts.setdefault(row["part"].strip(), []).append(int(row["index"]))
-            except (KeyError, ValueError, AttributeError):
-                raise DataError(f"{path}: line {line} is not index,part under the header 'index,part'") from None
+    try:
+        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as .csv: {error}") from None
+    for line, row in enumerate(rows, start=2):
+        try:
+            parts.setdefault(row["part"].strip(), []).append(int(row["index"]))
+        except (KeyError, ValueError, AttributeError, TypeError):
+            raise DataError(f"{path}: line {line} is not index,part under the header 'index,part'") from None
     return parts

@@ -12,7 +12,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from sdas.documents import CHECKSUM, check_seal, read_json, write_document
+from sdas.documents import read_json, read_older_document, write_document
 from sdas.errors import SdasError
 from sdas.evaluate.evaluation import Evaluation
 from sdas.files import write_atomically
@@ -67,17 +67,14 @@ def load_evaluation(folder: str | os.PathLike[str]) -> tuple[Evaluation, dict[st
         if not (source / name).exists():
             raise SdasError(f"{source}: no evaluation here ({name} is missing): run sdas evaluate")
     try:
-        facts = read_json(source / SUMMARY, advice="run sdas evaluate again")
-        if CHECKSUM in facts:  # earlier versions wrote none
-            check_seal(facts, source / SUMMARY, advice="run sdas evaluate again")
-            del facts[CHECKSUM]
+        facts = read_older_document(source / SUMMARY, advice="run sdas evaluate again")
         content = (source / PREDICTIONS).read_bytes()
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in ARRAYS}
             arrays.update({name: stored.get(name) for name in STRESS_ARRAYS})
         wall_s, by_element = facts.pop("wall_s"), facts.pop("by_element")
         counts = facts.pop("n_frames"), facts.pop("n_atoms")
-    except (ValueError, KeyError, OSError, BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile) as error:
         raise SdasError(f"{source}: damaged evaluation ({error}): run sdas evaluate again") from error
     sha256 = facts.pop("predictions_sha256", None)
     if counts != (len(arrays["energies"]), len(arrays["numbers"])) or (

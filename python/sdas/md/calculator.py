@@ -15,6 +15,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from sdas.data.graphs import refuse_unknown
 from sdas.errors import SdasError
+from sdas.run.device import find_device
 from sdas.run.fingerprint import model_fingerprint
 from sdas.run.model import load_run_model, species_of
 from sdas_kernels.graph import NeighborGraph
@@ -57,7 +58,9 @@ class SDASCalculator(Calculator):
         self.fingerprint = model_fingerprint(module)
         """Of the model as it came, whatever the dtype here."""
         self.dtype = _known_dtype(dtype)
-        self.model: Any = _in_dtype(module.to(device), self.dtype).eval().requires_grad_(False)
+        if device is not None:
+            module.to(find_device(device))
+        self.model: Any = _in_dtype(module, self.dtype).eval().requires_grad_(False)
         self.potential: Any = self.model if compile is None else CompiledPotential(module, compile)
         self.device = next(self.model.parameters()).device
         self.species = species_of(self.model)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -17,8 +16,9 @@ from ase.md.velocitydistribution import Stationary, ZeroRotation
 from ase.md.verlet import VelocityVerlet
 from tqdm import tqdm
 
+from sdas.documents import write_document
 from sdas.errors import SdasError
-from sdas.files import new_folder, recover, write_text
+from sdas.files import new_folder, recover
 from sdas.md.calculator import SDASCalculator
 from sdas.md.constraints import conserves_momentum, constraints_of, degrees_of_freedom, is_molecule
 from sdas.md.drift import Drift, energy_drift
@@ -278,5 +278,5 @@ def _summarize(run: _Run, steps: int) -> MDResult:
         "mean_temperature_k": temperature,
         **(drift.numbers() if drift else {}),
     }
-    write_text(folder / SUMMARY, json.dumps(facts, indent=2) + "\n")
+    write_document(folder / SUMMARY, facts)
     return result

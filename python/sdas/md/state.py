@@ -141,5 +141,5 @@ class SavedState:
                     log=Written(**facts["log"]),
                     trajectory=Written(**facts["trajectory"]),
                 )
-        except (ValueError, KeyError, TypeError, OSError, BadZipFile) as error:
+        except (ValueError, KeyError, TypeError, OSError, EOFError, RecursionError, BadZipFile) as error:
             raise SdasError(f"{path}: cannot be read ({error}): {ADVICE}") from error

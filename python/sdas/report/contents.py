@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sdas.documents import read_document
+from sdas.documents import read_document, read_older_document
 from sdas.errors import SdasError
 from sdas.evaluate import Evaluation, load_evaluation
 from sdas.files import as_argument, recover
@@ -18,8 +16,9 @@ from sdas.md.folder import LOG, read_log
 from sdas.md.folder import SUMMARY as DYNAMICS_SUMMARY
 from sdas.run.checkpoint import read_model_document
 from sdas.run.fingerprint import SHOWN, data_fingerprint, model_fingerprint
-from sdas.run.folder import CONFIG, DYNAMICS, METRICS, MODEL, SUMMARY
+from sdas.run.folder import CONFIG, DYNAMICS, MODEL, SUMMARY
 from sdas.run.model import load_run_model
+from sdas.train.rows import read_rows
 
 
 @dataclass(frozen=True)
@@ -57,13 +56,12 @@ def read_run(folder: str | Path) -> RunContents:
     again = f"run sdas md {as_argument(source)} again with --fresh"
     if md_summary is not None and not _is_of(model, md_summary.get("model"), "The run of dynamics", again, notes):
         md_log = md_summary = None
-    config = source / CONFIG
     return RunContents(
         folder=source,
         model_fingerprint=model,
-        config=config.read_text() if config.exists() else "",
+        config=_read_text(source / CONFIG),
         training=training,
-        metrics=_read_columns(source / METRICS, training.get("steps")),
+        metrics=_read_columns(source, training.get("steps")),
         evaluation=evaluation,
         evaluation_facts=facts,
         md_log=md_log,
@@ -128,34 +126,30 @@ def _dynamics(folder: Path) -> tuple[dict[str, np.ndarray] | None, dict[str, Any
     """Log and summary of a finished run of dynamics; a run that was lengthened since then, up to its end then."""
     if not (folder / DYNAMICS_SUMMARY).exists():
         return None, None
-    summary = _read_json(folder / DYNAMICS_SUMMARY, "run sdas md again")
+    summary = read_older_document(folder / DYNAMICS_SUMMARY, advice="run sdas md again")
+    if not {"steps", "n_atoms", "ensemble"} <= set(summary):
+        raise SdasError(
+            f"{folder / DYNAMICS_SUMMARY}: damaged: it says no steps, n_atoms or ensemble: run sdas md again"
+        )
     try:
         log = read_log(folder)
     except (OSError, ValueError) as error:
-        raise SdasError(f"{folder / LOG}: cannot be read ({error})") from error
+        raise SdasError(f"{folder / LOG}: cannot be read: {error}") from error
     kept = log["step"] <= summary["steps"]
     return {name: column[kept] for name, column in log.items()}, summary
 
 
-def _read_json(path: Path, advice: str) -> dict[str, Any]:
+def _read_text(path: Path) -> str:
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise SdasError(f"{path} is missing: {advice}") from error
-    except ValueError as error:
-        raise SdasError(f"{path}: damaged ({error})") from error
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise SdasError(f"{path}: cannot be read: {error}") from None
 
 
-def _read_columns(path: Path, last_step: int | None) -> dict[str, np.ndarray]:
+def _read_columns(folder: Path, last_step: int | None) -> dict[str, np.ndarray]:
     """Columns of metrics.csv up to a step."""
-    if not path.exists():
-        return {}
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(folder)
+    if last_step is not None:
+        rows = [row for row in rows if int(row["step"]) <= last_step]
     names = list(rows[0]) if rows else []
-    try:
-        if last_step is not None:
-            rows = [row for row in rows if float(row["step"]) <= last_step]
-        return {name: np.array([float(row[name] or "nan") for row in rows]) for name in names}
-    except (ValueError, TypeError, KeyError) as error:
-        raise SdasError(f"{path}: damaged ({error})") from error
+    return {name: np.array([float(row[name] or "nan") for row in rows]) for name in names}

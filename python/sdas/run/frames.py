@@ -14,7 +14,7 @@ from sdas.config import DataConfig
 from sdas.data import FrameCache, read_frames, write_cache
 from sdas.data.readers import detect_format
 from sdas.data.reading_notes import ReadingNotes, lines_about_reading
-from sdas.data.splits import Split, composition_split, given_split, random_split, sizes_from_fractions
+from sdas.data.splits import Split, composition_split, random_split, saved_or_given_split, sizes_from_fractions
 from sdas.run.folder import FRAMES, SPLIT
 
 
@@ -55,12 +55,11 @@ def open_cache(config: DataConfig, folder: Path) -> FrameCache:
 def open_data(config: DataConfig, folder: Path) -> tuple[FrameCache, Split]:
     """The frames of a run, and its split: the one in the run directory, or else as configured."""
     cache = open_cache(config, folder)
-    if (folder / SPLIT).is_file():
+    if (folder / SPLIT).exists():
         return cache, Split.load(folder / SPLIT, cache)
     split = config.split
     if split.indices is not None:
-        is_ours = split.indices.endswith(".json") and '"sdas split"' in Path(split.indices).read_text()[:200]
-        return cache, Split.load(split.indices, cache) if is_ours else given_split(cache, split.indices)
+        return cache, saved_or_given_split(cache, split.indices)
     whole = max(split.sizes) > 1
     sizes = [int(size) for size in split.sizes] if whole else sizes_from_fractions(len(cache), split.sizes)
     choose = random_split if split.method == "random" else composition_split

@@ -10,6 +10,7 @@ import torch
 from sdas.errors import SdasError
 from sdas.files import recover
 from sdas.run.checkpoint import load_model
+from sdas.run.device import find_device
 from sdas.run.folder import MODEL
 
 DOCUMENT = "model.json"
@@ -24,7 +25,7 @@ def load_run_model(path: str | Path, device: torch.device | str | None = None) -
     for candidate in (folder, folder / MODEL):
         recover(candidate)
         if (candidate / DOCUMENT).is_file():
-            return load_model(candidate, device or "cpu")
+            return load_model(candidate, find_device(device or "cpu"))
     raise SdasError(f"{folder}: neither a run directory with a model nor a model directory ({DOCUMENT} is missing)")
 
 

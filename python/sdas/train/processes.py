@@ -16,6 +16,8 @@ from types import TracebackType
 import torch
 from torch import distributed as dist
 
+from sdas.run.device import find_device
+
 
 class Processes:
     """This process among ``size``, with index ``rank``; alone unless torchrun set WORLD_SIZE. A context manager."""
@@ -78,7 +80,7 @@ class Processes:
 def _device(name: str, local_rank: int | None) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
+    device = find_device(name)
     if device.type == "cuda":
         device = torch.device("cuda", local_rank if local_rank is not None else (device.index or 0))
         torch.cuda.set_device(device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,30 @@ class Rows:
 
 
 def read_rows(folder: Path) -> list[dict[str, str]]:
-    """Rows of metrics.csv, as text; none if there is no file. A last row that was cut short is left out."""
+    """Rows of metrics.csv, as text; none if there is no file. A last row that was cut short is left out.
+
+    Raises :class:`TrainingError` naming the first line that is damaged.
+    """
     path = folder / METRICS
-    if not path.is_file():
+    try:
+        lines = path.read_bytes().decode().splitlines(keepends=True)
+        whole = list(csv.reader(line for line in lines if line.endswith("\n")))
+    except FileNotFoundError:
         return []
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(line for line in file if line.endswith("\n")))
-    return [row for row in rows if set(row) == set(COLUMNS) and None not in row.values()]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise TrainingError(f"{path}: cannot be read: {error}") from None
+    for number, row in enumerate(whole, start=1):
+        if not (_is_row(row) if number > 1 else row == list(COLUMNS)):
+            raise TrainingError(f"{path}: line {number} is damaged; mend it, or move the file away")
+    return [dict(zip(COLUMNS, row, strict=True)) for row in whole[1:]]
+
+
+def _is_row(row: list[str]) -> bool:
+    """Whether there is a number, or nothing, for every column."""
+    try:
+        return len(row) == len(COLUMNS) and int(row[0]) >= 0 and all(math.isfinite(float(cell or 0)) for cell in row)
+    except ValueError:
+        return False
 
 
 def _as_csv(rows: list[Any], header: bool) -> str:
