@@ -127,8 +127,8 @@ def _network(device: torch.device, dtype: torch.dtype) -> Call:
     used = {n: _random(device, dtype, *w.shape) / w.shape[-1] ** 0.5 for n, w in model.named_parameters()}
     for weight in used.values():
         weight.requires_grad_()
-    gradients = torch.autograd.grad(joined(*used.values()).sum(), list(used.values()), allow_unused=True)
-    used = {name: weight for (name, weight), g in zip(used.items(), gradients, strict=True) if g is not None and g.any()}
+    gradients = torch.autograd.grad(joined(*used.values()).sum(), list(used.values()), materialize_grads=True)
+    used = {name: weight for (name, weight), g in zip(used.items(), gradients, strict=True) if g.any()}
     text = f"{_edges(graph)}, {CHANNELS} channels, lmax {LMAX}, {layers} layers"
     return Call(joined, list(used.values()), text, twice=False)
 
