@@ -1,17 +1,10 @@
 """The configuration of a run: a YAML file, checked in full before anything starts."""
 
-from sdas.config.load import (
-    Config,
-    CrossValidationConfig,
-    DataConfig,
-    ModelConfig,
-    SplitConfig,
-    TrainConfig,
-    default_config,
-    load_config,
-    parse_config,
-    render_config,
-)
+from sdas.config.cross_validation import CrossValidationConfig
+from sdas.config.data import DataConfig, SplitConfig
+from sdas.config.load import Config, default_config, load_config, parse_config, render_config
+from sdas.config.model import ModelConfig
+from sdas.config.train import TrainConfig
 
 __all__ = [
     "Config",

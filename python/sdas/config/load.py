@@ -2,7 +2,8 @@
 
     config = load_config("ethanol.yaml", ["train.learning_rate=1e-3"])
 
-Units: Å, eV, eV/Å. Every key is explained in ``sdas train --print-config``, which is made from the fields below.
+Units: Å, eV, eV/Å. Every key is explained in ``sdas train --print-config``, which is made from the fields
+of the sections.
 """
 
 from __future__ import annotations
@@ -13,163 +14,21 @@ import os
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError
 
-from sdas.config.reading import ReadingOptions
+from sdas.config.cross_validation import CrossValidationConfig
+from sdas.config.data import DataConfig
+from sdas.config.model import ModelConfig
 from sdas.config.section import Section
+from sdas.config.train import TrainConfig
 from sdas.errors import ConfigError
 from sdas.files import as_argument
 
 DEEPEST = 20
 """Levels of sections and lists in a configuration; ours has 4."""
-
-
-class SplitConfig(Section):
-    """Which frames train, validate and test."""
-
-    method: Literal["random", "composition", "indices"] = Field(
-        default="random",
-        description="random; composition: no two parts share a chemical formula; indices: read from a file.",
-    )
-    sizes: tuple[int | float, int | float, int | float] = Field(
-        default=(0.9, 0.1, 0.0),
-        description="Training, validation and test frames: numbers of frames, or fractions if none is above 1.",
-    )
-    seed: int = Field(default=0, ge=0, lt=2**64, description="Seed of the random order.")
-    indices: str | None = Field(
-        default=None, description="With method indices: a split of 'sdas data split', or .json, .npz, .csv"
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> SplitConfig:
-        if (self.method == "indices") != (self.indices is not None):
-            raise ValueError("'method: indices' and a file in 'indices' go together")
-        if min(self.sizes) < 0 or self.sizes[0] == 0:
-            raise ValueError("sizes must be (train > 0, validation >= 0, test >= 0)")
-        whole = all(size == int(size) for size in self.sizes)
-        if max(self.sizes) > 1 and not whole:
-            raise ValueError("sizes are either three whole numbers of frames or three fractions of at most 1")
-        if max(self.sizes) <= 1 and sum(self.sizes) > 1 + 1e-9:
-            raise ValueError("fractions must sum to at most 1")
-        return self
-
-
-class FramesConfig(Section):
-    """Where the frames lie."""
-
-    path: str | list[str] = Field(
-        description="A cache made by 'sdas data convert', or files that are converted to one in the run directory."
-    )
-
-
-class DataConfig(ReadingOptions, FramesConfig):
-    """Where the frames come from, how raw files are read, and which frames train."""
-
-    graph_cache_gib: float = Field(
-        default=4.0, gt=0, description="GiB of neighbor graphs kept between epochs; more are built anew."
-    )
-    split: SplitConfig = Field(default_factory=SplitConfig, description="Which frames train, validate and test.")
-
-
-class ModelConfig(Section):
-    """Arguments of sdas_kernels.nn.SDAS."""
-
-    species: list[int] | None = Field(
-        default=None,
-        description="Atomic numbers the model knows; null takes those of the training frames.",
-    )
-    channels: int = Field(default=32, ge=1, description="Channels per atom and spherical component.")
-    heads: int = Field(default=32, ge=1, description="Attention heads; divides channels.")
-    lmax: int = Field(default=2, ge=0, le=8, description="Largest degree of the spherical harmonics.")
-    layers: int = Field(default=2, ge=1, description="Message-passing layers.")
-    cutoff: float = Field(default=5.0, gt=0, description="Å. Atoms closer than this see each other.")
-    n_radial: int = Field(default=8, ge=1, description="Radial functions.")
-    key_channels: int = Field(default=4, ge=1, description="Channels of query and key per head.")
-    parity: bool = Field(default=True, description="true: E(3), inversion too; false: SE(3).")
-    layer: Literal["default", "paper"] = Field(
-        default="default", description="default: smooth at the cutoff; paper: as published."
-    )
-    options: dict[str, Any] = Field(default={}, description="Switches of the default layer, by name.")
-
-    @model_validator(mode="after")
-    def _heads_divide_channels(self) -> ModelConfig:
-        if self.channels % self.heads:
-            raise ValueError(f"heads must divide channels, got heads {self.heads} and channels {self.channels}")
-        return self
-
-
-class TrainConfig(Section):
-    """The training recipe. The loss is lambda_energy·mean((ΔE)²)/s² + lambda_forces·mean((ΔF)²)/s², with s the RMS of
-    the training forces in eV/Å (E in eV), so both weights are dimensionless."""
-
-    batch_size: int = Field(default=8, ge=1, le=1_000_000, description="Frames per step, over all processes.")
-    steps: int | None = Field(
-        default=None, ge=1, le=10**12, description="Optimizer steps of the run. Give this or minutes."
-    )
-    minutes: float | None = Field(
-        default=None,
-        gt=0,
-        description="Wall time of the run in minutes. Give this or steps.",
-    )
-    optimizer: Literal["adam", "adamw"] = Field(default="adam", description="adam or adamw.")
-    weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay, adamw only.")
-    learning_rate: float = Field(default=5e-3, gt=0, description="Largest learning rate.")
-    schedule: Literal["cosine", "constant"] = Field(
-        default="cosine",
-        description="cosine: to zero at the end; constant.",
-    )
-    warmup_steps: int = Field(default=0, ge=0, description="Steps over which the rate rises linearly from zero.")
-    ema_decay: float = Field(
-        default=0.999, ge=0, lt=1, description="Decay per step of the averaged weights, which are validated and saved."
-    )
-    clip_norm: float = Field(default=10.0, gt=0, description="Gradients with a larger norm are scaled down to it.")
-    lambda_energy: float = Field(
-        default=0.1,
-        ge=0,
-        description="Weight of the energy error in the loss, dimensionless.",
-    )
-    lambda_forces: float = Field(default=1.0, ge=0, description="Weight of the force error in the loss, dimensionless.")
-    seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of weights and of the order of frames.")
-    deterministic: bool = Field(
-        default=False, description="Bitwise repeatable, also across a resume; an operation that cannot be is an error."
-    )
-    validate_every: int = Field(
-        default=500,
-        ge=1,
-        description="Steps between validations; each writes a row of metrics.csv.",
-    )
-    checkpoint_every: int = Field(default=500, ge=1, description="Steps between checkpoints; the last two are kept.")
-    threads: int | None = Field(
-        default=None, ge=1, le=4096, description="CPU threads of PyTorch; null leaves its choice."
-    )
-    device: str = Field(default="auto", description="cpu, cuda, cuda:1, or auto: a GPU if there is one.")
-    dtype: Literal["float32", "float64"] = Field(default="float32", description="float32 or float64.")
-    tensorboard: bool = Field(default=False, description="Also write TensorBoard files; needs the package tensorboard.")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> TrainConfig:
-        if (self.steps is None) == (self.minutes is None):
-            raise ValueError("give exactly one of steps and minutes")
-        if self.lambda_energy == self.lambda_forces == 0:
-            raise ValueError("lambda_energy and lambda_forces are both 0: nothing to learn")
-        if self.weight_decay and self.optimizer != "adamw":
-            raise ValueError("weight_decay needs 'optimizer: adamw'")
-        return self
-
-
-class CrossValidationConfig(Section):
-    """How ``sdas train --cross-validate`` chooses the weights of the loss."""
-
-    folds: int = Field(default=3, ge=2, description="Parts of the training frames; each validates once.")
-    steps: int = Field(default=300, ge=1, description="Steps of each short run.")
-    lambda_energy: list[float] = Field(default=[0.01, 0.1, 1.0], min_length=1, description="Values to try.")
-    lambda_forces: list[float] = Field(default=[1.0], min_length=1, description="Values to try.")
-    criterion: Literal["both", "forces", "energy"] = Field(
-        default="both", description="Smallest force MAE, smallest energy MAE, or smallest product of the two."
-    )
 
 
 class Config(Section):

@@ -1,0 +1,68 @@
+"""The section ``train``: the recipe."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from sdas.config.section import Section
+
+
+class TrainConfig(Section):
+    """The training recipe. The loss is lambda_energy·mean((ΔE)²)/s² + lambda_forces·mean((ΔF)²)/s², with s the RMS of
+    the training forces in eV/Å (E in eV), so both weights are dimensionless."""
+
+    batch_size: int = Field(default=8, ge=1, le=1_000_000, description="Frames per step, over all processes.")
+    steps: int | None = Field(
+        default=None, ge=1, le=10**12, description="Optimizer steps of the run. Give this or minutes."
+    )
+    minutes: float | None = Field(
+        default=None,
+        gt=0,
+        description="Wall time of the run in minutes. Give this or steps.",
+    )
+    optimizer: Literal["adam", "adamw"] = Field(default="adam", description="adam or adamw.")
+    weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay, adamw only.")
+    learning_rate: float = Field(default=5e-3, gt=0, description="Largest learning rate.")
+    schedule: Literal["cosine", "constant"] = Field(
+        default="cosine",
+        description="cosine: to zero at the end; constant.",
+    )
+    warmup_steps: int = Field(default=0, ge=0, description="Steps over which the rate rises linearly from zero.")
+    ema_decay: float = Field(
+        default=0.999, ge=0, lt=1, description="Decay per step of the averaged weights, which are validated and saved."
+    )
+    clip_norm: float = Field(default=10.0, gt=0, description="Gradients with a larger norm are scaled down to it.")
+    lambda_energy: float = Field(
+        default=0.1,
+        ge=0,
+        description="Weight of the energy error in the loss, dimensionless.",
+    )
+    lambda_forces: float = Field(default=1.0, ge=0, description="Weight of the force error in the loss, dimensionless.")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of weights and of the order of frames.")
+    deterministic: bool = Field(
+        default=False, description="Bitwise repeatable, also across a resume; an operation that cannot be is an error."
+    )
+    validate_every: int = Field(
+        default=500,
+        ge=1,
+        description="Steps between validations; each writes a row of metrics.csv.",
+    )
+    checkpoint_every: int = Field(default=500, ge=1, description="Steps between checkpoints; the last two are kept.")
+    threads: int | None = Field(
+        default=None, ge=1, le=4096, description="CPU threads of PyTorch; null leaves its choice."
+    )
+    device: str = Field(default="auto", description="cpu, cuda, cuda:1, or auto: a GPU if there is one.")
+    dtype: Literal["float32", "float64"] = Field(default="float32", description="float32 or float64.")
+    tensorboard: bool = Field(default=False, description="Also write TensorBoard files; needs the package tensorboard.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainConfig:
+        if (self.steps is None) == (self.minutes is None):
+            raise ValueError("give exactly one of steps and minutes")
+        if self.lambda_energy == self.lambda_forces == 0:
+            raise ValueError("lambda_energy and lambda_forces are both 0: nothing to learn")
+        if self.weight_decay and self.optimizer != "adamw":
+            raise ValueError("weight_decay needs 'optimizer: adamw'")
+        return self
