@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sdas.report.contents import RunContents
+from sdas.report.sections import RunContents
 
 UNITS = {
     "notes": "what is left out since it is of another model or other data, and what is not known; empty if all agrees",

@@ -14,8 +14,8 @@ import sdas_kernels.dispatch
 from sdas.errors import SdasError
 from sdas.files import as_argument, write_text
 from sdas.report import figures
-from sdas.report.contents import RunContents, evaluate_command, read_run
 from sdas.report.numbers import report_numbers
+from sdas.report.sections import RunContents, evaluate_command, read_run
 from sdas.run.lock import locked
 
 PAGE, NUMBERS = "report.html", "report.json"
