@@ -136,12 +136,12 @@ def test_numbers_are_of_the_training_that_made_the_model(run_dir):
     assert (numbers["steps"], numbers["train_flops"], numbers["wall_s"]) == (300, 4e12, 299.6)
     assert numbers["apr"] == pytest.approx(1 / 0.025 / 4e12)
     assert numbers["notes"][0].startswith("The model is that of step 300. The training went on to step 450")
-    assert read_run(run_dir).metrics["step"].max() == 300
+    assert read_run(run_dir).training.metrics["step"].max() == 300
     assert read_model_document(run_dir / "model")["extra"]["training"]["steps"] == 300
 
 
 def test_dynamics_that_are_being_lengthened_are_shown_up_to_their_last_end(run_dir):
     with open(run_dir / "md" / "log.csv", "a") as file:
         file.write("2000,20000,-10,1,-8,900\n")
-    log = read_run(run_dir).md_log
+    log = read_run(run_dir).dynamics.log
     assert log["step"].max() == 100

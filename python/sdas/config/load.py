@@ -2,8 +2,8 @@
 
     config = load_config("ethanol.yaml", ["train.learning_rate=1e-3"])
 
-Units: Å, eV, eV/Å. Every key is explained in ``sdas train --print-config``, which is made from the fields
-of the sections.
+Units: Å, eV, eV/Å. Every key is explained in ``sdas train --print-config``, which is made from the fields of the
+sections, each in a file of its name.
 """
 
 from __future__ import annotations

@@ -28,12 +28,13 @@ UNITS = {
 
 def report_numbers(run: RunContents) -> dict[str, Any]:
     """Everything about the run that is a number or a short fact; None where it is not known."""
-    evaluation, training, md = run.evaluation, run.training, run.md_summary or {}
+    evaluation, training = run.test.evaluation, run.training.summary
+    md = run.dynamics.summary if run.dynamics else {}
     metrics = evaluation.metrics if evaluation else {}
     return {
         "notes": run.notes,
-        "model_fingerprint": run.model_fingerprint,
-        "data_fingerprints": run.evaluation_facts.get("data_fingerprints"),
+        "model_fingerprint": run.training.model_fingerprint,
+        "data_fingerprints": run.test.facts.get("data_fingerprints"),
         "energy_mae_mev": metrics.get("energy_mae_mev"),
         "energy_rmse_mev": metrics.get("energy_rmse_mev"),
         "force_mae_mev_per_ang": metrics.get("force_mae_mev_per_ang"),
@@ -50,7 +51,7 @@ def report_numbers(run: RunContents) -> dict[str, Any]:
         "md_fluctuation_mev_per_atom": md.get("fluctuation_mev_per_atom"),
         "versions": training.get("versions"),
         "machine": training.get("machine"),
-        "test_data": run.evaluation_facts.get("data"),
+        "test_data": run.test.facts.get("data"),
         "units": UNITS,
     }
 

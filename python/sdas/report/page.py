@@ -49,29 +49,30 @@ def render(run: RunContents, numbers: dict[str, Any], commands: list[str]) -> st
     )
     environment.filters["short"] = short
     environment.filters["duration"] = duration
-    md, evaluation = run.md_summary, run.evaluation
+    metrics, evaluation, dynamics = run.training.metrics, run.test.evaluation, run.dynamics
     plots = {
         "energy_parity": figures.energy_parity(evaluation) if evaluation else None,
         "force_parity": figures.force_parity(evaluation) if evaluation else None,
         "error_histogram": figures.error_histogram(evaluation) if evaluation else None,
-        "learning_flops": figures.learning_curve(run.metrics, "train_flops"),
-        "learning_time": figures.learning_curve(run.metrics, "wall_s"),
-        "training_loss": figures.training_loss(run.metrics),
+        "learning_flops": figures.learning_curve(metrics, "train_flops"),
+        "learning_time": figures.learning_curve(metrics, "wall_s"),
+        "training_loss": figures.training_loss(metrics),
         "md_energy": None,
         "md_temperature": None,
     }
-    if run.md_log is not None and md is not None and len(run.md_log["step"]) > 1:
-        plots["md_energy"] = figures.md_energy(run.md_log, md["n_atoms"], md["ensemble"] == "nve")
-        plots["md_temperature"] = figures.md_temperature(run.md_log)
+    if dynamics is not None and len(dynamics.log["step"]) > 1:
+        conserved = dynamics.summary["ensemble"] == "nve"
+        plots["md_energy"] = figures.md_energy(dynamics.log, dynamics.summary["n_atoms"], conserved)
+        plots["md_temperature"] = figures.md_temperature(dynamics.log)
     return environment.get_template("report.html.jinja").render(
         name=run.folder.resolve().name,
         written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         numbers=numbers,
         evaluation=evaluation,
-        md=md,
+        md=dynamics.summary if dynamics else None,
         plots={key: Markup(svg) for key, svg in plots.items() if svg},
         backends=sdas_kernels.dispatch.explain(),
-        config=run.config,
+        config=run.training.config,
         commands=commands,
     )
 
@@ -80,7 +81,7 @@ def default_commands(run: RunContents) -> list[str]:
     """What to type to get this report again."""
     return [
         f"sdas train {as_argument(run.folder / 'config.yaml')}",
-        evaluate_command(run.folder, run.evaluation_facts),
+        evaluate_command(run.folder, run.test.facts),
         f"sdas report {as_argument(run.folder)}",
     ]
 

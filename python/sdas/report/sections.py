@@ -1,4 +1,4 @@
-"""Everything that a run directory holds, read once."""
+"""The sections of a report, each read from what one command left in a run directory: train, evaluate, md."""
 
 from __future__ import annotations
 
@@ -22,74 +22,109 @@ from sdas.train.rows import read_rows
 
 
 @dataclass(frozen=True)
+class Training:
+    """config: text of config.yaml. model_fingerprint: None if there is no model. summary: of the training that made the
+    model. metrics: columns of metrics.csv until then, NaN where a cell is empty."""
+
+    config: str
+    model_fingerprint: str | None
+    summary: dict[str, Any]
+    metrics: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class TestErrors:
+    """evaluation: of the test frames, None if of another model or other data. facts: where model and data came from."""
+
+    evaluation: Evaluation | None
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """log: columns of log.csv. summary: of md.json."""
+
+    log: dict[str, np.ndarray]
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class RunContents:
     """A run directory, as far as it is of one model: the one in it.
 
-    model_fingerprint: None if there is no model. config: text of config.yaml. training: the summary of the training
-    that made the model. metrics: columns of metrics.csv until then, NaN where a cell is empty. evaluation: of the test
-    frames, None if of another model or other data. evaluation_facts: where its model and data came from. md_log,
-    md_summary: of the run in md/, or None. notes: what was left out or is not known, a sentence each.
+    dynamics: None where there are none of this model. notes: what was left out or is not known, a sentence each.
     """
 
     folder: Path
-    model_fingerprint: str | None
-    config: str
-    training: dict[str, Any]
-    metrics: dict[str, np.ndarray]
-    evaluation: Evaluation | None
-    evaluation_facts: dict[str, Any]
-    md_log: dict[str, np.ndarray] | None
-    md_summary: dict[str, Any] | None
+    training: Training
+    test: TestErrors
+    dynamics: Dynamics | None
     notes: list[str]
 
 
 def read_run(folder: str | Path) -> RunContents:
     """Read a run directory; raises SdasError if a file that the report needs is missing or damaged."""
     source, notes = Path(folder), list[str]()
-    found, facts = load_evaluation(source)
-    model, training = _model_and_training(source, notes)
-    evaluation: Evaluation | None = found
-    again = f"run {evaluate_command(source, facts)} again"
-    if not _is_of(model, found.model_fingerprint, "The evaluation", again, notes) or _data_changed(facts, again, notes):
-        evaluation = None
-    md_log, md_summary = _dynamics(source / DYNAMICS)
-    again = f"run sdas md {as_argument(source)} again with --fresh"
-    if md_summary is not None and not _is_of(model, md_summary.get("model"), "The run of dynamics", again, notes):
-        md_log = md_summary = None
-    return RunContents(
-        folder=source,
-        model_fingerprint=model,
-        config=_read_text(source / CONFIG),
-        training=training,
-        metrics=_read_columns(source, training.get("steps")),
-        evaluation=evaluation,
-        evaluation_facts=facts,
-        md_log=md_log,
-        md_summary=md_summary,
-        notes=notes,
-    )
+    training = read_training(source, notes)
+    test = read_evaluation(source, training.model_fingerprint, notes)
+    dynamics = read_dynamics(source, training.model_fingerprint, notes)
+    return RunContents(source, training, test, dynamics, notes)
+
+
+def read_training(folder: Path, notes: list[str]) -> Training:
+    """What training left in the run directory ``folder``; raises SdasError without summary.json."""
+    summary = read_document(folder / SUMMARY, advice=f"sdas train --resume {as_argument(folder)} writes it")
+    made, model = summary, None
+    recover(folder / MODEL)
+    if (folder / MODEL).is_dir():
+        made = read_model_document(folder / MODEL)["extra"].get("training", summary)
+        model = model_fingerprint(load_run_model(folder))
+    if made.get("steps") != summary.get("steps"):
+        notes.append(
+            f"The model is that of step {made.get('steps')}. The training went on to step {summary.get('steps')} "
+            f"without a new one; the numbers here are those of the model. sdas train --resume {as_argument(folder)} "
+            "goes on."
+        )
+    return Training(_read_text(folder / CONFIG), model, made, _read_columns(folder, made.get("steps")))
+
+
+def read_evaluation(folder: Path, model: str | None, notes: list[str]) -> TestErrors:
+    """What `sdas evaluate` left in ``folder``, if it is of ``model``; raises SdasError if it left nothing."""
+    found, facts = load_evaluation(folder)
+    again = f"run {evaluate_command(folder, facts)} again"
+    ours = _is_of(model, found.model_fingerprint, "The evaluation", again, notes)
+    kept = ours and not _data_changed(facts, again, notes)
+    return TestErrors(found if kept else None, facts)
+
+
+def read_dynamics(folder: Path, model: str | None, notes: list[str]) -> Dynamics | None:
+    """A finished run of dynamics by ``model`` in the run directory ``folder``, or None.
+
+    Of a run that was lengthened since then, the part up to its end then.
+    """
+    place = folder / DYNAMICS
+    if not (place / DYNAMICS_SUMMARY).exists():
+        return None
+    summary = read_older_document(place / DYNAMICS_SUMMARY, advice="run sdas md again")
+    if not {"steps", "n_atoms", "ensemble"} <= set(summary):
+        raise SdasError(
+            f"{place / DYNAMICS_SUMMARY}: damaged: it says no steps, n_atoms or ensemble: run sdas md again"
+        )
+    try:
+        log = read_log(place)
+    except (OSError, ValueError) as error:
+        raise SdasError(f"{place / LOG}: cannot be read: {error}") from error
+    again = f"run sdas md {as_argument(folder)} again with --fresh"
+    if not _is_of(model, summary.get("model"), "The run of dynamics", again, notes):
+        return None
+    kept = log["step"] <= summary["steps"]
+    return Dynamics({name: column[kept] for name, column in log.items()}, summary)
 
 
 def evaluate_command(folder: Path, facts: dict[str, Any]) -> str:
     """What to type to get the evaluation in a run directory again."""
     data = "".join(f" --data {as_argument(path)}" for path in facts.get("data_paths", []))
     return f"sdas evaluate {as_argument(folder)}{data}"
-
-
-def _model_and_training(source: Path, notes: list[str]) -> tuple[str | None, dict[str, Any]]:
-    """The fingerprint of the model in a run directory, and the summary of the training that made it."""
-    summary = read_document(source / SUMMARY, advice=f"sdas train --resume {as_argument(source)} writes it")
-    recover(source / MODEL)
-    if not (source / MODEL).is_dir():
-        return None, summary
-    training = read_model_document(source / MODEL)["extra"].get("training", summary)
-    if training.get("steps") != summary.get("steps"):
-        notes.append(
-            f"The model is that of step {training.get('steps')}. The training went on to step {summary.get('steps')} "
-            f"without a new one; the numbers here are those of the model. sdas train --resume {as_argument(source)} "
-            "goes on."
-        )
-    return model_fingerprint(load_run_model(source)), training
 
 
 def _is_of(model: str | None, other: str | None, what: str, again: str, notes: list[str]) -> bool:
@@ -120,23 +155,6 @@ def _data_changed(facts: dict[str, Any], again: str, notes: list[str]) -> bool:
             notes.append(f"{path} changed since the evaluation was made of it, which is left out: {again}.")
             return True
     return False
-
-
-def _dynamics(folder: Path) -> tuple[dict[str, np.ndarray] | None, dict[str, Any] | None]:
-    """Log and summary of a finished run of dynamics; a run that was lengthened since then, up to its end then."""
-    if not (folder / DYNAMICS_SUMMARY).exists():
-        return None, None
-    summary = read_older_document(folder / DYNAMICS_SUMMARY, advice="run sdas md again")
-    if not {"steps", "n_atoms", "ensemble"} <= set(summary):
-        raise SdasError(
-            f"{folder / DYNAMICS_SUMMARY}: damaged: it says no steps, n_atoms or ensemble: run sdas md again"
-        )
-    try:
-        log = read_log(folder)
-    except (OSError, ValueError) as error:
-        raise SdasError(f"{folder / LOG}: cannot be read: {error}") from error
-    kept = log["step"] <= summary["steps"]
-    return {name: column[kept] for name, column in log.items()}, summary
 
 
 def _read_text(path: Path) -> str:
