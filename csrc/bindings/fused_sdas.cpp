@@ -77,11 +77,6 @@ class BoundNetwork {
 
     void first_order(const py::dict& arrays, bool keep, int threads) const {
         sdas::Network<T> net = given(arrays);
-        for (std::int64_t i = 0; i < net.nodes; ++i) {
-            if (net.kinds[i] >= 0 && net.kinds[i] < net.species) continue;
-            throw py::index_error("network: kinds must be 0.." + std::to_string(net.species - 1) +
-                                  ", the rows of the embedding, got " + std::to_string(net.kinds[i]));
-        }
         const KernelScope scope;
         sdas::NetworkRun<T>(net, keep, threads).first_order();
     }
@@ -113,7 +108,7 @@ class BoundNetwork {
              of.by_strain);
         of.energy_scale = *energy_scale;
         check_graph(net);
-        check_within(of.system, nodes, systems, "system");
+        check_within(of.system, nodes, systems, "NeighborGraph: system");
         const KernelScope scope;
         sdas::Memory<T> memory(at<T>(scratch));
         T* vectors = sdas::take_scratch(memory, net, of);
@@ -156,6 +151,11 @@ class BoundNetwork {
         of_call.address(net.energy_cotangent, "energy_cotangent");
         of_call.address(net.vectors_cotangent, "vectors_cotangent");
         of_call.address(net.by_weights, "by_weights");
+        for (std::int64_t i = 0; i < net.nodes; ++i) {
+            if (net.kinds[i] >= 0 && net.kinds[i] < net.species) continue;
+            throw py::index_error("network: kinds must be 0.." + std::to_string(net.species - 1) +
+                                  ", the rows of the embedding, got " + std::to_string(net.kinds[i]));
+        }
         return net;
     }
 

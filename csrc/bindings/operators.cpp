@@ -173,8 +173,8 @@ void read(sdas::NeighborAttention<T>& job, const Members& members) {
     members.size(job.radials, "radials");
     members.address(job.senders, "senders");
     members.address(job.row_ptr, "row_ptr");
-    check_within(job.senders, job.edges, job.nodes, "senders");
-    check_pointers(job.row_ptr, job.nodes, job.edges, "row_ptr");
+    check_within(job.senders, job.edges, job.nodes, "EdgeIndex: senders");
+    check_pointers(job.row_ptr, job.nodes, job.edges, "EdgeIndex: row_ptr");
     read(job.coupling, members);
     read(job.at, members, "");
     read(job.step, members, "_step");
@@ -279,11 +279,11 @@ void read(sdas::TensorProductConv<T>& job, const Members& members) {
     members.address(job.pointers, "pointers");
     members.address(job.order, "order");
     members.address(job.neighbors, "neighbors");
-    check_pointers(job.pointers, job.nodes, job.edges, "row_ptr or sender_ptr");
-    check_within(job.order, job.edges, job.edges, "sender_order");
+    check_pointers(job.pointers, job.nodes, job.edges, "EdgeIndex: row_ptr or sender_ptr");
+    check_within(job.order, job.edges, job.edges, "EdgeIndex: sender_order");
     std::int64_t sources = 0;  // a block of nodes has neighbors outside
     members.size(sources, "sources");
-    check_within(job.neighbors, job.edges, sources, "senders or receivers");
+    check_within(job.neighbors, job.edges, sources, "EdgeIndex: senders or receivers");
     members.address(job.in, "in");
     members.address(job.in_step, "in_step");
     members.address(job.grad, "grad");

@@ -314,6 +314,16 @@ def test_wrong_arguments(make, graph_ops, change, error, words):
         network(**change(right), cutoff=CUTOFF)
 
 
+def test_kinds_written_past_pytorch_after_the_value_end_in_no_kernel(make, graph_ops):
+    """By an array that shares the memory, which PyTorch does not notice."""
+    edges = graph_ops.edge_list("usual")
+    vectors, kinds, weights = make(edges)
+    _, gradient = network(vectors.requires_grad_(), kinds, weights[0], layers_of(weights), edges, CUTOFF)
+    kinds.numpy()[-1] = 10**9
+    with pytest.raises(IndexError, match=r"network: kinds must be 0\.\.2, .* got 1000000000"):
+        gradient.sum().backward()
+
+
 def test_weights_there_and_back(make, graph_ops):
     _, _, weights = make(graph_ops.edge_list("usual"))
     layers = layers_of(weights)
