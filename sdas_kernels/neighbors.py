@@ -90,7 +90,7 @@ def _check_cell(cell: Any, pbc: Any) -> tuple[np.ndarray, np.ndarray]:
     if periodic.shape not in ((), (1,), (3,)):
         raise ValueError(f"NeighborGraph: pbc must be one bool or three, got {periodic.tolist()}")
     periodic = np.array(np.broadcast_to(periodic, (3,)))
-    if np.linalg.matrix_rank(box[periodic]) < periodic.sum():
+    if periodic.any() and np.linalg.matrix_rank(box[periodic]) < periodic.sum():
         raise ValueError(f"NeighborGraph: pbc is {periodic.tolist()} but the cell {box.tolist()} is degenerate there")
     return box, periodic
 

@@ -383,7 +383,10 @@ class SDAS(WithMeaning):
 
     def _kinds(self, batch: NeighborGraph) -> torch.Tensor:
         """Index of each atom's species `[N]`."""
-        kinds = self._species_of_number.index_select(0, batch.numbers)
+        try:
+            kinds = self._species_of_number.index_select(0, batch.numbers)
+        except IndexError:
+            raise ValueError("NeighborGraph: numbers must be 1..118, but something else was written there") from None
         if bool((kinds < 0).any()):
             unknown = sorted(set(batch.numbers[kinds < 0].tolist()))
             raise ValueError(f"SDAS: atomic numbers {unknown} are unknown to a model of {self.species.tolist()}")
