@@ -46,8 +46,8 @@ class Rule:
     """How one operator is differentiated. Its tensors come first among its arguments; those of a list count each.
 
     `save(ctx, arguments, results)` keeps what the derivatives need. `backward(ctx, *cotangents)` gives gradients by the
-    first tensors, `jvp(ctx, *tangents)` a tangent of every result. What is None among their arguments and the gradients
-    is zero; never all arguments are.
+    first tensors, `jvp(ctx, *tangents)` a tangent of every result. None stands for zero among cotangents, tangents and
+    gradients; at least one cotangent or tangent is a tensor.
     """
 
     def save(self, ctx: Any, arguments: Sequence[Any], results: Any) -> None:

@@ -68,8 +68,12 @@ class NeighborAttention(WithMeaning):
         scalar_source, parity, attention = switches(
             owner, scalar_source=scalar_source, parity=parity, attention=attention
         )
-        parts = {"direction_query": direction_query, "radial_query": radial_query, "sink": sink}
-        parts["radial_gain"] = radial_gain
+        parts = {
+            "direction_query": direction_query,
+            "radial_query": radial_query,
+            "sink": sink,
+            "radial_gain": radial_gain,
+        }
         switches(owner, **parts)
         if channels % heads:
             raise ValueError(f"NeighborAttention: heads must divide channels, got {heads} heads, {channels} channels")
@@ -78,8 +82,14 @@ class NeighborAttention(WithMeaning):
         self.channels, self.heads, self.lmax, self.n_radial = channels, heads, lmax, n_radial
         self.key_channels, self.parity = key_channels, parity
         self._meaning = {
-            **{"heads": heads, "lmax": lmax, "n_radial": n_radial, "key_channels": key_channels, "parity": parity},
-            **{"attention": attention, "scalar_source": scalar_source, "path_mixing": path_mixing},
+            "heads": heads,
+            "lmax": lmax,
+            "n_radial": n_radial,
+            "key_channels": key_channels,
+            "parity": parity,
+            "attention": attention,
+            "scalar_source": scalar_source,
+            "path_mixing": path_mixing,
             **{name: bool(value) for name, value in parts.items()},
             "clebsch_gordan": VERSION,
         }

@@ -106,12 +106,12 @@ class _Rungs:
         ctx.options = rest
 
 
-class _Of(Rule):
+class _RungRule(Rule):
     def __init__(self, rungs: _Rungs) -> None:
         self.rungs = rungs
 
 
-class _Value(_Of):
+class _Value(_RungRule):
     def save(self, ctx: Any, arguments: Sequence[Any], results: Any) -> None:
         r = self.rungs
         rest = arguments[r.n :]
@@ -129,7 +129,7 @@ class _Value(_Of):
         return r.second(tangents[: r.n], zeros, operands, rest, [True] * r.m + [False] * r.n)[: r.m]
 
 
-class _Backward(_Of):
+class _Backward(_RungRule):
     def save(self, ctx: Any, arguments: Sequence[Any], results: Any) -> None:
         r = self.rungs
         ctx.wanted = arguments[-1] if r.chooses else [True] * r.n
@@ -153,7 +153,7 @@ class _Backward(_Of):
         return [operands[0].new_zeros(0) if t is None else t for t in found]  # what is not wanted has no elements
 
 
-class _DoubleBackward(_Of):
+class _DoubleBackward(_RungRule):
     def save(self, ctx: Any, arguments: Sequence[Any], results: Any) -> None:
         r = self.rungs
         r.save(ctx, arguments[:-1] if r.chooses_twice else arguments, r.n + r.m + r.n)
