@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from numpy.lib import format as npy_format
 from scipy.spatial.transform import Rotation
 
 from sdas_kernels import dispatch, native
@@ -137,3 +140,20 @@ def without_native(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     dispatch._choose.cache_clear()
     yield
     dispatch._choose.cache_clear()
+
+
+@pytest.fixture
+def declare_too_much() -> Callable[[Path, str], None]:
+    """Give the array of a name in an .npz file a header that declares 2⁴⁰ numbers."""
+
+    def change(path: Path, name: str) -> None:
+        with zipfile.ZipFile(path) as archive:
+            members = {member: archive.read(member) for member in archive.namelist()}
+        header = io.BytesIO()
+        npy_format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (2**40,)})
+        members[f"{name}.npy"] = header.getvalue() + members[f"{name}.npy"][-8:]
+        with zipfile.ZipFile(path, "w") as archive:
+            for member, content in members.items():
+                archive.writestr(member, content)
+
+    return change

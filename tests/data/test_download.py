@@ -160,12 +160,12 @@ def test_all_published_files_are_known():
 
 
 def test_checksums_are_those_of_the_files(real_data):
-    from sdas.data.download import sha256_of
+    from sdas.files import file_sha256
 
     paths = sorted(real_data("rmd17").glob("*.npz"))
     assert paths
     for path in paths:
-        assert known_files()[path.name] == {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        assert known_files()[path.name] == {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
 
 
 def test_fetching_a_molecule_brings_its_two_files(tmp_path, server, real_data):

@@ -151,6 +151,14 @@ def test_missing_or_mixed_files_are_an_error(tmp_path):
         load_evaluation(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["numbers", "forces"])
+def test_predictions_that_declare_more_than_they_hold_are_an_error(tmp_path, declare_too_much, name):
+    save_evaluation(evaluate(SumModel(), FRAMES), tmp_path)
+    declare_too_much(tmp_path / "predictions.npz", name)
+    with pytest.raises(SdasError, match=r"damaged evaluation .*is said to take \d+ bytes.*run sdas evaluate again"):
+        load_evaluation(tmp_path)
+
+
 def test_both_files_name_the_model_and_the_data(tmp_path):
     model = SumModel()
     (tmp_path / "some.xyz").write_text("")

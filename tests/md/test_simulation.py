@@ -127,6 +127,25 @@ def test_a_damaged_state_is_an_error(pair_potential, molecule, tmp_path):
         run(pair_potential, molecule, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["positions", "momenta", "facts"])
+def test_a_state_that_declares_more_than_it_holds_is_an_error(
+    pair_potential, molecule, tmp_path, declare_too_much, name
+):
+    run(pair_potential, molecule, tmp_path, steps=10)
+    declare_too_much(tmp_path / STATE, name)
+    with pytest.raises(SdasError, match=r"state.npz: .*is said to take \d+ bytes.*--fresh"):
+        run(pair_potential, molecule, tmp_path)
+
+
+def test_a_state_of_other_shapes_is_an_error(pair_potential, molecule, tmp_path):
+    run(pair_potential, molecule, tmp_path, steps=10)
+    with np.load(tmp_path / STATE) as stored:
+        arrays = dict(stored)
+    np.savez(tmp_path / STATE, **{**arrays, "momenta": np.zeros(3)})
+    with pytest.raises(SdasError, match=r"positions and momenta are not of .* atoms.*--fresh"):
+        run(pair_potential, molecule, tmp_path)
+
+
 def test_a_run_that_is_too_hot_ends_and_keeps_what_there_is(pair_potential, molecule, tmp_path):
     molecule.positions[1] = [0.6, 0, 0]
     with pytest.raises(UnstableRunError, match=r"exploded at step \d+ .* fs\): the temperature is \d+ K"):

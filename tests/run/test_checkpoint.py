@@ -128,6 +128,11 @@ def damage_digit(folder: Path, stem: str) -> None:
         (replace(versions={"clebsch_gordan": "0"}), "Clebsch–Gordan tables of version 0"),
         (replace(config={"species": [1, 6, 8]}), "do not fit the model"),
         (replace(config={"specie": [1]}), "do not fit the model"),
+        (replace(config={"species": [1], "channels": 2**22, "heads": 2}), "ask for 1759.* weights or more, "),
+        (replace(config={"species": [1], "channels": 1, "heads": 1, "layers": 10**9}), "weights or more, .* are there"),
+        (replace(config={"species": [1], "channels": 1, "heads": 1, "n_radial": 10**12}), "weights or more"),
+        (replace(config={"species": [1], "channels": 1, "heads": 1, "key_channels": 10**12}), "weights or more"),
+        (replace(config={"species": [1], "lmax": 10**9}), "lmax is 1000000000, this version knows degrees up to 8"),
         (replace(model="Other"), "this version loads 'SDAS'"),
     ],
 )

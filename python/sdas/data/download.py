@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import time
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sdas.data.errors import DataError
+from sdas.files import file_sha256
 
 CHUNK_BYTES = 1 << 16
 TIMEOUT_SECONDS = 30.0
@@ -35,15 +35,6 @@ class _Broken(Exception):
     """The transfer failed in a way that another attempt may mend."""
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def download(
     remote: RemoteFile, target: Path, progress: Progress | None = None, *, attempts: int = ATTEMPTS, pause: float = 1.0
 ) -> bool:
@@ -55,7 +46,7 @@ def download(
     ``target`` is there with other content.
     """
     if target.exists():
-        if target.stat().st_size == remote.bytes and sha256_of(target) == remote.sha256:
+        if target.stat().st_size == remote.bytes and file_sha256(target) == remote.sha256:
             return False
         raise DataError(f"{target} is there with other content than {remote.url}; move it away and fetch again")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +105,7 @@ def _verify(remote: RemoteFile, part: Path, resumed: bool) -> None:
     size = part.stat().st_size
     if size < remote.bytes:
         raise _Broken(f"the connection ended after {size} of {remote.bytes} bytes")
-    found = sha256_of(part)
+    found = file_sha256(part)
     if found != remote.sha256:
         part.unlink()
         message = f"{remote.url}: the checksum is {found}, expected {remote.sha256}"

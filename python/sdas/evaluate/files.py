@@ -8,14 +8,15 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
+from sdas.data.errors import DataError
+from sdas.data.readers.npz_stream import NpzStream
 from sdas.documents import read_json, read_older_document, write_document
 from sdas.errors import SdasError
 from sdas.evaluate.evaluation import Evaluation
-from sdas.files import write_atomically
+from sdas.files import file_sha256, write_atomically
 from sdas.run.fingerprint import joined
 
 SUMMARY, PREDICTIONS = "evaluation.json", "predictions.npz"
@@ -68,17 +69,16 @@ def load_evaluation(folder: str | os.PathLike[str]) -> tuple[Evaluation, dict[st
             raise SdasError(f"{source}: no evaluation here ({name} is missing): run sdas evaluate")
     try:
         facts = read_older_document(source / SUMMARY, advice="run sdas evaluate again")
-        content = (source / PREDICTIONS).read_bytes()
-        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in ARRAYS}
-            arrays.update({name: stored.get(name) for name in STRESS_ARRAYS})
+        with NpzStream(source / PREDICTIONS) as stored:
+            arrays: dict[str, Any] = {name: stored.array(name) for name in ARRAYS}
+            arrays.update({name: stored.array(name) if name in stored.names else None for name in STRESS_ARRAYS})
         wall_s, by_element = facts.pop("wall_s"), facts.pop("by_element")
         counts = facts.pop("n_frames"), facts.pop("n_atoms")
-    except (ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile) as error:
+    except (DataError, KeyError, OSError) as error:
         raise SdasError(f"{source}: damaged evaluation ({error}): run sdas evaluate again") from error
     sha256 = facts.pop("predictions_sha256", None)
     if counts != (len(arrays["energies"]), len(arrays["numbers"])) or (
-        sha256 is not None and sha256 != hashlib.sha256(content).hexdigest()
+        sha256 is not None and sha256 != file_sha256(source / PREDICTIONS)
     ):
         raise SdasError(f"{source}: {SUMMARY} and {PREDICTIONS} are of different runs: run sdas evaluate again")
     model = facts.pop("model_fingerprint", None)
@@ -97,7 +97,7 @@ def _is_summary(path: Path) -> bool:
 def _are_predictions(path: Path) -> bool:
     """Whether a file may hold predictions of ours, damaged ones perhaps."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return set(ARRAYS) <= set(stored)
-    except (ValueError, OSError, EOFError, BadZipFile, TypeError):
+        with NpzStream(path) as stored:
+            return set(ARRAYS) <= stored.names
+    except (DataError, OSError):
         return path.with_name(SUMMARY).exists()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import IO, Any
-from zipfile import BadZipFile
 
 import numpy as np
 from ase import Atoms
 from ase.io.extxyz import write_extxyz
 
+from sdas.data.errors import DataError
+from sdas.data.readers.npz_stream import NpzStream
 from sdas.errors import SdasError
 from sdas.files import sweep
 from sdas.md.constraints import described, is_in_the_move_mask
@@ -48,9 +49,9 @@ def _is_ours(folder: Path) -> bool:
     except FileNotFoundError:
         pass
     try:
-        with np.load(folder / STATE, allow_pickle=False) as stored:
-            return "facts" in stored
-    except (ValueError, OSError, EOFError, BadZipFile):
+        with NpzStream(folder / STATE) as stored:
+            return "facts" in stored.names
+    except (DataError, OSError):
         return False
 
 

@@ -7,11 +7,11 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from ase import Atoms
 
+from sdas.data.readers.npz_stream import NpzStream
 from sdas.errors import SdasError
 from sdas.files import write_atomically
 from sdas.md.constraints import described
@@ -126,20 +126,24 @@ class SavedState:
         if not path.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                facts = json.loads(stored["facts"].item())
+            with NpzStream(path) as stored:
+                facts = json.loads(stored.text("facts") or "null")
                 if "identity" not in facts:
                     raise SdasError(
                         f"{path}: written by an earlier version, which noted neither the model nor the masses: {ADVICE}"
                     )
-                return cls(
-                    positions=stored["positions"],
-                    momenta=stored["momenta"],
+                state = cls(
+                    positions=stored.array("positions"),
+                    momenta=stored.array("momenta"),
                     step=facts["step"],
                     generator=facts["generator"],
                     identity=Identity(**facts["identity"]),
                     log=Written(**facts["log"]),
                     trajectory=Written(**facts["trajectory"]),
                 )
-        except (ValueError, KeyError, TypeError, OSError, EOFError, RecursionError, BadZipFile) as error:
+        except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
             raise SdasError(f"{path}: cannot be read ({error}): {ADVICE}") from error
+        shape = (len(state.identity.masses), 3)
+        if state.positions.shape != shape or state.momenta.shape != shape:
+            raise SdasError(f"{path}: cannot be read (positions and momenta are not of {shape[0]} atoms): {ADVICE}")
+        return state

@@ -28,6 +28,7 @@ from sdas import __version__
 from sdas.documents import check_seal, read_json, write_document
 from sdas.errors import CheckpointError
 from sdas.files import new_folder, recover
+from sdas_kernels.clebsch_gordan import LMAX
 from sdas_kernels.clebsch_gordan import VERSION as CLEBSCH_GORDAN_VERSION
 
 MODEL_FORMAT, TRAINING_FORMAT = "sdas model", "sdas training state"
@@ -82,11 +83,27 @@ def load_model(path: str | os.PathLike[str], device: torch.device | str = "cpu")
             "this version loads 'SDAS' of float32 or float64"
         )
     try:
+        _check_sizes(document["config"], tensors)
         model = sdas_kernels.nn.SDAS(**document["config"]).to(_DTYPES[document["dtype"]])
         model.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{folder}: the tensors do not fit the model: {' '.join(str(error).split())}") from None
     return model.to(device).eval()
+
+
+def _check_sizes(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raise ValueError, before room is made for them, if a model of ``config`` has more weights than there are.
+
+    Each layer maps channels to channels, and to queries of every head; each head weighs the radial functions.
+    """
+    names = ("channels", "heads", "layers", "n_radial", "key_channels")
+    channels, heads, layers, n_radial, key_channels = (int(config.get(name, 1)) for name in names)
+    needed = max(layers * channels * (channels + heads * key_channels), heads * n_radial)
+    if config.get("lmax", 0) > LMAX:
+        raise ValueError(f"lmax is {config['lmax']}, this version knows degrees up to {LMAX}")
+    there = sum(tensor.numel() for tensor in tensors.values())
+    if needed > there:
+        raise ValueError(f"the sizes in model.json ask for {needed} weights or more, {there} are there")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import torch
 from sdas.data import FrameCache
 from sdas.data.cache_files import MANIFEST
 from sdas.errors import SdasError
+from sdas.files import file_sha256
 
 StrPath = str | os.PathLike[str]
 SHOWN = 12
@@ -48,11 +49,11 @@ def data_fingerprint(path: StrPath) -> str:
     place = Path(path)
     try:
         if not place.is_dir():
-            return _file_hash(place)
+            return file_sha256(place)
         if (place / MANIFEST).is_file():
             return FrameCache.open(place).fingerprint
         files = sorted(file for file in place.rglob("*") if file.is_file())
-        return joined({str(file.relative_to(place)): _file_hash(file) for file in files})
+        return joined({str(file.relative_to(place)): file_sha256(file) for file in files})
     except OSError as error:
         raise SdasError(f"{place}: cannot be read: {error.strerror}") from None
 
@@ -65,11 +66,3 @@ def data_fingerprints(paths: Iterable[StrPath]) -> dict[str, str]:
 def joined(parts: Mapping[str, str]) -> str:
     """One fingerprint of several, by name."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _file_hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
