@@ -58,7 +58,7 @@ def test_paths_become_absolute(tmp_path, monkeypatch):
         ("train.learning_rate=-1", r"train.learning_rate: input should be greater than 0, got -1"),
         ("train.learning_rate=.nan", "train.learning_rate: .*finite"),
         ("train.minutes=3", "train: give exactly one of steps and minutes"),
-        ("train.optimizer=sgd", "train.optimizer: input should be 'adam' or 'adamw', got 'sgd'"),
+        ("train.optimizer=sgd", "train.optimizer: input should be 'adam', 'adamw' or 'muon', got 'sgd'"),
         ("model.heads=5", "model: heads must divide channels, got heads 5 and channels 32"),
         ("data.split.sizes=[0.9, 0.2, 0.1]", "fractions must sum to at most 1"),
         ("data.split.sizes=[900, 0.2, 0]", "whole numbers"),

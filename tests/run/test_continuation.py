@@ -65,7 +65,7 @@ CHANGES = {
     "model.species": [1, 8],
     "model.layer": "paper",
     "train.dtype": "float64",
-    "train.optimizer": "adamw",
+    "train.optimizer": "muon",
     "train.seed": 1,
     "train.batch_size": 3,
     "data.units": "kcal/mol",

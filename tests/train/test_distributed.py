@@ -41,8 +41,10 @@ def run_processes(config, tmp_path, count: int) -> None:
         assert process.returncode == 0, stderr
 
 
-def test_two_processes_follow_the_curve_of_one(make_config, tmp_path):
-    settings = {"batch_size": 5, "steps": 10, "validate_every": 1}  # an odd batch: the two hold different numbers
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_two_processes_follow_the_curve_of_one(make_config, tmp_path, optimizer):
+    # An odd batch: the two hold different numbers.
+    settings = {"batch_size": 5, "steps": 10, "validate_every": 1, "optimizer": optimizer}
     one = train(make_config("one", **settings))
     config = make_config("two", **settings)
     run_processes(config, tmp_path, 2)

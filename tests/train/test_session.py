@@ -149,6 +149,29 @@ def test_moments_of_weights_that_stay_are_kept_where_asked_for(opened, moments, 
         assert session.optimizer.state.get(session.model.embedding.weight) is None  # of another shape
 
 
+def test_momenta_of_muon_are_kept_beside_the_moments_of_other_weights(opened):
+    with opened(optimizer="muon", steps=20) as session:
+        session.advance(Until(steps=4))
+        before = {name: dict(session.optimizer.state[w]) for name, w in session.model.named_parameters()}
+        session.use_model(SDAS(**session.model.config | {"layers": 2}).double(), moments="kept")
+        for name, weight in session.model.named_parameters():
+            kept = session.optimizer.state.get(weight, {})
+            assert kept == before.get(name, {})
+        assert len(before) < len(list(session.model.parameters()))
+        assert session.advance(Until(steps=8))
+
+
+def test_a_rate_that_was_set_is_kept_and_one_that_was_not_follows_the_configuration(opened):
+    with opened() as session:
+        session.save()
+    with opened(learning_rate=2e-3) as session:
+        assert session.learning_rate == 2e-3
+        session.learning_rate = 3e-3
+        session.save()
+    with opened(learning_rate=4e-3) as session:
+        assert session.learning_rate == 3e-3
+
+
 def test_new_data_are_seen_from_the_start_of_their_order(opened, make_data, other_cache_path):
     with opened() as session:
         session.advance(Until(steps=3))

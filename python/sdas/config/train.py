@@ -22,9 +22,17 @@ class TrainConfig(Section):
         gt=0,
         description="Wall time of the run in minutes. Give this or steps.",
     )
-    optimizer: Literal["adam", "adamw"] = Field(default="adam", description="adam or adamw.")
-    weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay, adamw only.")
+    optimizer: Literal["adam", "adamw", "muon"] = Field(
+        default="adam",
+        description="adam; adamw; muon: orthogonalized momentum for the matrices of the layers, adamw for the rest.",
+    )
+    weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay, adamw and muon only.")
     learning_rate: float = Field(default=5e-3, gt=0, description="Largest learning rate.")
+    adam_learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        description="With muon: largest learning rate of weights that are no matrices; null: half of learning_rate.",
+    )
     schedule: Literal["cosine", "constant"] = Field(
         default="cosine",
         description="cosine: to zero at the end; constant.",
@@ -63,6 +71,8 @@ class TrainConfig(Section):
             raise ValueError("give exactly one of steps and minutes")
         if self.lambda_energy == self.lambda_forces == 0:
             raise ValueError("lambda_energy and lambda_forces are both 0: nothing to learn")
-        if self.weight_decay and self.optimizer != "adamw":
-            raise ValueError("weight_decay needs 'optimizer: adamw'")
+        if self.weight_decay and self.optimizer == "adam":
+            raise ValueError("weight_decay needs 'optimizer: adamw' or 'optimizer: muon'")
+        if self.adam_learning_rate is not None and self.optimizer != "muon":
+            raise ValueError("adam_learning_rate needs 'optimizer: muon'")
         return self

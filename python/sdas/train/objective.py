@@ -61,13 +61,6 @@ def check_elements(
         print(f"note: model.species names {names}, which no training frame holds: it stays untrained", file=sys.stderr)
 
 
-def make_optimizer(settings: TrainConfig, weights: Sequence[torch.Tensor]) -> torch.optim.Optimizer:
-    """Adam or AdamW, all parameters in one fused call."""
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
-    return torch.optim.Adam(weights, lr=settings.learning_rate, fused=True)
-
-
 def batch_loss(
     settings: TrainConfig,
     predicted: dict[str, torch.Tensor],

@@ -41,7 +41,8 @@ from sdas.train.display import Display
 from sdas.train.flop_model import FlopModel
 from sdas.train.graphs import GraphStore
 from sdas.train.interruption import Interruption
-from sdas.train.objective import DTYPES, batch_loss, build_model, make_optimizer, validate
+from sdas.train.objective import DTYPES, batch_loss, build_model, validate
+from sdas.train.optimizers import make_optimizer, set_rate
 from sdas.train.order import FrameOrder
 from sdas.train.processes import Processes
 from sdas.train.rows import Rows
@@ -65,13 +66,14 @@ class TrainingData:
 class Changes:
     """What `use_model`, `use_data` and `learning_rate` made of a run; saved with it.
 
-    model: arguments of the SDAS model in use. force_rms: eV/Å, the unit of the loss. learning_rate: the largest one.
-    data: the path of the frame cache in use, None if the frames are not a cache. data_since: the step since which.
+    model: arguments of the SDAS model in use. force_rms: eV/Å, the unit of the loss. learning_rate: the largest one,
+    None while it is the configured one. data: the path of the frame cache in use, None if the frames are not a cache.
+    data_since: the step since which.
     """
 
     model: dict[str, Any]
     force_rms: float
-    learning_rate: float
+    learning_rate: float | None
     data: str | None
     data_since: int = 0
 
@@ -105,8 +107,7 @@ class Session:
             saved = load_training_state(self.folder / CHECKPOINTS)
             if saved is None:
                 model, force_rms = build_model(self.config, self._data.frames, self._data.train)
-                rate = self.config.train.learning_rate
-                self.changes = Changes(_shape(model), force_rms, rate, _cache_path(self._data))
+                self.changes = Changes(_shape(model), force_rms, None, _cache_path(self._data))
                 self._take_up(model)
             else:
                 self._check_beginning(saved.document)
@@ -136,8 +137,9 @@ class Session:
 
     @property
     def learning_rate(self) -> float:
-        """The largest rate; warm-up and schedule multiply it."""
-        return self.changes.learning_rate
+        """The largest rate; warm-up and schedule multiply it, and rates of other weights keep their ratio to it."""
+        changed = self.changes.learning_rate
+        return self.config.train.learning_rate if changed is None else changed
 
     @learning_rate.setter
     def learning_rate(self, rate: float) -> None:
@@ -190,6 +192,7 @@ class Session:
         state = capture(self.progress, self.flop_model, self.model, self.averaged, self.optimizer)
         state.document["changes"] = asdict(self.changes)
         state.document["began_as"] = self.config.model.model_dump()
+        state.document["optimizer"] = self.config.train.optimizer
         state.tensors["data.train"] = torch.as_tensor(self._data.train)
         state.tensors["data.validation"] = torch.as_tensor(self._data.validation)
         save_training_state(self.folder / CHECKPOINTS, state)
@@ -242,8 +245,7 @@ class Session:
             if not (math.isfinite(loss_value) and math.isfinite(norm)):
                 self._diverged(loss_value, norm, indices)
             self._rate = self._rate_now()
-            for group in self.optimizer.param_groups:
-                group["lr"] = self._rate
+            set_rate(self.optimizer, self._rate)
             self.optimizer.step()
             with torch.no_grad():
                 torch._foreach_lerp_(self._averaged_weights, self._weights, 1 - ema_decay(settings, step))
@@ -280,7 +282,7 @@ class Session:
         self.averaged.eval().requires_grad_(False)
         self._weights: list[torch.Tensor] = list(self.model.parameters())
         self._averaged_weights: list[torch.Tensor] = list(self.averaged.parameters())
-        self.optimizer = make_optimizer(self.config.train, self._weights)
+        self.optimizer = make_optimizer(self.config.train, self.model)
         self.flop_model = FlopModel()
 
     def _keep_moments(self, before: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> None:
@@ -307,13 +309,16 @@ class Session:
         self._order = FrameOrder(self._data.train, config.train.batch_size, config.train.seed)
 
     def _check_beginning(self, document: Mapping[str, Any]) -> None:
-        """Raise CheckpointError for a checkpoint of a run that began with another model than the configured one."""
-        before, now = document["began_as"], self.config.model.model_dump()
+        """Raise CheckpointError for a checkpoint of a run with another optimizer, or that began with another model."""
+        model, optimizer = self.config.model.model_dump(), self.config.train.optimizer
+        now = {f"model.{name}": value for name, value in model.items()} | {"train.optimizer": optimizer}
+        before = {f"model.{name}": value for name, value in document["began_as"].items()}
+        before["train.optimizer"] = document.get("optimizer", optimizer)
         for name, value in now.items():
             if before.get(name) != value:
                 raise CheckpointError(
                     f"{self.folder / CHECKPOINTS}: the checkpoint does not fit this run: it began with "
-                    f"model.{name} {before.get(name)}, not {value}"
+                    f"{name} {before.get(name)}, not {value}"
                 )
 
     def _saved_data(self, tensors: dict[str, torch.Tensor]) -> TrainingData:
