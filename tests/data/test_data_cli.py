@@ -2,8 +2,10 @@
 
 import json
 
+import ase.io
 import numpy as np
 import pytest
+from ase.build import molecule
 from typer.testing import CliRunner
 
 from sdas.data import FrameCache, Split, sample
@@ -154,3 +156,26 @@ def test_fetch_keeps_files_that_are_there(tmp_path, real_data):
         "rmd17_ethanol_train_01.npz",
         "rmd17_ethanol_test_01.npz",
     ]
+
+
+def test_a_key_that_no_frame_has_is_told(tmp_path):
+    atoms = molecule("H2O")
+    atoms.info["energy"] = -2.0
+    ase.io.write(tmp_path / "a.xyz", atoms)
+    result = CliRunner().invoke(app, ["info", str(tmp_path / "a.xyz"), "--energy-key", "energi"])
+    assert f"note: no frame of {tmp_path / 'a.xyz'} has energi, which --energy-key asks for" in result.stdout
+    found = CliRunner().invoke(app, ["info", str(tmp_path / "a.xyz"), "--energy-key", "energy"])
+    assert "note:" not in found.stdout
+
+
+def test_flags_of_raw_files_are_refused_for_a_cache(tmp_path):
+    atoms = molecule("H2O")
+    atoms.info["energy"] = -2.0
+    ase.io.write(tmp_path / "a.xyz", atoms)
+    cache = tmp_path / "a.cache"
+    made = CliRunner().invoke(app, ["convert", str(tmp_path / "a.xyz"), "--to", str(cache), "--require", "energy"])
+    assert made.exit_code == 0
+    assert CliRunner().invoke(app, ["info", str(cache)]).exit_code == 0
+    result = CliRunner().invoke(app, ["info", str(cache), "--units", "Ha"])
+    assert result.exit_code == 1
+    assert f"error: --units is for raw files; {cache} is a cache" in result.stderr

@@ -191,6 +191,22 @@ def test_the_units_that_a_file_names_are_told(tmp_path):
     path = water(tmp_path / "a.xyz", {"energy-unit": "hartree", "force-unit": "hartree/bohr"})
     result = CliRunner().invoke(app, ["info", str(path), "--skip-unit-checks"])
     assert "units: hartree, hartree/bohr, as the files say" in result.stdout
+    assert "note:" not in result.stdout
+
+
+def test_a_unit_that_is_not_understood_is_told_where_another_is_taken(tmp_path):
+    path = water(tmp_path / "a.xyz", {"energy-unit": "nonsense"})
+    result = CliRunner().invoke(app, ["info", str(path), "--units", "eV"])
+    assert "note: energy-unit = nonsense is not understood; eV, Å is taken" in result.stdout
+    assert "as the files say" not in result.stdout
+
+
+def test_a_unit_of_forces_that_follows_from_that_of_energies_is_told(tmp_path):
+    path = water(tmp_path / "a.xyz", {"energy-unit": "hartree"})
+    result = CliRunner().invoke(app, ["info", str(path), "--skip-unit-checks"])
+    assert "note: the unit of the force is not named; it follows from those of energy and length" in result.stdout
+    given = CliRunner().invoke(app, ["info", str(path), "--skip-unit-checks", "--units", "Ha,Å,Ha/bohr"])
+    assert "note:" not in given.stdout
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from tqdm import tqdm
 
-from sdas.config.reading import make_reading_options
+from sdas.config.reading import flag_of, make_reading_options
 from sdas.config.reading_flags import takes_reading_options
 from sdas.data import cache_files, splits
 from sdas.data.cache import FrameCache, write_cache
@@ -100,6 +100,8 @@ def info(
         options, notes = make_reading_options(given), ReadingNotes()
         format = options.format or (detect_format(path) if path.exists() else None)
         reading = FrameCache.open(path).reading if format == "cache" else {}
+        if format == "cache" and (unused := [name for name in given if name != "format"]):
+            raise DataError(f"{flag_of(unused[0])} is for raw files; {path} is a cache, made of them once")
         if format == "cache" and verify:
             FrameCache.open(path).verify()
         frames = read_frames(path, **{**options.model_dump(), "format": format}, require=(), notes=notes)

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from ase.io.bundletrajectory import BundleTrajectory
 
-from sdas.config.reading import ReadingOptions, make_reading_options
+from sdas.config.reading import ReadingOptions, flag_of, make_reading_options
 from sdas.data import cache_files
 from sdas.data.cache import FrameCache
 from sdas.data.consistency import check_energy_and_forces
 from sdas.data.errors import DataError
-from sdas.data.frame import Frame, check_frame
+from sdas.data.frame import LABELS, Frame, check_frame
 from sdas.data.label_sizes import check_force_unit, check_stress_unit
 from sdas.data.plausibility import check_length_unit
 from sdas.data.readers import npz
@@ -148,8 +148,18 @@ def _read(
     frames: Iterator[Frame] = (_completed(frame) for frame in READERS[name](source, parsed))
     if asked.skip == "incomplete":
         frames = _complete_ones(frames, require, notes)
-    says_its_units = name == "cache"
-    return _checked(frames, source, require, asked.check_units and not says_its_units, notes)
+    if name == "cache":  # which says its units, and has no names of labels
+        return _checked(frames, source, require, False, notes)
+    return _noting_keys(_checked(frames, source, require, asked.check_units, notes), source, asked, notes)
+
+
+def _noting_keys(frames: Iterator[Frame], source: Path, asked: ReadingOptions, notes: ReadingNotes) -> Iterator[Frame]:
+    """``frames``; after the last, a remark on every key that was asked for and that no frame has."""
+    yield from frames
+    for label in LABELS:
+        key = getattr(asked, f"{label}_key")
+        if key is not None and key not in notes.labels.get(label, {}):
+            notes.remarks[f"no frame of {source} has {key}, which {flag_of(f'{label}_key')} asks for"] += 1
 
 
 def _completed(frame: Frame) -> Frame:

@@ -150,7 +150,7 @@ def _frames(
         where = f"{path}: {what} {index}"
         if len(atoms) == 0:
             raise DataError(f"{where}: holds no atoms")
-        units = FileUnits(declaration(atoms.info), options.units, where)
+        units = FileUnits(declaration(atoms.info), options.units, where, remarks=options.notes.remarks)
         if named := units.named():
             options.notes.units[named] += 1
         values = values_of(atoms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -85,12 +86,16 @@ def _words(key: Any, value: Any) -> Iterator[tuple[str, Word]]:
 
 @dataclass(slots=True)
 class FileUnits:
-    """The unit of each value of a file: what it declares, else what was asked for, else the format's ``default``."""
+    """The unit of each value of a file: what it declares, else what was asked for, else the format's ``default``.
+
+    remarks: takes up what was concluded from less than a clear word, once each.
+    """
 
     declared: Declaration
     asked: Units | None
     where: str
     default: Units = DEFAULT_UNITS
+    remarks: Counter[str] = field(default_factory=Counter)
 
     def factor(self, quantity: str, name: str = "") -> float:
         """To eV, Å, eV/Å or eV/Å³ from the unit of ``quantity``, of the label called ``name`` if that has its own.
@@ -129,8 +134,9 @@ class FileUnits:
         return words + self.declared.by_quantity.get(quantity, ())
 
     def named(self) -> str:
-        """All units that the file declares, in words; empty if it declares none."""
-        words = [word.text for quantity in QUANTITIES for word in self.declared.by_quantity.get(quantity, ())]
+        """All units that the file declares, in words; empty if it declares none. Those not understood are left out."""
+        declared = ((quantity, word) for quantity in QUANTITIES for word in self.declared.by_quantity.get(quantity, ()))
+        words = [word.text for quantity, word in declared if self.asked is None or self._factor(quantity, word)]
         return ", ".join(dict.fromkeys([*words, *(word.text for word in self.declared.by_name.values())]))
 
     def _factor(self, quantity: str, word: Word) -> float | None:
@@ -141,6 +147,7 @@ class FileUnits:
             return _FACTORS[quantity](word.text)
         except DataError as error:
             if self.asked is not None:
+                self.remarks[f"{word.key} = {word.text} is not understood; {self.asked.name} is taken"] = 1
                 return None
             raise DataError(
                 f"{self.where}: {word.key}: {error}; say what it is by {advice('units', 'ENERGY,LENGTH')}"
@@ -151,8 +158,14 @@ class FileUnits:
         if quantity == "length":
             return self.default.length
         if quantity != "energy" and (quantity == "virial" or "energy" in self.declared.by_quantity):
+            energy, length = self.factor("energy"), self.factor("length")
             power = {"force": 1, "stress": 3}.get(quantity, 0)
-            return self.factor("energy") / self.factor("length") ** power if power else self.factor("energy")
+            if power and (energy != 1.0 or length != 1.0):
+                self.remarks[
+                    f"the unit of the {quantity} is not named; it follows from those of energy and length. If it is "
+                    f"another, give all by {advice('units', 'ENERGY,LENGTH,FORCE,STRESS')}"
+                ] = 1
+            return energy / length**power
         for other, word in ((q, word) for q, words in self.declared.by_quantity.items() for word in words):
             pressure = other == "stress" and "/" not in word.text
             factor = self._factor(other, word)

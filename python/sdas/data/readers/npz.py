@@ -59,7 +59,7 @@ def read_rmd17(path: Path, options: ReadOptions) -> Iterator[Frame]:
     The ``old_*`` arrays of rMD17, the noisier labels of the original MD17, are read only if named by their keys.
     """
     with _open(path, RMD17) as data:
-        units = FileUnits(_declaration(data), options.units, str(path), RMD17_UNITS)
+        units = FileUnits(_declaration(data), options.units, str(path), RMD17_UNITS, options.notes.remarks)
         yield from _frames(data, RMD17, options, units, None, False)
 
 
@@ -70,7 +70,7 @@ def read_sgdml(path: Path, options: ReadOptions) -> Iterator[Frame]:
     axes unless ``pbc`` says otherwise.
     """
     with _open(path, SGDML) as data:
-        units = FileUnits(_declaration(data), options.units, str(path))
+        units = FileUnits(_declaration(data), options.units, str(path), remarks=options.notes.remarks)
         if units.asked is None and "energy" not in units.declared.by_quantity:
             raise DataError(
                 f"{path}: an sGDML file without e_unit does not say its units; give {advice('units', 'kcal/mol')}, "
