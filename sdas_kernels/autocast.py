@@ -40,7 +40,7 @@ def in_operand_dtype(function: Callable[P, R]) -> Callable[P, R]:
 
 
 class Off:
-    """What stands for a module of functions while autocast is on, as in a backward pass inside: they run without it."""
+    """A module whose functions run with autocast off. Backends are called by it where autocast is on, backward too."""
 
     def __init__(self, module: Any) -> None:
         self._module = module

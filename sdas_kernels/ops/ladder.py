@@ -65,16 +65,16 @@ class _Rungs:
         rest = [argument.name for argument in self.backward._schema.arguments[self.m + self.n :]]
         names = [argument.name for argument in arguments[self.n :]]
         self.kept = [names.index(name) for name in rest if name != "needs"]  # what follows the operands of gradients
-        self.chooses = "needs" in rest
+        self.backward_takes_needs = "needs" in rest
         last = self.double_backward._schema.arguments
-        self.chooses_twice = last[-1].name == "needs"
-        self.wants_zeros = str(last[0].type) == "Tensor"
+        self.double_backward_takes_needs = last[-1].name == "needs"
+        self.double_backward_takes_none = str(last[0].type) != "Tensor"  # among the tangents, for zero
 
     def gradients(
         self, cotangents: Sequence[Tensor], operands: Sequence[Tensor], rest: Sequence[Any], needs: Sequence[bool]
     ) -> list[Tensor | None]:
         """By every operand, None where not needed."""
-        found = self.backward(*cotangents, *operands, *rest, *([list(needs)] if self.chooses else []))
+        found = self.backward(*cotangents, *operands, *rest, *([list(needs)] if self.backward_takes_needs else []))
         return asked_for(found if self.n > 1 else [found], needs)
 
     def second(
@@ -86,8 +86,8 @@ class _Rungs:
         needs: Sequence[bool],
     ) -> list[Tensor | None]:
         """Of <tangents, gradients> by every cotangent and operand, None where not needed."""
-        first = _filled(tangents, operands) if self.wants_zeros else tangents
-        chosen = [list(needs)] if self.chooses_twice else []
+        first = tangents if self.double_backward_takes_none else _filled(tangents, operands)
+        chosen = [list(needs)] if self.double_backward_takes_needs else []
         return asked_for(self.double_backward(*first, *cotangents, *operands, *rest, *chosen), needs)
 
     def split(self, ctx: Any, *counts: int) -> list[list[Any]]:
@@ -132,8 +132,8 @@ class _Value(_RungRule):
 class _Backward(_RungRule):
     def save(self, ctx: Any, arguments: Sequence[Any], results: Any) -> None:
         r = self.rungs
-        ctx.wanted = arguments[-1] if r.chooses else [True] * r.n
-        r.save(ctx, arguments[:-1] if r.chooses else arguments, r.m + r.n)
+        ctx.wanted = arguments[-1] if r.backward_takes_needs else [True] * r.n
+        r.save(ctx, arguments[:-1] if r.backward_takes_needs else arguments, r.m + r.n)
 
     def backward(self, ctx: Any, *tangents: Tensor | None) -> Gradients:
         r = self.rungs
@@ -156,7 +156,7 @@ class _Backward(_RungRule):
 class _DoubleBackward(_RungRule):
     def save(self, ctx: Any, arguments: Sequence[Any], results: Any) -> None:
         r = self.rungs
-        r.save(ctx, arguments[:-1] if r.chooses_twice else arguments, r.n + r.m + r.n)
+        r.save(ctx, arguments[:-1] if r.double_backward_takes_needs else arguments, r.n + r.m + r.n)
 
     def backward(self, ctx: Any, *cotangents: Tensor | None) -> Gradients:
         r = self.rungs
