@@ -3,6 +3,7 @@
 from sdas_kernels.nn.captured import CapturedPotential
 from sdas_kernels.nn.compiled import CompiledPotential
 from sdas_kernels.nn.geometry import EdgeGeometry
+from sdas_kernels.nn.growth import grow
 from sdas_kernels.nn.layer import EquivariantRMSNorm, NodeUpdate, SDASLayer
 from sdas_kernels.nn.linear import EquivariantLinear
 from sdas_kernels.nn.neighbor_attention import NeighborAttention
@@ -36,6 +37,7 @@ __all__ = [
     "SphericalHarmonics",
     "TensorProduct",
     "TensorProductConv",
+    "grow",
     "uvu_paths",
     "uvu_paths_apart",
 ]

@@ -40,14 +40,14 @@ def layer_weights(model: Any) -> list[LayerWeights] | None:
         return None
     if torch.compiler.is_compiling():
         return None
-    if not _are_plain(model._modules.values()):
+    if not are_plain(model._modules.values()):
         return None
     pairs = zip(model.layers._modules.values(), model.readouts._modules.values(), strict=True)
     found = [_of_layer(layer, readout) for layer, readout in pairs]
     return None if None in found else found  # type: ignore[return-value]
 
 
-def _are_plain(modules: Iterable[nn.Module | None]) -> bool:
+def are_plain(modules: Iterable[nn.Module | None]) -> bool:
     """Whether they and all that they hold are as they were made; not by recursion, as a small molecule's time shows."""
     left = list(modules)
     while left:

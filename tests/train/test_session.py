@@ -16,11 +16,12 @@ from sdas.config import render_config
 from sdas.data import FrameCache
 from sdas.errors import CheckpointError, TrainingError
 from sdas.run.checkpoint import load_training_state
+from sdas.train.objective import validate
 from sdas.train.processes import Processes
 from sdas.train.rows import read_rows
 from sdas.train.session import Session, TrainingData
 from sdas.train.until import Until
-from sdas_kernels.nn import SDAS
+from sdas_kernels.nn import SDAS, grow
 
 POLICY = """
 import os, signal, sys
@@ -135,6 +136,27 @@ def test_a_new_model_is_trained_and_averaged_and_its_flops_are_counted_anew(open
         assert session.progress.flops - before > 1.5 * before
         assert session.changes.model["channels"] == 8
         assert not torch.equal(weight, session.averaged.embedding.weight)
+
+
+def test_a_model_that_grew_is_as_good_as_before_and_goes_on(opened):
+    with opened(steps=100) as session:
+        session.advance(Until(steps=8))
+        frames = session.data.validation
+
+        def errors():
+            return validate(session.averaged, session._store, frames, 4, session.processes)
+
+        before, sizes = errors(), {"channels": 8, "heads": 4, "layers": 2, "lmax": 2}
+        session.use_model(grow(session.model, **sizes), grow(session.averaged, **sizes), moments="kept")
+        assert errors() == pytest.approx(before, rel=1e-9)
+        new = session.model.layers[1].attention.value.weight
+        assert torch.equal(new, session.averaged.layers[1].attention.value.weight)
+        session.advance(Until(steps=16))
+        session.save()
+        shipped = errors()
+    with opened(steps=100) as again:
+        assert {name: again.model.config[name] for name in sizes} == sizes
+        assert validate(again.averaged, again._store, frames, 4, again.processes) == shipped
 
 
 @pytest.mark.parametrize(("moments", "kept"), [("new", False), ("kept", True)])
