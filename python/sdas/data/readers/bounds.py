@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -43,19 +43,17 @@ def array_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
 
 
 @contextmanager
-def parser_memory(path: Path) -> Iterator[None]:
-    """Within, this process may not grow by more than a parser of ``path`` has a right to: more is a MemoryError.
+def _growth_limited(most: int, used: int | None) -> Iterator[None]:
+    """Within, this process may not grow by more than ``most`` bytes beyond ``used``: more is a MemoryError.
 
-    For the parsers of other packages, which believe the sizes that a file declares. Where the system has no such limit
-    or another one is set, nothing happens.
+    Where the system has no such limit or another one is set, nothing happens.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    used = _address_space()
     if used is None or soft != resource.RLIM_INFINITY:
         yield
         return
-    most = used + PARSER_BYTES + most_bytes(path)
-    resource.setrlimit(resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+    limit = used + most
+    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
     try:
         yield
     finally:
@@ -63,26 +61,36 @@ def parser_memory(path: Path) -> Iterator[None]:
 
 
 def in_bounds(items: Iterator[T], path: Path) -> Iterator[T]:
-    """``items``, each made within :func:`parser_memory`."""
-    while True:
-        with parser_memory(path):
-            try:
-                item = next(items)
-            except StopIteration:
-                return
-            except MemoryError:
-                most = (PARSER_BYTES + most_bytes(path)) / 2**20
-                raise DataError(
-                    f"{path}: reading it takes more than {most:.0f} MiB, which a file of {path.stat().st_size} bytes "
-                    "has no need of; do the sizes that it declares belong to it?"
-                ) from None
-        yield item
+    """``items``, each made in the memory that a parser of ``path`` has a right to.
+
+    For the parsers of other packages, which believe the sizes that a file declares.
+    """
+    most = PARSER_BYTES + most_bytes(path)
+    with _address_space() as used:
+        while True:
+            with _growth_limited(most, used()):
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
+                except MemoryError:
+                    raise DataError(
+                        f"{path}: reading it takes more than {most / 2**20:.0f} MiB, which a file of "
+                        f"{path.stat().st_size} bytes has no need of; do the sizes that it declares belong to it?"
+                    ) from None
+            yield item
 
 
-def _address_space() -> int | None:
-    """Bytes of address space in use, None where the system does not tell."""
+@contextmanager
+def _address_space() -> Iterator[Callable[[], int | None]]:
+    """A function that gives the bytes of address space in use, None where the system does not tell."""
     try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
-        return None
+        statm = os.open("/proc/self/statm", os.O_RDONLY)  # once: it is read before every frame
+    except OSError:
+        yield lambda: None
+        return
+    page = os.sysconf("SC_PAGE_SIZE")
+    try:
+        yield lambda: int(os.pread(statm, 100, 0).split()[0]) * page
+    finally:
+        os.close(statm)
