@@ -216,3 +216,18 @@ def test_a_path_in_an_advised_command_is_the_path(name):
     command = ["sh", "-c", f"printf %s {files.as_argument(name)}"]
     shown = subprocess.run(command, capture_output=True, check=True).stdout
     assert os.path.normpath(os.fsdecode(shown)) == name
+
+
+def test_an_error_without_a_file_or_of_an_unfinished_one_names_the_file_that_was_meant(tmp_path):
+    def fill_the_disk(file):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        files.write_atomically(tmp_path / "a.json", fill_the_disk)
+    assert caught.value.filename == str(tmp_path / "a.json")
+    with pytest.raises(OSError, match="No space left") as caught, files.new_folder(tmp_path / "a.cache") as partial:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(partial))
+    assert caught.value.filename == str(tmp_path / "a.cache")
+    with pytest.raises(OSError, match="No such file") as caught:
+        files.write_atomically(tmp_path / "none" / "a.json", fill_the_disk)
+    assert caught.value.filename == str(tmp_path / "none" / "a.json")

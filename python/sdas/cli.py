@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import os
 import sys
 import warnings
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from sdas import __version__
-from sdas.errors import SdasError
+from sdas.errors import SdasError, describe
 
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "data": ("sdas.data.cli", "app", "Fetch, convert, inspect and split data."),
@@ -71,14 +70,6 @@ class LazyGroup(TyperGroup):
                 raise
             typer.secho(f"error: {describe(error)}", err=True, fg=typer.colors.RED)
             raise typer.Exit(1) from None
-
-
-def describe(error: SdasError | OSError) -> str:
-    """The error on one line, with the file that it is about."""
-    text = str(error)
-    if isinstance(error, OSError) and error.strerror:
-        text = error.strerror if error.filename is None else f"{os.fsdecode(error.filename)}: {error.strerror}"
-    return " ".join(text.splitlines())
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -3,6 +3,10 @@
 The command line prints such an exception as one line and exits with 1; ``sdas --debug`` shows the traceback.
 """
 
+from __future__ import annotations
+
+import os
+
 
 class SdasError(Exception):
     """Something a user can put right; the message names what was given and what is wanted."""
@@ -18,3 +22,11 @@ class CheckpointError(SdasError):
 
 class TrainingError(SdasError):
     """A training run that cannot start or go on."""
+
+
+def describe(error: SdasError | OSError) -> str:
+    """The error on one line, with the file that it is about."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror if error.filename is None else f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return " ".join(text.splitlines())

@@ -42,17 +42,18 @@ def write_atomically(path: StrPath, write: Callable[[IO[bytes]], Any]) -> None:
     """
     target = Path(os.path.realpath(path))
     sweep(target.parent, target.name)
-    partial, descriptor = _claim(target, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(descriptor)
-            os.replace(partial, target)
-        _sync_folder(target.parent)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with _errors_naming(target):
+        partial, descriptor = _claim(target, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(descriptor)
+                os.replace(partial, target)
+            _sync_folder(target.parent)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
 
 
 def write_text(path: StrPath, text: str) -> None:
@@ -86,14 +87,15 @@ def new_folder(path: StrPath) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     recover(target)
     sweep(target.parent, target.name)
-    partial, descriptor = _claim(target, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield partial
-        _sync_content(partial)
-        _put_in_place(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        os.close(descriptor)
+    with _errors_naming(target):
+        partial, descriptor = _claim(target, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield partial
+            _sync_content(partial)
+            _put_in_place(partial, target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            os.close(descriptor)
 
 
 def recover(path: StrPath) -> None:
@@ -127,6 +129,17 @@ def sweep(folder: StrPath, name: str | None = None) -> None:
                 path.unlink()
 
 
+@contextmanager
+def _errors_naming(target: Path) -> Iterator[None]:
+    """Within, an OSError that names no file, or an unfinished one, names ``target``."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or _LEFTOVER.fullmatch(os.path.basename(os.fsdecode(error.filename))):
+            error.filename = os.fspath(target)
+        raise
+
+
 def _leftovers(folder: Path, name: str | None, kind: str) -> list[Path]:
     try:
         present = os.listdir(folder)
@@ -142,13 +155,17 @@ def _claim(target: Path, flags: int) -> tuple[Path, int]:
         partial = target.with_name(f".{target.name}.partial-{secrets.token_hex(4)}")
         if flags & os.O_DIRECTORY:
             os.mkdir(partial)
-        with suppress(FileNotFoundError):  # swept before it was locked: take another name
+        try:
             descriptor = os.open(partial, flags, 0o666)
-            with suppress(OSError):  # a file system without locks: then nothing is swept there either
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if partial.exists():
-                return partial, descriptor
-            os.close(descriptor)
+        except FileNotFoundError:
+            if not target.parent.is_dir():
+                raise
+            continue  # swept before it was locked: take another name
+        with suppress(OSError):  # a file system without locks: then nothing is swept there either
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if partial.exists():
+            return partial, descriptor
+        os.close(descriptor)
 
 
 def _put_in_place(partial: Path, target: Path) -> None:

@@ -24,7 +24,7 @@ from sdas.data.readers import detect_format, read_frames
 from sdas.data.reading_notes import ReadingNotes, lines_about_reading
 from sdas.data.rmd17 import BASE_URL, fetch_rmd17
 from sdas.data.statistics import summarize
-from sdas.errors import ConfigError
+from sdas.errors import ConfigError, describe
 
 app = typer.Typer(help="Fetch, convert, inspect and split data.", no_args_is_help=True)
 fetch_app = typer.Typer(help="Download public data sets.", no_args_is_help=True)
@@ -45,7 +45,7 @@ def _plain_errors() -> Iterator[None]:
     try:
         yield
     except (DataError, ConfigError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {describe(error)}", err=True)
         raise typer.Exit(1) from None
 
 
