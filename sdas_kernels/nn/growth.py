@@ -89,7 +89,7 @@ def grow(
 
 
 def _check_model(model: Any) -> None:
-    if not isinstance(model, SDAS):
+    if type(model) is not SDAS:  # one of a subclass would come back without what that adds
         raise TypeError(f"grow: model must be an SDAS model, got {type(model).__name__}")
     if model.config["layer"] != "default":
         raise ValueError(
