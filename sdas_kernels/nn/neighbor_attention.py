@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sdas_kernels.arguments import switches, whole_number, whole_numbers
-from sdas_kernels.clebsch_gordan import VERSION
+from sdas_kernels.clebsch_gordan import LMAX, VERSION
 from sdas_kernels.nn.geometry import EdgeGeometry
 from sdas_kernels.nn.linear import EquivariantLinear
 from sdas_kernels.nn.meaning import WithMeaning
@@ -64,7 +64,7 @@ class NeighborAttention(WithMeaning):
         owner = "NeighborAttention"
         sizes = {"channels": channels, "heads": heads, "n_radial": n_radial, "key_channels": key_channels}
         channels, heads, n_radial, key_channels = whole_numbers(owner, 1, **sizes)
-        lmax = whole_number(owner, "lmax", lmax, 0)
+        lmax = whole_number(owner, "lmax", lmax, 0, LMAX)
         scalar_source, parity, attention = switches(
             owner, scalar_source=scalar_source, parity=parity, attention=attention
         )

@@ -12,6 +12,7 @@ from torch import nn
 
 from sdas_kernels.arguments import positive_length, switches, whole_number, whole_numbers
 from sdas_kernels.autocast import in_operand_dtype
+from sdas_kernels.clebsch_gordan import LMAX
 from sdas_kernels.dispatch import announce
 from sdas_kernels.elements import atomic_number
 from sdas_kernels.fused_sdas import Evaluator, LayerWeights, flat, network
@@ -92,7 +93,7 @@ class SDAS(WithMeaning):
         sizes = {"channels": channels, "heads": heads, "layers": layers, "n_radial": n_radial}
         sizes["key_channels"] = key_channels
         channels, heads, layers, n_radial, key_channels = whole_numbers("SDAS", 1, **sizes)
-        lmax, cutoff = whole_number("SDAS", "lmax", lmax, 0), positive_length("SDAS", "cutoff", cutoff)
+        lmax, cutoff = whole_number("SDAS", "lmax", lmax, 0, LMAX), positive_length("SDAS", "cutoff", cutoff)
         (parity,) = switches("SDAS", parity=parity)
         options = {name: bool(value) if isinstance(value, np.bool_) else value for name, value in options.items()}
         self.config: dict[str, Any] = {

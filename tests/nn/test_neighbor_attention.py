@@ -165,7 +165,7 @@ def test_output_keeps_about_unit_variance():
         ({"path_mixing": "none"}, 'path_mixing must be "full" or "channel", got \'none\''),
         ({"key_channels": 0}, "key_channels must be at least 1, got 0"),
         ({"n_radial": 0}, "n_radial must be at least 1, got 0"),
-        ({"lmax": -1}, "lmax must be at least 0, got -1"),
+        ({"lmax": -1}, r"lmax must be 0\.\.8, got -1"),
     ],
 )
 def test_bad_arguments_are_errors(wrong, message):

@@ -241,7 +241,8 @@ BAD = {
     "cutoff": ({"cutoff": -1.0}, r"cutoff must be positive and finite \(Å\), got -1.0"),
     "heads": ({"heads": 3}, "heads must divide channels"),
     "layer": ({"layer": "other"}, 'layer must be "default" or "paper", got \'other\''),
-    "lmax": ({"lmax": -1}, "lmax must be at least 0, got -1"),
+    "lmax": ({"lmax": -1}, r"lmax must be 0\.\.8, got -1"),
+    "high lmax": ({"lmax": 9}, r"lmax must be 0\.\.8, got 9"),
     "paper heads": ({"layer": "paper", "heads": 0}, "heads must be at least 1, got 0"),
     "paper keys": ({"layer": "paper", "key_channels": 0}, "key_channels must be at least 1, got 0"),
 }
