@@ -205,7 +205,7 @@ def _entry(given: Any) -> MulIrrep:
 
 
 def layout_name(layout: Any) -> str:
-    """"mul_ir", "ir_mul" or "rows", from the name or from cuequivariance's `IrrepsLayout`. Raises `ValueError`."""
+    """ "mul_ir", "ir_mul" or "rows", from the name or from cuequivariance's `IrrepsLayout`. Raises `ValueError`."""
     name = layout if isinstance(layout, str) else getattr(layout, "name", None)
     if name not in LAYOUTS:
         raise ValueError(f"layout {layout!r}: choose one of {', '.join(LAYOUTS)}")

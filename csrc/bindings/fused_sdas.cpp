@@ -31,7 +31,8 @@ void read(sdas::NetworkKind<T>& kind, const Members& members) {
 template <class T>
 void read_weights(sdas::Network<T>& net, const std::vector<Address>& addresses) {
     auto next = addresses.begin();
-    sdas::for_weights(net, net.embedding, net.weights, [&](const T*& weight, std::int64_t) { weight = at<const T>(*next++); });
+    sdas::for_weights(net, net.embedding, net.weights,
+                      [&](const T*& weight, std::int64_t) { weight = at<const T>(*next++); });
 }
 
 // The constants of a network; arrays are given call by call.
@@ -102,7 +103,9 @@ class BoundNetwork {
         net.nodes = nodes, net.edges = edges, of.systems = systems;
         const double* energy_scale = nullptr;
         auto next = arrays.begin();
-        const auto take = [&](auto*&... array) { ((array = at<std::remove_reference_t<decltype(*array)>>(*next++)), ...); };
+        const auto take = [&](auto*&... array) {
+            ((array = at<std::remove_reference_t<decltype(*array)>>(*next++)), ...);
+        };
         take(of.positions, of.numbers, of.cells, of.shifts, of.system, net.receivers, net.senders, net.row_ptr,
              net.sender_order, net.sender_ptr, of.kind_of_number, of.energy_shift, energy_scale, of.energies, of.forces,
              of.by_strain);

@@ -9,17 +9,17 @@
 
 #include "bindings/members.h"
 #include "ops/edge_softmax/edge_softmax.h"
-#include "system/huge_pages.h"
-#include "system/lent_pages.h"
 #include "ops/neighbor_attention/neighbor_attention.h"
 #include "ops/neighbor_tensor_product/neighbor_tensor_product.h"
-#include "system/openmp.h"
 #include "ops/radial_basis/radial_basis.h"
 #include "ops/spherical_harmonics/spherical_harmonics.h"
-#include "system/subnormal_numbers.h"
+#include "ops/tensor_product/dense.h"
 #include "ops/tensor_product/tensor_product.h"
 #include "ops/tensor_product_conv/tensor_product_conv.h"
-#include "ops/tensor_product/dense.h"
+#include "system/huge_pages.h"
+#include "system/lent_pages.h"
+#include "system/openmp.h"
+#include "system/subnormal_numbers.h"
 
 namespace {
 
@@ -45,10 +45,9 @@ template <class T>
 void spherical_harmonics_double_backward(Address grad_grad, Address grad, Address vectors, Address grad_of_grad,
                                          Address grad_of_vectors, std::int64_t count, int lmax, bool normalize,
                                          Address scale, int threads) {
-    sdas::spherical_harmonics_double_backward<T>(
-        {count, lmax, normalize, at<T>(scale), at<T>(vectors), at<T>(grad), at<T>(grad_grad), at<T>(grad_of_grad),
-         at<T>(grad_of_vectors)},
-        threads);
+    sdas::spherical_harmonics_double_backward<T>({count, lmax, normalize, at<T>(scale), at<T>(vectors), at<T>(grad),
+                                                  at<T>(grad_grad), at<T>(grad_of_grad), at<T>(grad_of_vectors)},
+                                                 threads);
 }
 
 template <class T>
@@ -147,9 +146,7 @@ void read(sdas::EdgeSoftmax<T>& job, const Members& members) {
 
 template <class T>
 void read(sdas::NeighborAttentionOperands<T>& operands, const Members& members, const std::string& suffix) {
-    const auto address = [&](const T*& member, const char* name) {
-        members.address(member, (name + suffix).c_str());
-    };
+    const auto address = [&](const T*& member, const char* name) { members.address(member, (name + suffix).c_str()); };
     address(operands.query, "query");
     address(operands.key, "key");
     address(operands.sink, "sink");
@@ -316,9 +313,8 @@ std::vector<std::uint64_t> controls(std::size_t threads) {
 }
 
 void set_controls(const std::vector<std::uint64_t>& wanted) {
-    on_threads(wanted.size(), [&](int i) {
-        sdas::SubnormalControl::set(static_cast<sdas::SubnormalControl::Value>(wanted[i]));
-    });
+    on_threads(wanted.size(),
+               [&](int i) { sdas::SubnormalControl::set(static_cast<sdas::SubnormalControl::Value>(wanted[i])); });
 }
 
 // name(members, threads)
@@ -375,10 +371,12 @@ PYBIND11_MODULE(_native, module) {
     sdas::OpenMp::forked();  // to notice every fork from here on
     module.attr("version") = SDAS_VERSION;
     module.def("simd", [] { return sdas::name(sdas::simd()); }, "SIMD level of the kernels: baseline, avx2 or avx512");
-    module.def("lend_pages", [](Address array, std::size_t bytes) { return sdas::lend_pages(at<char>(array), bytes); },
-               "Lets the system take an array's pages when it needs memory; whether it knows that");
-    module.def("has_pages", [](Address array, std::size_t bytes) { return sdas::has_pages(at<char>(array), bytes); },
-               "Whether the system has given an array's pages already");
+    module.def(
+        "lend_pages", [](Address array, std::size_t bytes) { return sdas::lend_pages(at<char>(array), bytes); },
+        "Lets the system take an array's pages when it needs memory; whether it knows that");
+    module.def(
+        "has_pages", [](Address array, std::size_t bytes) { return sdas::has_pages(at<char>(array), bytes); },
+        "Whether the system has given an array's pages already");
     module.attr("subnormals_are_zeros") = sdas::SubnormalControl::flush;
     module.def("controls", &controls, "Arithmetic control of as many threads of the OpenMP runtime");
     module.def("set_controls", &set_controls, "Gives each of these threads its control");

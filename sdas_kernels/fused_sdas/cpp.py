@@ -122,9 +122,7 @@ def _check_constants(constants: Sequence[Tensor], species: int, device: torch.de
             )
 
 
-def evaluate(
-    weights: ModelWeights, graph: NeighborGraph, stress: bool
-) -> tuple[Tensor, Tensor, Tensor | None] | None:
+def evaluate(weights: ModelWeights, graph: NeighborGraph, stress: bool) -> tuple[Tensor, Tensor, Tensor | None] | None:
     """Energies of systems `[B]`, forces `[N, 3]` and, for a stress, derivatives by strain `[B, 3, 3]`.
 
     What `forward` does and what is around it, in one call that PyTorch does not see: for a molecule half of the time

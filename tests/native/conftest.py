@@ -25,9 +25,7 @@ def passes_at_level(request: pytest.FixtureRequest) -> Callable[..., None]:
 
     def run(file: str | Path, *options: str, timeout: int = 300) -> None:
         command = [sys.executable, "-P", "-m", "pytest", "-q", "-x", "--import-mode=importlib", *options, str(file)]
-        result = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=timeout, check=False
-        )
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
         assert result.returncode == 0, result.stdout[-3000:]
 
     return run

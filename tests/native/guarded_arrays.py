@@ -42,9 +42,7 @@ def run(lmax: int, count: int, dtype: torch.dtype, at_end: bool) -> None:
     end = count, lmax, True, scale.data_ptr(), 1
     extension = native.extension()
     getattr(extension, f"spherical_harmonics_forward_{suffix}")(vectors.address, harmonics.address, *end)
-    getattr(extension, f"spherical_harmonics_backward_{suffix}")(
-        grad.address, vectors.address, gradient.address, *end
-    )
+    getattr(extension, f"spherical_harmonics_backward_{suffix}")(grad.address, vectors.address, gradient.address, *end)
     getattr(extension, f"spherical_harmonics_double_backward_{suffix}")(
         grad_grad.address, grad.address, vectors.address, harmonics.address, gradient.address, *end
     )

@@ -72,8 +72,7 @@ def test_kill_and_resume_gives_the_same_bits(make_config, tmp_path):
     assert alone.summary["train_flops"] == resumed.summary["train_flops"]
     timed = ("wall_s", "atoms_per_s")
     rows = [
-        [{k: v for k, v in row.items() if k not in timed} for row in read_rows(run.run_dir)]
-        for run in (alone, resumed)
+        [{k: v for k, v in row.items() if k not in timed} for row in read_rows(run.run_dir)] for run in (alone, resumed)
     ]
     assert rows[0] == rows[1]
     assert len(rows[0]) == 6

@@ -20,9 +20,7 @@ from sdas_kernels.ops.edge_geometry import autograd
 from sdas_kernels.ops.radial_basis import check_basis
 
 register(Backend("edge_geometry", "reference", f"{__name__}.reference"))
-register(
-    Backend("edge_geometry", "cpp", f"{__name__}.cpp", ("cpu",), (torch.float32, torch.float64), native.available)
-)
+register(Backend("edge_geometry", "cpp", f"{__name__}.cpp", ("cpu",), (torch.float32, torch.float64), native.available))
 register(triton_support.backend("edge_geometry", f"{__name__}.triton"))
 
 

@@ -23,9 +23,7 @@ from sdas_kernels.ops.checks import check_floating, check_graph, check_shapes
 from sdas_kernels.ops.edge_softmax import autograd, flops
 
 register(Backend("edge_softmax", "reference", f"{__name__}.reference"))
-register(
-    Backend("edge_softmax", "cpp", f"{__name__}.cpp", ("cpu",), (torch.float32, torch.float64), native.available)
-)
+register(Backend("edge_softmax", "cpp", f"{__name__}.cpp", ("cpu",), (torch.float32, torch.float64), native.available))
 register(triton_support.backend("edge_softmax", f"{__name__}.triton"))
 register_ladder("edge_softmax", flops)
 

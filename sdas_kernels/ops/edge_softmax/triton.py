@@ -117,16 +117,12 @@ def softmax(
     s = _of_edge(sink, node, heads, head_mask, HEADS, DTYPE)
     top, total = _start(s)
     for e in range(first, last):
-        target = _target(
-            key, harmonics, radial, e, tl.load(senders + e), heads, head_mask, HEADS, D, M, N, T, DTYPE
-        )
+        target = _target(key, harmonics, radial, e, tl.load(senders + e), heads, head_mask, HEADS, D, M, N, T, DTYPE)
         top, factor, weight = _raise(top, tl.sum(q * target, 1))
         total = total * factor + weight * tl.load(envelope + e).to(DTYPE)
     top, inverse, _ = _finish(s, top, total)
     for e in range(first, last):
-        target = _target(
-            key, harmonics, radial, e, tl.load(senders + e), heads, head_mask, HEADS, D, M, N, T, DTYPE
-        )
+        target = _target(key, harmonics, radial, e, tl.load(senders + e), heads, head_mask, HEADS, D, M, N, T, DTYPE)
         alpha = tl.exp(tl.sum(q * target, 1) - top) * inverse * tl.load(envelope + e).to(DTYPE)
         tl.store(out_alpha + e * HEADS + heads, alpha, mask=head_mask)
 
@@ -148,9 +144,7 @@ def softmax_backward(
     top, total = _start(s)
     mean = tl.zeros((BLOCK,), DTYPE)
     for e in range(first, last):
-        target = _target(
-            key, harmonics, radial, e, tl.load(senders + e), heads, head_mask, HEADS, D, M, N, T, DTYPE
-        )
+        target = _target(key, harmonics, radial, e, tl.load(senders + e), heads, head_mask, HEADS, D, M, N, T, DTYPE)
         top, factor, weight = _raise(top, tl.sum(q * target, 1))
         weight = weight * tl.load(envelope + e).to(DTYPE)
         total = total * factor + weight
@@ -159,9 +153,7 @@ def softmax_backward(
     mean = mean * inverse
     by_query = tl.zeros((BLOCK, T), DTYPE)
     for e in range(first, last):
-        target = _target(
-            key, harmonics, radial, e, tl.load(senders + e), heads, head_mask, HEADS, D, M, N, T, DTYPE
-        )
+        target = _target(key, harmonics, radial, e, tl.load(senders + e), heads, head_mask, HEADS, D, M, N, T, DTYPE)
         u = tl.exp(tl.sum(q * target, 1) - top) * inverse
         slope = u * (_of_edge(grad, e, heads, head_mask, HEADS, DTYPE) - mean)
         by_logit = slope * tl.load(envelope + e).to(DTYPE)
@@ -196,9 +188,7 @@ def softmax_double_backward(
     for e in range(first, last):
         j = tl.load(senders + e)
         target = _target(key, harmonics, radial, e, j, heads, head_mask, HEADS, D, M, N, T, DTYPE)
-        target_step = _target(
-            key_step, harmonics_step, radial_step, e, j, heads, head_mask, HEADS, D, M, N, T, DTYPE
-        )
+        target_step = _target(key_step, harmonics_step, radial_step, e, j, heads, head_mask, HEADS, D, M, N, T, DTYPE)
         g = _of_edge(grad, e, heads, head_mask, HEADS, DTYPE)
         f = tl.load(envelope + e).to(DTYPE)
         top, factor, weight = _raise(top, tl.sum(q * target, 1))
@@ -216,9 +206,7 @@ def softmax_double_backward(
     for e in range(first, last):
         j = tl.load(senders + e)
         target = _target(key, harmonics, radial, e, j, heads, head_mask, HEADS, D, M, N, T, DTYPE)
-        target_step = _target(
-            key_step, harmonics_step, radial_step, e, j, heads, head_mask, HEADS, D, M, N, T, DTYPE
-        )
+        target_step = _target(key_step, harmonics_step, radial_step, e, j, heads, head_mask, HEADS, D, M, N, T, DTYPE)
         f = tl.load(envelope + e).to(DTYPE)
         u = tl.exp(tl.sum(q * target, 1) - top) * inverse
         logit_step = tl.sum(q_step * target + q * target_step, 1)

@@ -79,9 +79,7 @@ def neighbor_attention(
     paths = paths_of(op, value, harmonics, lmax_out, even_only)
     sizes["D + M2 + n"] = sizes["D"] + sizes["M2"] + sizes["n"]
     sizes["L2 + 1"] = paths.lmax_harmonics + 1
-    check_shapes(
-        op, sizes, query=(query, ("N", "K", "D + M2 + n")), radial_gain=(radial_gain, ("K", "L2 + 1", "n"))
-    )
+    check_shapes(op, sizes, query=(query, ("N", "K", "D + M2 + n")), radial_gain=(radial_gain, ("K", "L2 + 1", "n")))
     if sizes["C"] % sizes["K"]:
         raise ValueError(f"{op}: {sizes['C']} channels cannot be split evenly among {sizes['K']} heads")
     operands = [t.contiguous() for t in (query, key, sink, value, radial_gain, harmonics, radial, envelope)]

@@ -38,9 +38,7 @@ def neighbor_attention(
 ) -> torch.Tensor:
     """`[N, rows, C]`."""
     forward = kernels(_OP, value).forward
-    return forward(
-        query, key, sink, value, radial_gain, harmonics, radial, envelope, index, lmax_out, even_only
-    )
+    return forward(query, key, sink, value, radial_gain, harmonics, radial, envelope, index, lmax_out, even_only)
 
 
 @torch.library.custom_op("sdas_kernels::neighbor_attention_backward", mutates_args=())

@@ -69,9 +69,7 @@ def neighbor_tensor_product(
     """
     op = "neighbor_tensor_product"
     edges = graph.edges if isinstance(graph, NeighborGraph) else graph
-    check_floating(
-        op, attention=attention, radial=radial, radial_gain=radial_gain, value=value, harmonics=harmonics
-    )
+    check_floating(op, attention=attention, radial=radial, radial_gain=radial_gain, value=value, harmonics=harmonics)
     check_graph(op, edges, value)
     sizes = {"N": edges.num_nodes, "E": edges.num_edges}
     check_shapes(

@@ -47,9 +47,7 @@ def neighbor_tensor_product_backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients by the five operands."""
     backward = kernels(_OP, value).backward
-    return backward(
-        grad.contiguous(), attention, radial, radial_gain, value, harmonics, index, lmax_out, even_only
-    )
+    return backward(grad.contiguous(), attention, radial, radial_gain, value, harmonics, index, lmax_out, even_only)
 
 
 @torch.library.custom_op("sdas_kernels::neighbor_tensor_product_double_backward", mutates_args=())

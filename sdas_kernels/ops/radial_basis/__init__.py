@@ -24,9 +24,7 @@ from sdas_kernels.ops.radial_basis.reference import envelope
 MAX_FUNCTIONS, MAX_EXPONENT = 4096, 100
 
 register(Backend("radial_basis", "reference", f"{__name__}.reference"))
-register(
-    Backend("radial_basis", "cpp", f"{__name__}.cpp", ("cpu",), (torch.float32, torch.float64), native.available)
-)
+register(Backend("radial_basis", "cpp", f"{__name__}.cpp", ("cpu",), (torch.float32, torch.float64), native.available))
 register(triton_support.backend("radial_basis", f"{__name__}.triton"))
 register_ladder("radial_basis", flops)
 

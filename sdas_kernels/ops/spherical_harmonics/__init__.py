@@ -25,9 +25,7 @@ NORMALIZATIONS = ("integral", "component", "norm")
 
 register(Backend("spherical_harmonics", "reference", f"{__name__}.reference"))
 register(
-    Backend(
-        "spherical_harmonics", "cpp", f"{__name__}.cpp", ("cpu",), (torch.float32, torch.float64), native.available
-    )
+    Backend("spherical_harmonics", "cpp", f"{__name__}.cpp", ("cpu",), (torch.float32, torch.float64), native.available)
 )
 register(triton_support.backend("spherical_harmonics", f"{__name__}.triton"))
 

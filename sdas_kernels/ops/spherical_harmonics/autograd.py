@@ -41,9 +41,7 @@ def _(vectors: torch.Tensor, lmax: int, normalize: bool, normalization: str) -> 
 
 
 @spherical_harmonics_backward.register_fake
-def _(
-    grad: torch.Tensor, vectors: torch.Tensor, lmax: int, normalize: bool, normalization: str
-) -> torch.Tensor:
+def _(grad: torch.Tensor, vectors: torch.Tensor, lmax: int, normalize: bool, normalization: str) -> torch.Tensor:
     return vectors.new_empty(vectors.shape)
 
 

@@ -54,9 +54,7 @@ def forward(vectors: torch.Tensor, lmax: int, normalize: bool, normalization: st
     return spherical_harmonics(vectors, lmax, normalize, normalization)
 
 
-def backward(
-    grad: torch.Tensor, vectors: torch.Tensor, lmax: int, normalize: bool, normalization: str
-) -> torch.Tensor:
+def backward(grad: torch.Tensor, vectors: torch.Tensor, lmax: int, normalize: bool, normalization: str) -> torch.Tensor:
     """Gradient by the vectors: `[B, M]`, `[B, 3]` -> `[B, 3]`."""
     if not normalize:
         return _contract_gradient(grad, vectors, lmax, normalization)

@@ -53,9 +53,7 @@ def _elements(system: Path, given: tuple[str, ...] | None) -> IntArray:
     """Atomic number of each type, from ``given`` or from type_map.raw."""
     path = system / "type_map.raw"
     if given is None and not path.is_file():
-        raise DataError(
-            f"{system}: no type_map.raw, so its types have no elements; give {advice('type_map', 'O,H')}"
-        )
+        raise DataError(f"{system}: no type_map.raw, so its types have no elements; give {advice('type_map', 'O,H')}")
     symbols = list(given) if given is not None else path.read_text().split()
     unknown = [symbol for symbol in symbols if symbol not in atomic_numbers]
     if unknown:
