@@ -11,9 +11,6 @@ BIN     := $(VENV)/bin
 SAY     := @printf '\n== %s\n'
 TORCH_STAMP := $(VENV)/$(subst =,,$(TORCH)).stamp
 
-# Formatters that `make lint` passes over. Empty this line and they are checked like everything else.
-NOT_CHECKED_YET := ruff-format,clang-format
-
 # A compiler cache is used where there is one.
 ifneq ($(shell command -v ccache),)
 export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache
@@ -42,7 +39,7 @@ test: lint
 
 lint: $(VENV)/installed.stamp
 	$(SAY) "Style and types: the hooks of .pre-commit-config.yaml on every file, about a minute."
-	SKIP=$(NOT_CHECKED_YET) $(BIN)/pre-commit run --all-files
+	@$(BIN)/pre-commit run --all-files --show-diff-on-failure
 
 format: $(VENV)/installed.stamp
 	$(BIN)/ruff format .
