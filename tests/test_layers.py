@@ -35,6 +35,7 @@ SDAS = [
     "run",
     "predict",
     "train evaluate md doctor",
+    "scaling",
     "report",
     "demo",
     "cli",

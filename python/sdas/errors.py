@@ -24,6 +24,10 @@ class TrainingError(SdasError):
     """A training run that cannot start or go on."""
 
 
+class ScalingError(SdasError):
+    """A learning curve, or a state of an adaptive run, that no law can be fitted to or decided by."""
+
+
 def describe(error: SdasError | OSError) -> str:
     """The error on one line, with the file that it is about."""
     text = str(error)
