@@ -103,6 +103,18 @@ def test_metrics_drop_rows_that_a_resumed_run_will_write_again(tmp_path):
     assert read_rows(tmp_path)[0]["val_energy_mae_mev"] == ""
 
 
+@pytest.mark.parametrize(("keep", "line"), [(20, 1), (0, None), (None, None)], ids=["in the header", "empty", "whole"])
+def test_metrics_cut_within_their_header_are_damaged_not_empty(tmp_path, keep, line):
+    Rows(tmp_path, 0, tensorboard=False)
+    path = tmp_path / "metrics.csv"
+    path.write_text(path.read_text()[:keep])
+    if line is None:
+        assert read_rows(tmp_path) == []
+    else:
+        with pytest.raises(TrainingError, match=f"line {line} is damaged"):
+            read_rows(tmp_path)
+
+
 def test_missing_tensorboard_is_said_clearly(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(TrainingError, match="pip install tensorboard"):

@@ -64,6 +64,8 @@ def read_rows(folder: Path) -> list[dict[str, str]]:
         return []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TrainingError(f"{path}: cannot be read: {error}") from None
+    if lines and not whole:
+        raise TrainingError(f"{path}: line 1 is damaged; mend it, or move the file away")
     for number, row in enumerate(whole, start=1):
         if not (_is_row(row) if number > 1 else row == list(COLUMNS)):
             raise TrainingError(f"{path}: line {number} is damaged; mend it, or move the file away")
