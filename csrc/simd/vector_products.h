@@ -153,8 +153,10 @@ class NarrowMatrix {
                 }
                 // All loads before all stores: a load of part of what was just stored would wait for it.
                 T* target = out + r * columns_ + first;
+                if (add) {
 #pragma GCC unroll 8
-                for (int k = 0; add && k < R; ++k) sum[k] += load_first(target + k * columns_, count);
+                    for (int k = 0; k < R; ++k) sum[k] += load_first(target + k * columns_, count);
+                }
 #pragma GCC unroll 8
                 for (int k = 0; k < R; ++k) store_first(target + k * columns_, sum[k], count);
             });
