@@ -34,7 +34,7 @@ demo: $(VENV)/installed.stamp
 # -P and the import mode keep the source tree off sys.path: the installed package is tested.
 # One thread and one test process per core: the tensors of tests are too small for more threads than one.
 test: lint
-	$(SAY) "The test suite, one process per core: about 20 minutes on two cores."
+	$(SAY) "The test suite, one process per core: 12 minutes on two quiet cores."
 	OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest -n auto --dist worksteal tests
 
 lint: $(VENV)/installed.stamp
@@ -62,7 +62,7 @@ $(TORCH_STAMP):
 
 # The wheel of this tree, built anew when a source has changed. Ninja shows how far it is.
 $(VENV)/built.stamp: $(TORCH_STAMP) $(SOURCES)
-	$(SAY) "The C++ kernels, for three kinds of processor: 7 minutes on two cores, less with ccache or a changed file."
+	$(SAY) "The C++ kernels, for three kinds of processor: 3 to 6 minutes on two cores, less with ccache."
 	@rm -rf build/wheel
 	@$(BIN)/python -m build --wheel --no-isolation -C build-dir=build/make -o build/wheel .
 	@touch $@

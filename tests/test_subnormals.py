@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -37,6 +41,34 @@ def test_on_every_thread_inside_and_on_none_after():
     with pytest.raises(ZeroDivisionError), subnormals.as_zeros():
         raise ZeroDivisionError
     assert zeros() == 0
+
+
+STARTED = """
+import sys
+import torch
+from sdas_kernels import spherical_harmonics, subnormals
+
+torch.set_num_threads(1 if sys.argv[1] == "inside" else 2)
+zeros = lambda: int((torch.full(({MANY},), 1e-30) * 1e-10 == 0).sum())
+if sys.argv[1] == "inside":
+    with subnormals.as_zeros():
+        torch.set_num_threads(2)
+        assert zeros() == {MANY}
+else:
+    spherical_harmonics(torch.randn(100_000, 3), 4)
+print(zeros())
+""".replace("{MANY}", str(MANY))
+
+
+@pytest.mark.parametrize("where", ["inside", "kernel"])
+def test_threads_that_start_where_they_are_zeros_do_not_keep_it(where):
+    """Threads inherit the setting of the one that starts them; a kernel may be what starts those of PyTorch."""
+    if not native.available()[0]:
+        pytest.skip(f"NO KERNELS: {native.available()[1]}")
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    command = [sys.executable, "-P", "-c", STARTED, where]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.stdout.strip() == "0", result.stderr
 
 
 @pytest.mark.parametrize("before", [True, False])

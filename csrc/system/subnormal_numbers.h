@@ -42,12 +42,38 @@ class SubnormalControl {
 // choice stays, and its flags of exceptions.
 class SubnormalsAreZeros {
   public:
-    SubnormalsAreZeros() : before_(SubnormalControl::get()) {
+    SubnormalsAreZeros() : before_(SubnormalControl::get()), is_outermost_(outermost() == nullptr) {
+        if (is_outermost_) outermost() = &before_;
         SubnormalControl::set(before_ | SubnormalControl::flush);
     }
-    ~SubnormalsAreZeros() { SubnormalControl::set(before_); }
+    ~SubnormalsAreZeros() {
+        SubnormalControl::set(before_);
+        if (is_outermost_) outermost() = nullptr;
+    }
     SubnormalsAreZeros(const SubnormalsAreZeros&) = delete;
     SubnormalsAreZeros& operator=(const SubnormalsAreZeros&) = delete;
+
+    // What this thread's control was before the outermost scope; null outside of all.
+    static const SubnormalControl::Value*& outermost() {
+        static thread_local const SubnormalControl::Value* value = nullptr;
+        return value;
+    }
+
+  private:
+    const SubnormalControl::Value before_;
+    const bool is_outermost_;
+};
+
+// In the scope of one, within scopes of the above, this thread's control is the caller's. Threads inherit the control of
+// the one that starts them, and keep it: those that start in a kernel outlive it, and serve the caller too.
+class CallersControl {
+  public:
+    CallersControl() : before_(SubnormalControl::get()) {
+        if (const auto* value = SubnormalsAreZeros::outermost()) SubnormalControl::set(*value);
+    }
+    ~CallersControl() { SubnormalControl::set(before_); }
+    CallersControl(const CallersControl&) = delete;
+    CallersControl& operator=(const CallersControl&) = delete;
 
   private:
     const SubnormalControl::Value before_;

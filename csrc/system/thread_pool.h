@@ -176,6 +176,7 @@ void parallel_for(std::int64_t count, std::int64_t grain, int threads, const Bod
         const std::int64_t end = std::min(count, grains * (i + 1) / tasks * grain);
         body(begin, end);
     };
+    const CallersControl of_threads_that_start;
     if (tasks > 1 && OpenMp::available()) {
         OpenMp::run(tasks, range);
     } else {

@@ -92,8 +92,9 @@ def test_the_origin_has_only_a_constant_and_no_derivative(dtype):
         assert torch.equal(array[7], torch.zeros_like(array[7]))
 
 
-@pytest.mark.parametrize(("dtype", "exponents"), [(torch.float32, (-140, 126)), (torch.float64, (-1060, 1022))])
+@pytest.mark.parametrize(("dtype", "exponents"), [(torch.float32, (-118, 126)), (torch.float64, (-1014, 1022))])
 def test_directions_survive_huge_and_tiny_lengths(dtype, exponents):
+    """As long as no component is a subnormal number, which kernels take for zero."""
     vectors = (operands(33, 5, dtype)[0] * 64).round().clamp(min=1) / 128
     expected = cpp.forward(vectors, 5, True, "component")
     for exponent in exponents:

@@ -134,7 +134,7 @@ def test_errors_name_the_argument():
         (lambda: radial_basis(d.tolist(), 4, CUTOFF), TypeError, "lengths must be a torch.Tensor, got list"),
         (lambda: radial_basis(d.long(), 4, CUTOFF), TypeError, "lengths must have a floating dtype"),
         (lambda: radial_basis(d[:, None], 4, CUTOFF), ValueError, r"lengths must be \[E\], got \[25, 1\]"),
-        (lambda: radial_basis(d, 0, CUTOFF), ValueError, "n must be at least 1, got 0"),
+        (lambda: radial_basis(d, 0, CUTOFF), ValueError, r"n must be 1\.\.4096, got 0"),
         (lambda: radial_basis(d, 4, 0.0), ValueError, r"cutoff must be positive and finite \(Å\), got 0.0"),
         (lambda: radial_basis(d, 4, CUTOFF, 2), ValueError, r"p must be 3\.\.100, got 2"),
         (lambda: polynomial_envelope(d, -1.0), ValueError, "polynomial_envelope: cutoff must be positive"),
