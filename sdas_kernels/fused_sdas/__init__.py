@@ -113,7 +113,7 @@ class Evaluator:
         energy_scale: torch.Tensor,
         stress: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] | None:
-        """What it is for.
+        """Evaluate a batch of systems in one call of the kernel.
 
         Args:
             graph: of whole systems, in the dtype and on the device of the weights.
