@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from sdas.run.machine import processor
 from sdas_kernels import native
 
 HERE = Path(__file__).resolve().parent
@@ -28,7 +29,7 @@ def write_result(benchmark: str, cases: list[dict[str, Any]], unit: str, package
     record = {
         "benchmark": benchmark,
         "machine": _machine(),
-        "processor": _processor(),
+        "processor": processor(),
         "simd": native.simd() if native.available()[0] else native.available()[1],
         "threads": THREADS,
         "load_average_at_end": os.getloadavg()[0],
@@ -118,7 +119,7 @@ def set_threads() -> None:
 
 
 def _machine() -> str:
-    return os.environ.get("SDAS_MACHINE") or f"{_processor()}, {os.cpu_count()} cores"
+    return os.environ.get("SDAS_MACHINE") or f"{processor()}, {os.cpu_count()} cores"
 
 
 def _place(benchmark: str) -> Path:
@@ -135,11 +136,6 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "absent"
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def _commit() -> str:
