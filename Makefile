@@ -69,7 +69,7 @@ $(VENV)/built.stamp: $(TORCH_STAMP) $(SOURCES)
 
 $(VENV)/installed.stamp: $(VENV)/built.stamp
 	$(SAY) "The packages that the drivers and the tests need: 1 to 2 minutes."
-	@$(PIP) install -c $(VENV)/constraints.txt "$$(echo build/wheel/*.whl)[train,md,bench,test,lint,docs]" $(TIDY)
+	@$(PIP) install -c $(VENV)/constraints.txt "$$(echo build/wheel/*.whl)[train,label,ray,md,bench,test,lint,docs]" $(TIDY)
 	@$(PIP) install --force-reinstall --no-deps build/wheel/*.whl $(TIDY)
 	@touch $@
 
@@ -91,7 +91,7 @@ wheel: $(VENV)/built.stamp
 	  && $(PYTHON) -m venv "$$place/venv" \
 	  && "$$place/venv/bin/python" -m pip install "$(TORCH)" $(TIDY) \
 	  && "$$place/venv/bin/python" -m pip install -c $(VENV)/constraints.txt \
-	       "$$(echo dist/*.whl)[train,md,bench,test]" $(TIDY) \
+	       "$$(echo dist/*.whl)[train,label,ray,md,bench,test]" $(TIDY) \
 	  && cd "$$place" && OMP_NUM_THREADS=1 venv/bin/python -P -m pytest -n auto --dist worksteal tests
 
 bench: $(VENV)/installed.stamp
