@@ -14,8 +14,9 @@ import torch
 from sdas_kernels.arguments import switches, whole_numbers
 from sdas_kernels.autocast import in_operand_dtype
 from sdas_kernels.graph import EdgeIndex, NeighborGraph, centered
+from sdas_kernels.nn.derivatives import frozen
 from sdas_kernels.nn.inference import recording_allowed
-from sdas_kernels.nn.sdas import SDAS, frozen
+from sdas_kernels.nn.sdas import SDAS
 from sdas_kernels.ops.checks import check_floating
 from sdas_kernels.transforms import transformed
 

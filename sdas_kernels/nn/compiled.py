@@ -12,6 +12,7 @@ from torch.func import functional_call
 from sdas_kernels.autocast import in_operand_dtype
 from sdas_kernels.fused_sdas import flat
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
+from sdas_kernels.nn.derivatives import differentiate, evaluate, volumes_of
 from sdas_kernels.nn.fused import layer_weights
 from sdas_kernels.nn.inference import recordable, recording_allowed
 from sdas_kernels.nn.sdas import SDAS
@@ -69,7 +70,7 @@ class CompiledPotential:
         again = (model.training or batch.positions.requires_grad) and not torch.is_inference_mode_enabled()
         if self._whole and not again:
             model._check_graph(batch)
-            evaluated = model._evaluate(batch, [table[key] for table, key in self._whole], stress)
+            evaluated = evaluate(model, batch, [table[key] for table, key in self._whole], stress)
             if evaluated is not None:
                 return evaluated if forces else {name: evaluated[name] for name in ("energy", "stress")}
         with recording_allowed():
@@ -81,7 +82,7 @@ class CompiledPotential:
         model = self.model
         kinds = model._check(batch)
         tensors = [*batch.edges.tensors(), batch.positions, batch.numbers, batch.cell_shifts, batch.cells]
-        tensors += [batch.pbc, batch.system, kinds, *([model._volumes(batch)] if stress else [])]
+        tensors += [batch.pbc, batch.system, kinds, *([volumes_of(batch)] if stress else [])]
         inputs = [*(table[key] for _, table, key in self._state), *(tensor.contiguous() for tensor in tensors)]
         differentiable = tuple(tensor.requires_grad for tensor in inputs) if again else ()
         kind = (again, stress, batch.periodic, batch.dtype, batch.device, differentiable)
@@ -138,7 +139,7 @@ def _tensor_places(model: nn.Module) -> Iterator[tuple[str, dict[str, Any], str]
 
 
 class _Derivatives(nn.Module):
-    """`SDAS.derivatives` as a function of plain tensors: those of the model by `names`, then those of the graph."""
+    """`differentiate` as a function of plain tensors: those of the model by `names`, then those of the graph."""
 
     def __init__(self, model: SDAS, names: list[str], again: bool, stress: bool, periodic: bool) -> None:
         super().__init__()
@@ -158,9 +159,8 @@ class _Derivatives(nn.Module):
             cutoff=self.model.cutoff,
             periodic=self.periodic,
         )
-        found = self.model.derivatives(
-            graph, positions.requires_grad_(), kinds, volumes[0] if self.stress else None, create_graph=self.again
-        )
+        given = volumes[0] if self.stress else None
+        found = differentiate(self.model, graph, positions.requires_grad_(), kinds, given, create_graph=self.again)
         return tuple(found.values())
 
     def joint(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,33 +14,14 @@ from sdas_kernels.autocast import in_operand_dtype
 from sdas_kernels.clebsch_gordan import LMAX
 from sdas_kernels.dispatch import announce
 from sdas_kernels.elements import atomic_number
-from sdas_kernels.fused_sdas import Evaluator, LayerWeights, flat, network
+from sdas_kernels.fused_sdas import Evaluator
 from sdas_kernels.graph import NeighborGraph
-from sdas_kernels.nn.fused import layer_weights
+from sdas_kernels.nn import derivatives
 from sdas_kernels.nn.geometry import EdgeGeometry
-from sdas_kernels.nn.inference import recordable, recording_allowed
 from sdas_kernels.nn.layer import SDASLayer
 from sdas_kernels.nn.meaning import WithMeaning, as_tensor, from_tensor
 from sdas_kernels.nn.paper import PaperAttention, PaperEmbedding, PaperLayer
-from sdas_kernels.segment import Segments, gather, of_receivers, segment_sum, sum_to_receivers, sum_to_senders
-from sdas_kernels.transforms import transformed, value_and_gradients
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Inside, weights require no gradient: kernels leave out what only gradients by weights need."""
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
-    for weight in trained:
-        weight.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for weight in trained:
-            weight.requires_grad_(True)
-
-
-def _symmetric(matrices: torch.Tensor) -> torch.Tensor:
-    return (matrices + matrices.mT) / 2
+from sdas_kernels.segment import Segments, gather, segment_sum
 
 
 class SDAS(WithMeaning):
@@ -110,7 +90,7 @@ class SDAS(WithMeaning):
             **options,
         }
         self.lmax, self.n_radial, self.cutoff = lmax, n_radial, cutoff
-        self._evaluator = Evaluator(self.cutoff, parity)
+        self.evaluator = Evaluator(self.cutoff, parity)
         self.register_buffer("species", torch.tensor(known))
         lookup = torch.full((119,), -1, dtype=torch.int64)
         lookup[known] = torch.arange(len(known))
@@ -217,125 +197,16 @@ class SDAS(WithMeaning):
             RuntimeError: the weights were made in inference mode, and no kernel runs the model whole.
         """
         self._check_graph(batch)
-        again = self.training or batch.positions.requires_grad or transformed()
-        again = again and not torch.is_inference_mode_enabled()
-        layers = layer_weights(self) if forces or stress else None
-        found = None
-        if layers is not None and not again:
-            found = self._evaluate(batch, flat(self.embedding.weight, layers), stress)
-        if found is None:
-            with recording_allowed():
-                found = self._by_operators(recordable(batch), layers, forces, stress, again)
-        if not again and (forces or stress):
-            found["energy"] = found["energy"].detach()
+        found = derivatives.find(self, batch, forces, stress)
         return found if forces else {name: found[name] for name in ("energy", "stress") if name in found}
-
-    def _by_operators(
-        self, batch: NeighborGraph, layers: list[LayerWeights] | None, forces: bool, stress: bool, again: bool
-    ) -> dict[str, torch.Tensor]:
-        """What `forward` returns, by calls that PyTorch sees; `again` if derivatives are to be differentiable."""
-        kinds = self._kinds(batch)
-        if self.embedding.weight.is_inference():
-            raise RuntimeError(
-                "SDAS: the weights were made in inference mode, so PyTorch cannot differentiate what they are part of: "
-                "make, load and move the model outside of torch.inference_mode()"
-            )
-        if not (forces or stress):
-            return {"energy": self.energies(batch, batch.edge_vectors(), kinds)}
-        volumes = self._volumes(batch) if stress else None
-        if layers is not None:
-            with torch.set_grad_enabled(again):
-                return self._derivatives_at_once(batch, batch.positions, kinds, volumes, layers)
-        with torch.enable_grad(), nullcontext() if again else frozen(self):
-            return self._derivatives_by_layers(batch, batch.positions, kinds, volumes, create_graph=again)
-
-    @in_operand_dtype
-    def derivatives(
-        self,
-        batch: NeighborGraph,
-        positions: torch.Tensor,
-        kinds: torch.Tensor,
-        volumes: torch.Tensor | None,
-        create_graph: bool,
-    ) -> dict[str, torch.Tensor]:
-        """What `forward` returns, of arguments already checked; stress if `volumes` `[B]` Å³ are given.
-
-        `positions` are `[N, 3]`, species indices `kinds` `[N]`.
-        """
-        layers = layer_weights(self)
-        if layers is None:
-            return self._derivatives_by_layers(batch, positions, kinds, volumes, create_graph)
-        with torch.set_grad_enabled(create_graph):
-            return self._derivatives_at_once(batch, positions, kinds, volumes, layers)
-
-    def _derivatives_by_layers(
-        self,
-        batch: NeighborGraph,
-        positions: torch.Tensor,
-        kinds: torch.Tensor,
-        volumes: torch.Tensor | None,
-        create_graph: bool,
-    ) -> dict[str, torch.Tensor]:
-        if volumes is None:
-            energy, (by_positions,) = value_and_gradients(
-                lambda r: self.energies(batch, batch.edge_vectors(r), kinds), (positions,), create_graph
-            )
-            return {"energy": energy, "forces": -by_positions}
-
-        def strained(positions: torch.Tensor, strain: torch.Tensor) -> torch.Tensor:
-            stretch = torch.eye(3, dtype=batch.dtype, device=batch.device) + (strain + strain.mT) / 2
-            moved = (positions[:, None, :] @ gather(stretch, Segments(batch.system))).squeeze(1)
-            return self.energies(batch, batch.edge_vectors(moved, batch.cells @ stretch), kinds)
-
-        points = (positions, positions.new_zeros(batch.num_systems, 3, 3))
-        energy, (by_positions, by_strain) = value_and_gradients(strained, points, create_graph)
-        return {"energy": energy, "forces": -by_positions, "stress": by_strain / volumes[:, None, None]}
-
-    def _evaluate(
-        self, batch: NeighborGraph, weights: list[torch.Tensor], stress: bool
-    ) -> dict[str, torch.Tensor] | None:
-        """What `forward` returns, by one call that PyTorch does not see; None without one, or with unknown species."""
-        volumes = self._volumes(batch) if stress else None
-        buffers: dict[str, Any] = self._buffers
-        constants = buffers["_species_of_number"], buffers["energy_shift"], buffers["energy_scale"]
-        found = self._evaluator(batch, weights, *constants, stress)
-        if found is None:
-            return None
-        energy, forces, by_strain = found
-        if by_strain is None or volumes is None:
-            return {"energy": energy, "forces": forces}
-        return {"energy": energy, "forces": forces, "stress": _symmetric(by_strain) / volumes[:, None, None]}
-
-    def _derivatives_at_once(
-        self,
-        batch: NeighborGraph,
-        positions: torch.Tensor,
-        kinds: torch.Tensor,
-        volumes: torch.Tensor | None,
-        layers: list[LayerWeights],
-    ) -> dict[str, torch.Tensor]:
-        """The same by the operator that runs all layers, which gives the gradient by the edge vectors too."""
-        vectors, parity = batch.edge_vectors(positions), self.config["parity"]
-        atomic, gradient = network(vectors, kinds, self.embedding.weight, layers, batch, self.cutoff, parity)
-        gradient = gradient * self.energy_scale
-        index = batch.edges.tensors()
-        found = {
-            "energy": self._sum(batch, atomic, kinds),
-            "forces": sum_to_receivers(gradient, index) - sum_to_senders(gradient, index),
-        }
-        if volumes is not None:
-            system = Segments(of_receivers(batch.system, index))
-            by_strain = segment_sum(vectors[:, :, None] * gradient[:, None, :], system, batch.num_systems)
-            found["stress"] = _symmetric(by_strain) / volumes[:, None, None]
-        return found
 
     @in_operand_dtype
     def energies(self, batch: NeighborGraph, vectors: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
         """Energy of every system `[B]`, float64 eV, from edge vectors `[E, 3]` Å and species indices `[N]`."""
-        return self._sum(batch, self.features(batch, vectors, kinds)[0], kinds)
+        return self.sum_over_systems(batch, self.features(batch, vectors, kinds)[0], kinds)
 
-    def _sum(self, batch: NeighborGraph, atomic: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
-        """Energy of every system from the network's atomic energies."""
+    def sum_over_systems(self, batch: NeighborGraph, atomic: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
+        """Energy of every system `[B]`, float64 eV, from the network's atomic energies `[N]`."""
         atomic = self.energy_scale * atomic.double()
         atomic = atomic + self.energy_shift.index_select(0, kinds)
         return segment_sum(atomic, Segments(batch.system), batch.num_systems)
@@ -366,7 +237,7 @@ class SDAS(WithMeaning):
     def _check(self, batch: NeighborGraph) -> torch.Tensor:
         """Index of each atom's species `[N]`, of a graph that fits."""
         self._check_graph(batch)
-        return self._kinds(batch)
+        return self.kinds(batch)
 
     def _check_graph(self, batch: NeighborGraph) -> None:
         if not isinstance(batch, NeighborGraph):
@@ -382,7 +253,7 @@ class SDAS(WithMeaning):
                 "use graph.to(...) or model.to(...)"
             )
 
-    def _kinds(self, batch: NeighborGraph) -> torch.Tensor:
+    def kinds(self, batch: NeighborGraph) -> torch.Tensor:
         """Index of each atom's species `[N]`."""
         try:
             kinds = self._species_of_number.index_select(0, batch.numbers)
@@ -392,9 +263,3 @@ class SDAS(WithMeaning):
             unknown = sorted(set(batch.numbers[kinds < 0].tolist()))
             raise ValueError(f"SDAS: atomic numbers {unknown} are unknown to a model of {self.species.tolist()}")
         return kinds
-
-    def _volumes(self, batch: NeighborGraph) -> torch.Tensor:
-        volume = torch.linalg.det(batch.cells.double()).abs().to(batch.dtype)
-        if bool((volume < 1e-12).any()):
-            raise ValueError(f"SDAS: system {int(volume.argmin())} has no cell, so no stress")
-        return volume

@@ -176,7 +176,7 @@ def test_heads_that_split_ask_alike_and_part(make_model, batch):
 def test_no_two_channels_are_alike_after_ten_steps(make_model, batch):
     grown = grow(make_model(), channels=16)
     trained(grown, batch, steps=10)
-    kinds = grown._kinds(batch)
+    kinds = grown.kinds(batch)
     x = grown.features(batch, batch.edge_vectors(), kinds)[1].detach().flatten(0, 1)
     apart = torch.cdist(x.T, x.T) / x.norm(dim=0)
     assert x.norm(dim=0).min() > 1e-3
