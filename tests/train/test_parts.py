@@ -11,7 +11,6 @@ import torch
 from sdas.config import TrainConfig
 from sdas.data import Frame, FrameCache
 from sdas.errors import TrainingError
-from sdas.train.energy_reference import fit_energy_reference
 from sdas.train.graphs import GraphStore
 from sdas.train.order import FrameOrder
 from sdas.train.rows import COLUMNS, Rows, read_rows
@@ -24,25 +23,6 @@ def frame(numbers, energy, force=1.0):
     z = np.array(numbers, dtype=np.int64)
     positions = np.arange(3.0 * len(z)).reshape(-1, 3)
     return Frame(z, positions, None, np.zeros(3, bool), energy, np.full((len(z), 3), force), None, "made")
-
-
-def test_energy_reference_finds_the_shifts_that_made_the_energies():
-    frames = [frame(z, -2.0 * z.count(1) - 30.0 * z.count(8)) for z in ([1, 1, 8], [1, 8], [8, 8], [1, 1])]
-    reference = fit_energy_reference(frames, [1, 8])
-    assert reference.shifts == pytest.approx({1: -2.0, 8: -30.0})
-    assert reference.force_rms == pytest.approx(1.0)
-
-
-def test_energy_reference_of_one_composition_has_the_smallest_norm():
-    reference = fit_energy_reference([frame([1, 1, 8], -50.0), frame([8, 1, 1], -50.0)], [1, 8])
-    assert reference.shifts == pytest.approx({1: -20.0, 8: -10.0})  # multiple of (2, 1) with 2a + b = -50
-
-
-def test_energy_reference_refuses_what_it_cannot_use():
-    with pytest.raises(TrainingError, match=r"atomic numbers \[8\] are not in model.species \[1\]"):
-        fit_energy_reference([frame([1, 8], -1.0)], [1])
-    with pytest.raises(TrainingError, match="zero"):
-        fit_energy_reference([frame([1, 1], -1.0, force=0.0)], [1])
 
 
 def test_every_epoch_is_another_permutation_and_any_step_is_found_directly():

@@ -24,7 +24,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 def build_model(config: Config, frames: Sequence[Frame], train: NDArray[np.int64]) -> tuple[nn.Module, float]:
-    """A new model with energy shifts fitted to the training frames, and their force RMS in eV/Å, its scale in eV.
+    """A new model with energy shifts fitted to the training frames, and the unit of its output in eV.
 
     Species that the configuration does not name are those of the training frames, for nothing else gets weights.
     Raises :class:`ConfigError` for model arguments that do not go together.
@@ -38,8 +38,8 @@ def build_model(config: Config, frames: Sequence[Frame], train: NDArray[np.int64
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model: {error}") from None
     reference = fit_energy_reference((frames[int(index)] for index in train), model.species.tolist())
-    model.set_energy_reference(reference.shifts, reference.force_rms)
-    return model, reference.force_rms
+    model.set_energy_reference(reference.shifts, reference.unit)
+    return model, reference.unit
 
 
 def check_elements(
