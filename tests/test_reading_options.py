@@ -27,6 +27,7 @@ EXAMPLES = {
     "energy_key": "ccsd_energy",
     "forces_key": "ccsd_forces",
     "stress_key": "ccsd_stress",
+    "weight_key": "weight",
     "type_map": ["O", "H"],
     "skip": "incomplete",
     "check_units": False,

@@ -9,6 +9,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
 from sdas.data import DataError, read_frames
+from sdas.data.reading_notes import ReadingNotes, lines_about_reading
 from sdas.data.units import HARTREE, KCAL_PER_MOL
 
 
@@ -223,3 +224,22 @@ def test_unreadable_files_are_refused(tmp_path):
     broken.write_bytes(b"SQLite format 3\x00" + b"x" * 50)
     with pytest.raises(DataError, match="data base"):
         list(read_frames(broken))
+
+
+def test_weights_and_kinds_of_frames_are_read_by_the_names_of_the_field(tmp_path):
+    atoms = [labelled(float(i), np.zeros((3, 3))) for i in range(3)]
+    atoms[0].info.update(config_weight=0.5, config_type="liquid", weight=18.015)
+    atoms[1].info.update(config_type="IsolatedAtom")
+    path = write(tmp_path / "a.xyz", *atoms)
+    notes = ReadingNotes()
+    frames = list(read_frames(path, notes=notes))
+    assert [(frame.weight, frame.config_type) for frame in frames] == [(0.5, "liquid"), (1, "IsolatedAtom"), (1, None)]
+    assert "weight from config_weight" in lines_about_reading(notes.document())[0]
+    assert "not used: weight (1 frames; --weight-key weight would read it)" in lines_about_reading(notes.document())
+    assert next(read_frames(path, weight_key="weight")).weight == 18.015
+    atoms[2].info["config_weight"] = -1.0
+    with pytest.raises(DataError, match=r"frame 2: weight must be a number that is not negative, got -1\.0"):
+        list(read_frames(write(tmp_path / "b.xyz", *atoms)))
+    atoms[2].info["config_weight"] = "heavy"
+    with pytest.raises(DataError, match="frame 2: the weight config_weight must be one number, got str"):
+        list(read_frames(write(tmp_path / "c.xyz", *atoms)))

@@ -26,7 +26,7 @@ def mixed(water):
         water(1, energy=None),
         water(2, forces=None, cell=CUBE, pbc=periodic, stress=np.eye(3)),
         water(3, **one, source="Löwe 狮: frame 9"),
-        water(4, energy=None, forces=None, cell=CUBE),
+        water(4, energy=None, forces=None, cell=CUBE, weight=0.25, config_type="liquid Löwe"),
     ]
 
 
@@ -42,11 +42,21 @@ def test_frames_come_back_bit_for_bit(tmp_path, mixed, same_frame):
     assert [len(frame) for frame in cache[1:4]] == [3, 3, 1]
     assert cache[-1].source == mixed[-1].source
     assert cache.atom_counts().tolist() == [3, 3, 3, 1, 3]
+    assert [cache.config_type(index) for index in range(5)] == [None, None, None, None, "liquid Löwe"]
     assert not cache.has("forces")
     for index in (5, -6):
         with pytest.raises(IndexError, match="of a cache of 5 frames"):
             cache[index]
     cache.verify()
+
+
+def test_a_cache_holds_no_arrays_of_weights_and_types_that_no_frame_has(tmp_path, water):
+    plain, weighted = [water(0), water(1)], [water(0), water(1, weight=2.0)]
+    names = {key: set(write_cache(f, tmp_path / key).manifest["arrays"]) for key, f in (("p", plain), ("w", weighted))}
+    assert names["w"] - names["p"] == {"weights"}
+    assert not names["p"] & {"config_types", "config_type_offsets"}
+    assert not (tmp_path / "p" / "weights.npy").exists()
+    assert FrameCache.open(tmp_path / "p").fingerprint != FrameCache.open(tmp_path / "w").fingerprint
 
 
 def test_frames_are_views_of_the_files(tmp_path, water):

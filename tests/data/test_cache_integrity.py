@@ -22,7 +22,8 @@ CUBE = 6.0 * np.eye(3)
 def frames(water):
     """Of every label, so that every array has content."""
     periodic = np.ones(3, dtype=bool)
-    return [water(i, cell=CUBE, pbc=periodic, stress=np.eye(3) * i, source=f"file: frame {i}") for i in range(40)]
+    every = {"cell": CUBE, "pbc": periodic, "weight": 0.5, "config_type": "crystal"}
+    return [water(i, stress=np.eye(3) * i, source=f"file: frame {i}", **every) for i in range(40)]
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def read_all(path):
     return [pickle.dumps([getattr(frame, name) for name in frame.__slots__]) for frame in FrameCache.open(path)]
 
 
-@pytest.mark.parametrize("name", sorted(cache_files.COLUMNS))
+@pytest.mark.parametrize("name", sorted(cache_files.COLUMNS | cache_files.OPTIONAL))
 @pytest.mark.parametrize("byte", [cache_files.HEADER_BYTES, -1])
 def test_a_flipped_bit_is_noticed_when_it_is_read(path, name, byte):
     whole = read_all(path)
@@ -200,7 +201,7 @@ def make_version_1(path):
     (path / "meta.json").write_text(json.dumps(manifest))
 
 
-@pytest.mark.parametrize("name", sorted(cache_files.COLUMNS))
+@pytest.mark.parametrize("name", sorted(cache_files.COLUMNS | cache_files.OPTIONAL))
 def test_a_cache_of_version_1_is_checked_whole_and_told(path, name):
     whole, mark = read_all(path), FrameCache.open(path).fingerprint
     make_version_1(path)

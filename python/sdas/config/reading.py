@@ -37,6 +37,9 @@ class ReadingOptions(Section):
     energy_key: str | None = Field(default=None, description="Name of the energy in raw files.")
     forces_key: str | None = Field(default=None, description="Name of the forces in raw files.")
     stress_key: str | None = Field(default=None, description="Name of the stress or virial in raw files.")
+    weight_key: str | None = Field(
+        default=None, description="Name of the weight of a frame in the loss, in raw files; null: config_weight."
+    )
     type_map: list[str] | None = Field(default=None, description="Elements of the types of DeePMD and LAMMPS, as O,H.")
     skip: Literal["nothing", "incomplete"] = Field(
         default="nothing",

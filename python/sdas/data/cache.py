@@ -44,6 +44,9 @@ class FrameCache(Sequence[Frame]):
         self._columns = columns
         self._offsets: IntArray = columns["offsets"].whole()
         self._source_offsets: IntArray = columns["source_offsets"].whole()
+        self._config_type_offsets: IntArray | None = None
+        if "config_type_offsets" in columns:
+            self._config_type_offsets = columns["config_type_offsets"].whole()
         self._known: NDArray[np.uint8] = columns["known"].whole()
         self._count = len(self._known)
         self._check_lengths()
@@ -66,12 +69,17 @@ class FrameCache(Sequence[Frame]):
 
     def _check_lengths(self) -> None:
         frames, atoms = self._count, len(self._columns["numbers"])
-        per_frame, per_atom = ("cells", "pbc", "energies", "stresses"), ("positions", "forces")
+        per_frame, per_atom = ["cells", "pbc", "energies", "stresses"], ["positions", "forces"]
+        per_frame += ["weights"] if "weights" in self._columns else []
         lengths = {name: len(self._columns[name]) for name in (*per_frame, *per_atom)}
         sound = frames > 0 and lengths == {**dict.fromkeys(per_frame, frames), **dict.fromkeys(per_atom, atoms)}
-        for offsets, last in ((self._offsets, atoms), (self._source_offsets, len(self._columns["sources"]))):
+        parts = [(self._offsets, atoms), (self._source_offsets, len(self._columns["sources"]))]
+        if self._config_type_offsets is not None:
+            parts.append((self._config_type_offsets, len(self._columns["config_types"])))
+        for offsets, last in parts:
             sound = sound and len(offsets) == frames + 1 and offsets[0] == 0 and offsets[-1] == last
-        if not sound or (np.diff(self._offsets) < 1).any() or (np.diff(self._source_offsets) < 0).any():
+            sound = sound and bool((np.diff(offsets) >= 0).all())
+        if not sound or (np.diff(self._offsets) < 1).any():
             raise DataError(f"{self.path}: damaged frame cache: its arrays do not fit together; convert again")
 
     def verify(self) -> None:
@@ -103,6 +111,8 @@ class FrameCache(Sequence[Frame]):
             forces=columns["forces"].rows(*atoms) if known & FORCES else None,
             stress=columns["stresses"].row(i) if known & STRESS else None,
             source=self.source(i),
+            weight=float(columns["weights"].row(i)) if "weights" in columns else 1.0,
+            config_type=self.config_type(i),
         )
 
     def __iter__(self) -> Iterator[Frame]:
@@ -116,8 +126,17 @@ class FrameCache(Sequence[Frame]):
 
     def source(self, index: int) -> str:
         """Where frame ``index`` came from."""
+        return self._text("sources", self._source_offsets, self._position(index))
+
+    def config_type(self, index: int) -> str | None:
+        """The kind of structures that frame ``index`` belongs to, or None."""
         i = self._position(index)
-        text = self._columns["sources"].rows(int(self._source_offsets[i]), int(self._source_offsets[i + 1]))
+        if self._config_type_offsets is None:
+            return None
+        return self._text("config_types", self._config_type_offsets, i) or None
+
+    def _text(self, name: str, offsets: IntArray, index: int) -> str:
+        text = self._columns[name].rows(int(offsets[index]), int(offsets[index + 1]))
         return bytes(text).decode("utf-8", "surrogateescape")
 
     def atom_counts(self) -> IntArray:
@@ -180,15 +199,20 @@ def _write_files(
     notes: ReadingNotes | None,
 ) -> None:
     writer, species, count = CacheWriter(folder), set[int](), 0
+    weighted = named = False
     try:
-        writer.append("offsets", np.zeros(1))
-        writer.append("source_offsets", np.zeros(1))
+        for name in ("offsets", "source_offsets", "config_type_offsets"):
+            writer.append(name, np.zeros(1))
         for frame in frames:
             _append(writer, check_frame(frame, require))
             species.update(np.unique(frame.numbers).tolist())
+            weighted, named = weighted or frame.weight != 1.0, named or bool(frame.config_type)
             count += 1
         if count == 0:
             raise DataError("there are no frames to write")
+        for name, used in (("weights", weighted), ("config_types", named), ("config_type_offsets", named)):
+            if not used:
+                writer.drop(name)
         reading = {"options": options.changed() if options else {}, **(notes.document() if notes else {})}
         writer.finish({"species": sorted(species), "reading": reading if notes else None})
     finally:
@@ -200,7 +224,6 @@ def _append(writer: CacheWriter, frame: Frame) -> None:
     known = 0
     for bit, value in ((CELL, frame.cell), (ENERGY, frame.energy), (FORCES, frame.forces), (STRESS, frame.stress)):
         known |= bit if value is not None else 0
-    source = np.frombuffer(frame.source.encode("utf-8", "surrogateescape"), dtype=np.uint8)
     atoms = writer.append("numbers", frame.numbers)
     writer.append("positions", frame.positions)
     writer.append("forces", np.full((len(frame), 3), np.nan) if frame.forces is None else frame.forces)
@@ -210,7 +233,13 @@ def _append(writer: CacheWriter, frame: Frame) -> None:
     writer.append("energies", np.array([np.nan if frame.energy is None else frame.energy]))
     writer.append("stresses", (unknown if frame.stress is None else frame.stress)[None])
     writer.append("known", np.array([known]))
-    writer.append("source_offsets", np.array([writer.append("sources", source)]))
+    writer.append("source_offsets", np.array([writer.append("sources", _bytes(frame.source))]))
+    writer.append("weights", np.array([frame.weight]))
+    writer.append("config_type_offsets", np.array([writer.append("config_types", _bytes(frame.config_type or ""))]))
+
+
+def _bytes(text: str) -> NDArray[np.uint8]:
+    return np.frombuffer(text.encode("utf-8", "surrogateescape"), dtype=np.uint8)
 
 
 def _reopen(path: str, fingerprint: str) -> FrameCache:

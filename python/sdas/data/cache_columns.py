@@ -22,6 +22,7 @@ from sdas.data.cache_files import (
     FORMAT,
     HEADER_BYTES,
     MANIFEST,
+    OPTIONAL,
     VERSION,
     fingerprint,
     npy_header,
@@ -130,12 +131,13 @@ def _open_within(folder: Path, descriptor: int) -> tuple[dict[str, Any], dict[st
             raise DataError(fault) from None
 
     manifest = _read_manifest(folder, within)
-    arrays = {name: _map(folder, within, name, manifest) for name in COLUMNS}
+    names = [*COLUMNS, *(name for name in OPTIONAL if name in manifest["arrays"])]
+    arrays = {name: _map(folder, within, name, manifest) for name in names}
     if manifest["version"] == VERSION:
         checksums = _read_checksums(folder, within, manifest, arrays)
     else:
         checksums = _checksums_of_version_1(folder, manifest, arrays)
-    return manifest, {name: Column(arrays[name], checksums[name], str(folder / f"{name}.npy")) for name in COLUMNS}
+    return manifest, {name: Column(arrays[name], checksums[name], str(folder / f"{name}.npy")) for name in names}
 
 
 def _read_manifest(folder: Path, within: Opener) -> dict[str, Any]:
@@ -152,7 +154,8 @@ def _read_manifest(folder: Path, within: Opener) -> dict[str, Any]:
     try:
         species, arrays = [int(number) for number in manifest["species"]], manifest["arrays"]
         sizes = {name: (tuple(entry["shape"]), entry["bytes"]) for name, entry in arrays.items()}
-        whole = species and set(sizes) == set(COLUMNS) and manifest["fingerprint"] == fingerprint(arrays)
+        known = set(sizes) - set(OPTIONAL) == set(COLUMNS)
+        whole = species and known and manifest["fingerprint"] == fingerprint(arrays)
     except (KeyError, TypeError, ValueError, AttributeError):
         whole = False
     if not whole:
@@ -162,7 +165,7 @@ def _read_manifest(folder: Path, within: Opener) -> dict[str, Any]:
 
 def _map(folder: Path, within: Opener, name: str, manifest: dict[str, Any]) -> NDArray[Any]:
     """The array ``name`` as a memory map; its size and header agree with the manifest."""
-    dtype, entry = COLUMNS[name][0], manifest["arrays"][name]
+    dtype, entry = (COLUMNS | OPTIONAL)[name][0], manifest["arrays"][name]
     shape, what = tuple(entry["shape"]), f"{folder}: damaged frame cache"
     with within(f"{name}.npy") as file:
         size = os.fstat(file.fileno()).st_size

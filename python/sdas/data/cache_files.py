@@ -2,7 +2,7 @@
 
 meta.json        sealed JSON: what the cache holds, and its generation, an identifier that no two caches share
 NAME.npy         an array of :data:`COLUMNS`; its header carries the generation
-checksums.npy    uint32: the CRC-32 of every block of 64 KiB of every array, in the order of COLUMNS
+checksums.npy    uint32: the CRC-32 of every block of 64 KiB of every array, in the order of COLUMNS, then OPTIONAL
 """
 
 from __future__ import annotations
@@ -44,6 +44,13 @@ COLUMNS: dict[str, tuple[str, tuple[int, ...]]] = {
 }
 """Array name → dtype and shape of one row. Rows are atoms for numbers, positions and forces; frames for cells, pbc,
 energies, stresses and known; UTF-8 bytes for sources; frames + 1 for both offsets."""
+OPTIONAL: dict[str, tuple[str, tuple[int, ...]]] = {
+    "weights": ("<f8", ()),
+    "config_types": ("|u1", ()),
+    "config_type_offsets": ("<i8", ()),
+}
+"""Likewise of what few data have: each of these lies in a cache only if one of its frames has something to say there.
+Rows are frames for weights; UTF-8 bytes for config_types, none of a frame without; frames + 1 for its offsets."""
 
 
 def npy_header(dtype: str, shape: tuple[int, ...], generation: str = "") -> bytes:
@@ -63,11 +70,16 @@ class CacheWriter:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._generation = secrets.token_hex(8)
-        self._columns = {name: _ColumnWriter(folder, name, self._generation) for name in COLUMNS}
+        self._columns = {name: _ColumnWriter(folder, name, self._generation) for name in COLUMNS | OPTIONAL}
 
     def append(self, name: str, rows: NDArray[Any]) -> int:
         """Add ``rows``, of shape [k, *row_shape], to an array; returns how many rows it has now."""
         return self._columns[name].append(rows)
+
+    def drop(self, name: str) -> None:
+        """Leave an array of :data:`OPTIONAL` out."""
+        self._columns.pop(name).close()
+        (self._folder / f"{name}.npy").unlink()
 
     def finish(self, facts: Mapping[str, Any]) -> None:
         """Complete the arrays, and write their checksums and the manifest, with ``facts`` in it."""
@@ -98,7 +110,7 @@ class _ColumnWriter:
     """Appends rows to one .npy file, counting and hashing them on the way."""
 
     def __init__(self, folder: Path, name: str, generation: str) -> None:
-        self.dtype, self.row_shape = COLUMNS[name]
+        self.dtype, self.row_shape = (COLUMNS | OPTIONAL)[name]
         self.rows = 0
         self.checksums = array("I")
         self._generation = generation

@@ -31,7 +31,8 @@ class Frame:
     numbers: int64 [n], atomic numbers. positions: float64 [n, 3], Å. cell: float64 [3, 3], Å, rows are the lattice
     vectors, or None; it means something only along periodic axes. pbc: bool [3]. energy: eV, or None. forces:
     float64 [n, 3], eV/Å, or None. stress: float64 [3, 3], eV/Å³, or None, with ASE's sign: (∂E/∂strain) / volume.
-    source: where it came from, such as ``water.xyz: frame 12``.
+    source: where it came from, such as ``water.xyz: frame 12``. weight: of its errors in the loss. config_type: the
+    name of the kind of structures that it belongs to, such as ``IsolatedAtom``, or None.
 
     Making one checks shapes and dtypes and raises :class:`DataError`; :func:`check_frame` checks the values.
     Arrays may be read-only views of a file.
@@ -45,6 +46,8 @@ class Frame:
     forces: FloatArray | None
     stress: FloatArray | None
     source: str
+    weight: float = 1.0
+    config_type: str | None = None
 
     def __post_init__(self) -> None:
         n = self.numbers.shape[0] if self.numbers.ndim == 1 else -1
@@ -87,7 +90,8 @@ def check_frame(frame: Frame, require: Sequence[str] = ()) -> Frame:
 
     Refused: NaN or infinity in positions, cell or any label that is there; atomic numbers outside 1..118; periodic
     axes without a cell or with a singular one; a stress that is not symmetric, or without three periodic axes; a
-    label named in ``require`` (of ``energy``, ``forces``, ``stress``) that is missing.
+    weight that is negative or not finite; a label named in ``require`` (of ``energy``, ``forces``, ``stress``) that is
+    missing.
     """
     where = frame.source
     bad = (frame.numbers < 1) | (frame.numbers > MAX_ATOMIC_NUMBER)
@@ -96,6 +100,8 @@ def check_frame(frame: Frame, require: Sequence[str] = ()) -> Frame:
         raise DataError(f"{where}: atom {atom} has atomic number {frame.numbers[atom]}, outside 1..{MAX_ATOMIC_NUMBER}")
     _check_finite(where, "positions", frame.positions)
     _check_cell(frame)
+    if not 0 <= frame.weight < np.inf:
+        raise DataError(f"{where}: weight must be a number that is not negative, got {frame.weight}")
     for label in require:
         if label not in LABELS:
             raise ValueError(f"require names labels among {LABELS}, got {label!r}")

@@ -54,6 +54,8 @@ def option_for(name: str, value: Any, atoms: int) -> str | None:
         return "forces_key"
     if "energ" in plain and array.size == 1:
         return "energy_key"
+    if plain.endswith("weight") and array.size == 1:
+        return "weight_key"
     return "stress_key" if ("stress" in plain or "virial" in plain) and array.size in (6, 9) else None
 
 

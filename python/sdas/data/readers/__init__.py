@@ -101,10 +101,11 @@ def read_frames(
     ``format`` and ``options`` are those of :class:`sdas.config.reading.ReadingOptions`. ``format`` is a key of
     :data:`READERS`, or ``ase:NAME`` for a format of ASE. ``units`` is read by :meth:`sdas.data.units.Units.parse` and
     says what the file stores, where it does not say so itself. ``energy_key``, ``forces_key`` and ``stress_key`` name
-    the labels in the file; without them the usual names are tried and two that disagree are refused. ``type_map``
-    gives the elements of DeePMD types. ``check_units`` (True) refuses a file whose first 64 frames, the only ones held
-    back, look like bohr or nm by their distances, or whose forces do not fit the energies along its steps. Forces that
-    were set to zero on fixed atoms before they were stored are refused unless ``allow_zeroed_forces``.
+    the labels in the file; without them the usual names are tried and two that disagree are refused. ``weight_key``
+    names the weight of a frame, ``config_weight`` without it. ``type_map`` gives the elements of DeePMD types.
+    ``check_units`` (True) refuses a file whose first 64 frames, the only ones held back, look like bohr or nm by their
+    distances, or whose forces do not fit the energies along its steps. Forces that were set to zero on fixed atoms
+    before they were stored are refused unless ``allow_zeroed_forces``.
 
     ``require`` lists the labels that every frame must have. The forces on a single atom in open space are zero, so it
     needs none. With ``skip="incomplete"`` frames that lack a required label are left out.
@@ -138,6 +139,7 @@ def _read(
         energy_key=asked.energy_key,
         forces_key=asked.forces_key,
         stress_key=asked.stress_key,
+        weight_key=asked.weight_key,
         type_map=None if asked.type_map is None else tuple(asked.type_map),
         ase_format=ase_format or None,
         skip=asked.skip,
@@ -156,7 +158,7 @@ def _read(
 def _noting_keys(frames: Iterator[Frame], source: Path, asked: ReadingOptions, notes: ReadingNotes) -> Iterator[Frame]:
     """``frames``; after the last, a remark on every key that was asked for and that no frame has."""
     yield from frames
-    for label in LABELS:
+    for label in (*LABELS, "weight"):
         key = getattr(asked, f"{label}_key")
         if key is not None and key not in notes.labels.get(label, {}):
             notes.remarks[f"no frame of {source} has {key}, which {flag_of(f'{label}_key')} asks for"] += 1

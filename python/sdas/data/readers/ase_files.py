@@ -29,6 +29,7 @@ from sdas.data.readers.ase_labels import LabelFinder, values_of
 from sdas.data.readers.bounds import in_bounds
 from sdas.data.readers.declared_units import DEFAULT_UNITS, Declaration, FileUnits
 from sdas.data.readers.extxyz import UNFINISHED, UnfinishedFrame, nameless_columns, read_extxyz
+from sdas.data.readers.frame_marks import marks_of
 from sdas.data.readers.lmdb_file import LmdbFile
 from sdas.data.readers.options import ReadOptions, build_frame
 from sdas.data.readers.packed import unpacked
@@ -154,6 +155,7 @@ def _frames(
         if named := units.named():
             options.notes.units[named] += 1
         values = values_of(atoms)
+        stored = [(value.name, value.stored) for value in values]
         cell = atoms.cell.array
         if atoms.pbc.any() and not cell[~atoms.pbc].any(axis=-1).all():
             cell = complete_cell(cell)
@@ -166,8 +168,9 @@ def _frames(
             cell=cell * length,
             pbc=atoms.pbc,
             **labels.labels(values, atoms, units),
+            **marks_of(stored, options, where),
         )
-        if state := state_of((value.name, value.stored) for value in values):
+        if state := state_of(stored):
             options.notes.states.add(frame.composition, state, where)
         yield options.check_fixed_atoms(frame, _fixed_atoms(atoms))
 

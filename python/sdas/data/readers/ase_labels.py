@@ -24,6 +24,7 @@ from sdas.data.label_names import (
     unit_of,
 )
 from sdas.data.readers.declared_units import FileUnits
+from sdas.data.readers.frame_marks import is_mark
 from sdas.data.readers.options import ReadOptions, check_unit_of_virial, floats, one_float, stress_of_virial
 
 AGREEMENT = {"energy": 1e-5, "forces": 1e-4, "stress": 1e-5}
@@ -104,7 +105,7 @@ class LabelFinder:
     def _note_left(self, values: list[Value], used: set[str], atoms: Atoms) -> None:
         periodic = atoms.pbc.all()
         for value in values:
-            if value.name in used or _told(value.name):
+            if value.name in used or _told(value.name) or is_mark(value.name, self.options):
                 continue
             if value.kind in ("stress", "virial") and not periodic:
                 self.options.notes.remarks[f"{value.name} is not read where an axis is not periodic"] += 1

@@ -23,6 +23,7 @@ class ReadOptions:
     energy_key: str | None = None
     forces_key: str | None = None
     stress_key: str | None = None
+    weight_key: str | None = None
     type_map: tuple[str, ...] | None = None
     ase_format: str | None = None
     skip: str = "nothing"
@@ -57,6 +58,8 @@ def build_frame(
     forces: Any = None,
     stress: Any = None,
     virial: Any = None,
+    weight: float = 1.0,
+    config_type: str | None = None,
 ) -> Frame:
     """A frame in Å and eV from values in ``units``; raises :class:`DataError` where they do not have the right shape.
 
@@ -79,6 +82,8 @@ def build_frame(
         forces=None if forces is None else floats(forces, units.force, "forces", source),
         stress=tension,
         source=source,
+        weight=weight,
+        config_type=config_type,
     )
 
 
@@ -118,9 +123,9 @@ def _integers(values: Any, source: str) -> NDArray[np.int64]:
     return whole
 
 
-def one_float(value: Any, factor: float, source: str) -> float:
+def one_float(value: Any, factor: float, source: str, name: str = "energy") -> float:
     """The one number in ``value`` times ``factor``; raises :class:`DataError` if it is not one number."""
     array = np.asarray(value)
     if array.size != 1 or array.dtype.kind not in "iuf":
-        raise DataError(f"{source}: the energy must be one number, got {array.dtype.name} of shape {list(array.shape)}")
+        raise DataError(f"{source}: the {name} must be one number, got {array.dtype.name} of shape {list(array.shape)}")
     return float(array.reshape(())) * factor
