@@ -13,7 +13,7 @@ from torch import nn
 
 import sdas_kernels.nn
 from sdas.config import Config, TrainConfig
-from sdas.data import Frame
+from sdas.data import Frame, check_frame
 from sdas.data.elements import elements_of, unknown_elements
 from sdas.errors import ConfigError, TrainingError
 from sdas.train.energy_reference import fit_energy_reference
@@ -37,7 +37,8 @@ def build_model(config: Config, frames: Sequence[Frame], train: NDArray[np.int64
         model = sdas_kernels.nn.SDAS(**arguments, **options).to(DTYPES[config.train.dtype])
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model: {error}") from None
-    reference = fit_energy_reference((frames[int(index)] for index in train), model.species.tolist())
+    labelled = (check_frame(frames[int(index)], ("energy", "forces")) for index in train)
+    reference = fit_energy_reference(labelled, model.species.tolist())
     model.set_energy_reference(reference.shifts, reference.unit)
     return model, reference.unit
 
