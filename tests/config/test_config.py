@@ -42,10 +42,43 @@ def test_overrides_are_applied_and_typed(tmp_path):
     assert load_config(None, ["data.path=x", "train.minutes=0.5"]).train.minutes == 0.5
 
 
+def test_an_override_takes_the_place_of_the_other_key_in_the_file(tmp_path):
+    path = write(tmp_path, MINIMAL)
+    assert load_config(path, ["train.minutes=3"]).train.steps is None
+    assert load_config(path, ["data.train=other"]).data.path == os.path.abspath("other")
+    with pytest.raises(ConfigError, match="train: give one of steps and minutes, not both"):
+        load_config(path, ["train.minutes=3", "train.steps=4"])
+    with pytest.raises(ConfigError, match="data: path and train are two names of the same key"):
+        load_config(path, ["data.path=a", "data.train=b"])
+
+
+def test_a_run_that_is_told_no_end_takes_half_an_hour(tmp_path):
+    assert load_config(None, ["data.path=x"]).train.minutes == 30
+    assert load_config(None, ["data.path=x", "train.steps=5"]).train.minutes is None
+
+
 def test_paths_become_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = load_config(write(tmp_path, MINIMAL))
+    config = load_config(write(tmp_path, MINIMAL), ["data.validation=v", "data.test=[a, b]"])
     assert config.data.path == str(tmp_path / "frames")
+    assert config.data.files() == {
+        "train": [str(tmp_path / "frames")],
+        "validation": [str(tmp_path / "v")],
+        "test": [str(tmp_path / "a"), str(tmp_path / "b")],
+    }
+
+
+@pytest.mark.parametrize("override", ["data.train=[]", "data.test=''", "data.validation=[a, '']"])
+def test_no_files_and_empty_names_are_refused(tmp_path, override):
+    with pytest.raises(ConfigError, match="empty"):
+        load_config(write(tmp_path, MINIMAL), [override])
+
+
+def test_indices_divide_one_set_of_frames(tmp_path):
+    split = ["data.split.method=indices", "data.split.indices=x.json"]
+    assert load_config(write(tmp_path, MINIMAL), split)
+    with pytest.raises(ConfigError, match="leave out validation and test"):
+        load_config(write(tmp_path, MINIMAL), [*split, "data.test=t"])
 
 
 @pytest.mark.parametrize(
@@ -57,7 +90,6 @@ def test_paths_become_absolute(tmp_path, monkeypatch):
         ("model.zzz=1", r"model.zzz is not a key; the keys here are species, channels"),
         ("train.learning_rate=-1", r"train.learning_rate: input should be greater than 0, got -1"),
         ("train.learning_rate=.nan", "train.learning_rate: .*finite"),
-        ("train.minutes=3", "train: give exactly one of steps and minutes"),
         ("train.optimizer=sgd", "train.optimizer: input should be 'adam', 'adamw' or 'muon', got 'sgd'"),
         ("model.heads=5", "model: heads must divide channels, got heads 5 and channels 32"),
         ("data.split.sizes=[0.9, 0.2, 0.1]", "fractions must sum to at most 1"),
@@ -80,7 +112,7 @@ def test_mistakes_are_explained(tmp_path, override, message):
         ("train: {steps: 1}", "data is missing"),
         ("- a", "must hold sections"),
         ("a: [", "not valid YAML"),
-        ("", "data is missing; train is missing"),
+        ("", "data is missing"),
     ],
 )
 def test_broken_files_are_named(tmp_path, text, message):

@@ -73,7 +73,7 @@ def test_a_config_of_something_else_is_not_replaced(make_config, tmp_path, text)
 
 
 def test_a_start_that_failed_after_its_conversion_can_be_made_again(make_config, tmp_path, raw_file):
-    with pytest.raises(SdasError, match="the cache has 10"):
+    with pytest.raises(SdasError, match="there are 10 to divide"):
         train(make_config(tmp_path / "run", raw_file, sizes=(60, 2, 2)))
     assert not (tmp_path / "run" / "frames").exists()
     assert train(make_config(tmp_path / "run", raw_file)).summary["status"] == "complete"

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import ase.io
 import pytest
+from ase import Atoms
 from typer.testing import CliRunner
 
 from sdas import cli
-from sdas.config import CrossValidationConfig, render_config
+from sdas.config import CrossValidationConfig, load_config, render_config
+from sdas.data import FrameCache
+from sdas.run.start import new_run_folder
 
 runner = CliRunner()
 
@@ -19,6 +26,91 @@ def config_file(make_config, tmp_path):
         return str(path)
 
     return write
+
+
+SMALL = [
+    *("--set", "train.steps=2", "--set", "train.batch_size=4", "--set", "train.device=cpu", "--set", "train.threads=1"),
+    *("--set", "model.channels=4", "--set", "model.heads=2", "--set", "model.lmax=1", "--set", "model.layers=1"),
+]
+
+
+@pytest.fixture
+def files(cache_path, tmp_path, monkeypatch):
+    """The working directory, with the frames of the cache in ethanol.extxyz and eight of them in test.extxyz."""
+    monkeypatch.chdir(tmp_path)
+    images = []
+    for frame in FrameCache.open(cache_path):
+        atoms = Atoms(frame.numbers, frame.positions, info={"REF_energy": frame.energy})
+        atoms.set_array("REF_forces", frame.forces)
+        images.append(atoms)
+    ase.io.write("ethanol.extxyz", images)
+    ase.io.write("test.extxyz", images[:8])
+    return tmp_path
+
+
+def run(*words: str) -> str:
+    done = runner.invoke(cli.app, ["train", *words])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_a_file_of_frames_is_enough(files):
+    """The folder is said first, a new one every time; the defaults but for what --set says."""
+    assert run("ethanol.extxyz", *SMALL).splitlines()[0] == "run directory: runs/ethanol"
+    assert run("ethanol.extxyz", *SMALL).splitlines()[0] == "run directory: runs/ethanol-2"
+    summary = json.loads(Path("runs/ethanol-2/summary.json").read_text())
+    assert (summary["steps"], summary["n_train"], summary["n_val"]) == (2, 36, 4)
+    assert load_config("runs/ethanol/config.yaml").data.path == str(files / "ethanol.extxyz")
+    assert "runs/ethanol: 3 steps" in run("--resume", "runs/ethanol", "--set", "train.steps=3")
+
+
+@pytest.mark.usefixtures("files")
+def test_frames_may_be_named_by_set_and_beside_a_configuration():
+    said = run("--set", "data.train=ethanol.extxyz", "--set", "data.test=test.extxyz", *SMALL)
+    assert said.startswith("run directory: runs/ethanol\n")
+    assert json.loads(Path("runs/ethanol/summary.json").read_text())["n_test"] == 8
+    Path("mine.yaml").write_text("data: {path: elsewhere, test: test.extxyz}\nrun_dir: here\ntrain: {minutes: 9}\n")
+    assert run("mine.yaml", "ethanol.extxyz", *SMALL).startswith("run directory: here\n")
+    assert load_config("here/config.yaml").data.files()["train"] == [str(Path("ethanol.extxyz").absolute())]
+    assert run("ethanol.extxyz", "test.extxyz", "--print-config").count("test.extxyz") == 1
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["ethanol"]
+
+
+MISTAKES = {
+    "": "name the frames, as in 'sdas train frames.extxyz'",
+    "nowhere.xyz": "nowhere.xyz does not exist",
+    "a.yaml b.yml": "a.yaml and b.yml: give one configuration",
+    "notes.txt": "the name of a configuration ends in .yaml or .yml",
+    "ethanol.extxyz --set data.path=test.extxyz": "--set data.path: the training frames are named already",
+    "ethanol.extxyz --resume runs/x": "ethanol.extxyz: the run in runs/x has its frames",
+    "ethanol.extxyz --energy-key dft_energy": "ethanol.extxyz: frame 0: no energy",
+}
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize("words", MISTAKES)
+def test_mistakes_are_said_and_leave_nothing(words):
+    Path("notes.txt").write_text("These are notes.\n")
+    done = runner.invoke(cli.app, ["train", *words.split()])
+    assert done.exit_code == 1
+    assert MISTAKES[words] in done.stderr
+    assert not Path("runs").exists() or list(Path("runs").iterdir()) == []
+
+
+@pytest.mark.usefixtures("files")
+def test_processes_do_not_each_take_a_folder(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = runner.invoke(cli.app, ["train", "ethanol.extxyz"])
+    assert "name it by --set run_dir=runs/NAME" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["ethanol.extxyz", "some/ethanol.xyz.gz", "ethanol.cache/", "./ethanol"])
+def test_a_run_is_named_from_its_data(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert new_run_folder([name, "other.xyz"]) == Path("runs/ethanol")
+    Path("runs/ethanol").mkdir(parents=True)
+    Path("runs/ethanol-2").symlink_to("nowhere")
+    assert new_run_folder([name]) == Path("runs/ethanol-3")
 
 
 def test_training_and_going_on_with_more_steps(make_config, config_file):
@@ -42,7 +134,7 @@ def test_cross_validation_prints_its_table_and_writes_a_configuration_that_train
     config.cross_validation = CrossValidationConfig(folds=2, steps=2, lambda_energy=[0.1, 1.0])
     done = runner.invoke(cli.app, ["train", config_file(config), "--cross-validate"])
     assert done.exit_code == 0, done.output
-    assert done.stdout.splitlines()[0].split()[:3] == ["lambda_energy", "lambda_forces", "energy_mae_mev"]
+    assert done.stdout.splitlines()[1].split()[:3] == ["lambda_energy", "lambda_forces", "energy_mae_mev"]
     chosen = done.stdout.splitlines()[-1].removeprefix("chosen configuration: ")
     assert runner.invoke(cli.app, ["train", chosen]).exit_code == 0
 

@@ -31,15 +31,24 @@ DEEPEST = 20
 """Levels of sections and lists in a configuration; ours has 4."""
 
 
+ALTERNATIVES = (("train.steps", "train.minutes"), ("data.path", "data.train"))
+"""Keys of which one takes the place of the other."""
+
+
 class Config(Section):
     """Everything that ``sdas train`` needs."""
 
-    run_dir: str = Field(default="runs/sdas", description="Directory of the run; it must not exist, except to resume.")
+    run_dir: str = Field(
+        default="runs/sdas",
+        description="Directory of the run; it must not exist, except to resume. Without this key 'sdas train' takes a "
+        "new one in runs/ with the name of the data.",
+    )
     data: DataConfig = Field(description="Where the frames come from.")
     model: ModelConfig = Field(default_factory=ModelConfig, description="Arguments of the model.")
     train: TrainConfig = Field(
+        default_factory=TrainConfig,
         description="The recipe. Loss: lambda_energy·mean((ΔE)²)/s² + lambda_forces·mean((ΔF)²)/s², ΔE in eV per "
-        "frame, ΔF in eV/Å per component, s the RMS of the training forces in eV/Å."
+        "frame, ΔF in eV/Å per component, s the RMS of the training forces in eV/Å.",
     )
     cross_validation: CrossValidationConfig = Field(
         default_factory=CrossValidationConfig, description="Used by 'sdas train --cross-validate' only."
@@ -48,19 +57,20 @@ class Config(Section):
 
 def default_config() -> Config:
     """A recipe that works for small molecules, with a placeholder for the data."""
-    return Config(data=DataConfig(path="path/to/frames"), train=TrainConfig(steps=12000))
+    return Config(data=DataConfig(path="path/to/frames"))
 
 
 def load_config(
     path: str | os.PathLike[str] | None, overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None
 ) -> Config:
-    """Read and check a YAML file; ``overrides`` are ``section.key=value`` with the value in YAML.
+    """Read and check a YAML file, or defaults; ``overrides`` are ``section.key=value`` with the value in YAML.
 
-    ``values``, section.key → value, come after those and are taken as they are.
-    Paths are made absolute, from the working directory. Raises :class:`ConfigError` with the path of the key at fault
-    and, for an unknown key, the nearest valid one.
+    ``values``, section.key → value, come after those and are taken as they are. What is given for one of two
+    :data:`ALTERNATIVES` takes the place of both in the file. Paths are made absolute, from the working directory.
+    Raises :class:`ConfigError` with the path of the key at fault and, for an unknown key, the nearest valid one.
     """
     content = {} if path is None else _read_yaml(Path(path))
+    _drop_alternatives(content, {override.partition("=")[0].strip() for override in overrides} | set(values or ()))
     for override in overrides:
         _apply(content, override)
     for key, value in (values or {}).items():
@@ -74,8 +84,12 @@ def parse_config(content: Any, source: str) -> Config:
         config = Config.model_validate(content)
     except ValidationError as error:
         raise ConfigError(f"{source}: " + "; ".join(_explain(one) for one in error.errors())) from None
-    paths = config.data.path
-    config.data.path = _absolute(paths) if isinstance(paths, str) else [_absolute(path) for path in paths]
+    for name in ("path", "validation", "test"):
+        paths = getattr(config.data, name)
+        if isinstance(paths, str):
+            setattr(config.data, name, _absolute(paths))
+        elif paths is not None:
+            setattr(config.data, name, [_absolute(path) for path in paths])
     if config.data.split.indices is not None:
         config.data.split.indices = _absolute(config.data.split.indices)
     return config
@@ -155,6 +169,15 @@ def _end_of_value(text: str) -> int:
     """Where the value that is written in YAML ends; what follows is a comment."""
     node = yaml.compose(text)
     return 0 if node is None else node.end_mark.index
+
+
+def _drop_alternatives(content: dict[str, Any], given: set[str]) -> None:
+    """Take out of a file what the ``given`` keys take the place of."""
+    for pair in ALTERNATIVES:
+        for key in pair if given.intersection(pair) else ():
+            section, _, name = key.partition(".")
+            if isinstance(content.get(section), dict):
+                content[section].pop(name, None)
 
 
 def _put(content: dict[str, Any], key: str, value: Any, source: str) -> None:

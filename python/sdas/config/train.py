@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from sdas.config.section import Section
+
+DEFAULT_MINUTES = 30.0
 
 
 class TrainConfig(Section):
@@ -15,12 +17,10 @@ class TrainConfig(Section):
 
     batch_size: int = Field(default=8, ge=1, le=1_000_000, description="Frames per step, over all processes.")
     steps: int | None = Field(
-        default=None, ge=1, le=10**12, description="Optimizer steps of the run. Give this or minutes."
+        default=None, ge=1, le=10**12, description="Optimizer steps of the run, in place of minutes."
     )
     minutes: float | None = Field(
-        default=None,
-        gt=0,
-        description="Wall time of the run in minutes. Give this or steps.",
+        default=None, gt=0, description="Wall time of the run in minutes; 30 where neither this nor steps is given."
     )
     optimizer: Literal["adam", "adamw", "muon"] = Field(
         default="adam",
@@ -65,10 +65,17 @@ class TrainConfig(Section):
     dtype: Literal["float32", "float64"] = Field(default="float32", description="float32 or float64.")
     tensorboard: bool = Field(default=False, description="Also write TensorBoard files; needs the package tensorboard.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _some_duration(cls, content: Any) -> Any:
+        if isinstance(content, dict) and content.get("steps") is None and content.get("minutes") is None:
+            return {**content, "minutes": DEFAULT_MINUTES}
+        return content
+
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
-        if (self.steps is None) == (self.minutes is None):
-            raise ValueError("give exactly one of steps and minutes")
+        if self.steps is not None and self.minutes is not None:
+            raise ValueError("give one of steps and minutes, not both")
         if self.lambda_energy == self.lambda_forces == 0:
             raise ValueError("lambda_energy and lambda_forces are both 0: nothing to learn")
         if self.weight_decay and self.optimizer == "adam":

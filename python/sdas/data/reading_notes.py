@@ -20,7 +20,8 @@ class ReadingNotes:
     formats: names of the readers, with the number of files. labels: label → names under which the files hold it, with
     the number of frames. skipped: reason → number of frames left out; sources: reason → where the first of them are.
     units: units that the files name, with the number of frames. unused: what else the files hold. states: charges and
-    spins. remarks: what a reader has to say → how often.
+    spins. remarks: what a reader has to say → how often. parts: train, validation and test, where each has files of its
+    own → number of frames, which stand one part after the other.
     """
 
     formats: Counter[str] = field(default_factory=Counter)
@@ -31,6 +32,7 @@ class ReadingNotes:
     unused: Unused = field(default_factory=Unused)
     states: ElectronicStates = field(default_factory=ElectronicStates)
     remarks: Counter[str] = field(default_factory=Counter)
+    parts: Counter[str] = field(default_factory=Counter)
 
     def found(self, label: str, name: str, frames: int = 1) -> None:
         """So many ``frames`` have ``label`` under ``name``."""
@@ -53,6 +55,7 @@ class ReadingNotes:
             "labels": labels,
             "skipped": skipped,
             "units": dict(self.units),
+            "parts": dict(self.parts),
             "unused": self.unused.document(),
             "remarks": [*remarks, *self.states.lines()],
         }

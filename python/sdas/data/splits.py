@@ -116,12 +116,13 @@ def sizes_from_fractions(count: int, fractions: Sequence[float]) -> tuple[int, i
     return max(0, total - validation - test), validation, test
 
 
-def random_split(cache: FrameCache, sizes: Sequence[int], seed: int) -> Split:
-    """``sizes`` = (train, validation, test) frames drawn at random, without replacement; the rest is unused."""
-    sizes = _checked_sizes(sizes)
-    if sum(sizes) > len(cache):
-        raise DataError(f"{' + '.join(map(str, sizes))} frames are asked for, the cache has {len(cache)}")
-    order = np.random.default_rng(seed).permutation(len(cache))
+def random_split(cache: FrameCache, sizes: Sequence[int], seed: int, among: IntArray | None = None) -> Split:
+    """``sizes`` = (train, validation, test) frames drawn at random, without replacement; the rest is unused.
+
+    ``among``: indices of the frames that are divided, all of the cache unless given.
+    """
+    sizes, chosen = _checked_sizes(sizes), _checked_choice(cache, sizes, among)
+    order = chosen[np.random.default_rng(seed).permutation(len(chosen))]
     train, validation, test = np.split(order[: sum(sizes)], np.cumsum(sizes)[:2])
     method = f"random, seed {seed}, sizes {list(sizes)}"
     return Split(train, validation, test, len(cache), cache.fingerprint, method)
@@ -153,27 +154,25 @@ def saved_or_given_split(cache: FrameCache, path: str | os.PathLike[str]) -> Spl
     return given_split(cache, file)
 
 
-def composition_split(cache: FrameCache, sizes: Sequence[int], seed: int) -> Split:
+def composition_split(cache: FrameCache, sizes: Sequence[int], seed: int, among: IntArray | None = None) -> Split:
     """Parts of nearly ``sizes`` = (train, validation, test) frames such that no two share a composition.
 
     Whole compositions are dealt out in random order, each to the part whose size it brings nearest to what was asked
     for; of several such deals the one with the best sizes is kept. Every part with a size above zero gets at least
-    one composition; frames beyond the sizes stay unused. Raises :class:`DataError` if there are fewer compositions
-    than such parts.
+    one composition; frames beyond the sizes stay unused. ``among`` as of :func:`random_split`. Raises
+    :class:`DataError` if there are fewer compositions than such parts.
     """
-    sizes = _checked_sizes(sizes)
-    if sum(sizes) > len(cache):
-        raise DataError(f"{' + '.join(map(str, sizes))} frames are asked for, the cache has {len(cache)}")
-    groups = _frames_by_composition(cache)
+    sizes, chosen = _checked_sizes(sizes), _checked_choice(cache, sizes, among)
+    groups = _frames_by_composition(cache, chosen)
     wanted = [part for part in range(3) if sizes[part] > 0]
     if len(groups) < len(wanted):
         raise DataError(
-            f"the cache has {len(groups)} composition(s), too few for {len(wanted)} parts that share none; "
+            f"the frames have {len(groups)} composition(s), too few for {len(wanted)} parts that share none; "
             "use a random split"
         )
     rng = np.random.default_rng(seed)
     deals = max(4, min(64, 200_000 // len(groups)))
-    best = min((_deal(groups, sizes, len(cache), rng) for _ in range(deals)), key=lambda deal: deal[0])[1]
+    best = min((_deal(groups, sizes, len(chosen), rng) for _ in range(deals)), key=lambda deal: deal[0])[1]
     parts = [[group for group, part in zip(groups, best, strict=True) if part == p] for p in range(3)]
     train, validation, test = (np.concatenate(part) if part else np.empty(0, np.int64) for part in parts)
     method = f"by composition, seed {seed}, sizes {list(sizes)}"
@@ -198,9 +197,9 @@ def _deal(
     return sum(abs(rest) for rest in lacking[:3]), assigned
 
 
-def _frames_by_composition(cache: FrameCache) -> list[IntArray]:
+def _frames_by_composition(cache: FrameCache, chosen: IntArray) -> list[IntArray]:
     found: dict[Hashable, list[int]] = {}
-    for index in range(len(cache)):
+    for index in chosen.tolist():
         found.setdefault(cache.composition(index), []).append(index)
     return [np.array(indices, dtype=np.int64) for indices in found.values()]
 
@@ -209,6 +208,13 @@ def _checked_sizes(sizes: Sequence[int]) -> tuple[int, int, int]:
     if len(sizes) != 3 or min(sizes) < 0 or sizes[0] == 0:
         raise DataError(f"sizes must be (train > 0, validation >= 0, test >= 0), got {list(sizes)}")
     return int(sizes[0]), int(sizes[1]), int(sizes[2])
+
+
+def _checked_choice(cache: FrameCache, sizes: tuple[int, int, int], among: IntArray | None) -> IntArray:
+    chosen = np.arange(len(cache), dtype=np.int64) if among is None else among
+    if sum(sizes) > len(chosen):
+        raise DataError(f"{' + '.join(map(str, sizes))} frames are asked for, there are {len(chosen)} to divide")
+    return chosen
 
 
 def _named_parts(content: Mapping[str, Any]) -> dict[str, Any]:

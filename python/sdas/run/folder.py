@@ -1,5 +1,6 @@
 """The names in a run folder: who looks for a file there finds its name here."""
 
+RUNS = "runs"  # folders of runs that were given none
 CONFIG = "config.yaml"  # the configuration, with every key explained
 RUN = "run.json"  # what the run was started with
 SPLIT = "split.json"  # which frames train, validate and test

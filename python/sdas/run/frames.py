@@ -5,17 +5,33 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
+
 from sdas.config import DataConfig
-from sdas.data import FrameCache, read_frames, write_cache
+from sdas.data import DataError, Frame, FrameCache, read_frames, write_cache
+from sdas.data.duplicates import repeated
 from sdas.data.readers import detect_format
 from sdas.data.reading_notes import ReadingNotes, lines_about_reading
-from sdas.data.splits import Split, composition_split, random_split, saved_or_given_split, sizes_from_fractions
+from sdas.data.splits import PARTS, Split, composition_split, random_split, saved_or_given_split, sizes_from_fractions
 from sdas.run.folder import FRAMES, SPLIT
+
+
+def check_files(config: DataConfig) -> None:
+    """Raise :class:`DataError` for the first file that is not there, or of no known format, before a run begins."""
+    for path in chain.from_iterable(config.files().values()):
+        if not os.path.exists(path):
+            raise DataError(f"{path} does not exist")
+        if config.format is None:
+            try:
+                detect_format(Path(path))
+            except DataError as error:
+                raise DataError(f"{error}; the name of a configuration ends in .yaml or .yml") from None
 
 
 @contextmanager
@@ -36,20 +52,44 @@ def convert_raw_files(config: DataConfig, folder: Path) -> None:
     if is_cache(config) or (folder / FRAMES).exists():
         return
     options, notes = config.reading(), ReadingNotes()
-    streams = [read_frames(path, **options.model_dump(), notes=notes) for path in _paths(config)]
-    frames = chain.from_iterable(streams)
+    streams = {
+        part: [read_frames(path, **options.model_dump(), notes=notes) for path in paths]
+        for part, paths in config.files().items()
+    }
+    frames = _counted(streams, notes)
     write_cache(frames, folder / FRAMES, require=("energy", "forces"), options=options, notes=notes)
 
 
-def say_how_frames_were_read(cache: FrameCache) -> None:
-    """Lines on standard error: the names of the labels, and the frames that were left out."""
-    for line in lines_about_reading(cache.reading):
+def _counted(streams: Mapping[str, Sequence[Iterator[Frame]]], notes: ReadingNotes) -> Iterator[Frame]:
+    """The frames of all parts, one after the other; how many each part has goes into the notes."""
+    for part, files in streams.items():
+        for frame in chain.from_iterable(files):
+            notes.parts[part] += 1
+            yield frame
+
+
+def say_which_frames(cache: FrameCache, split: Split) -> None:
+    """Lines on standard error: how the frames were read, which were left out, and how they are divided."""
+    sizes = ", ".join(f"{n} {part}" for n, part in zip(split.sizes(), PARTS, strict=True))
+    for line in (*lines_about_reading(cache.reading), f"frames: {sizes} ({split.method})"):
         print(line, file=sys.stderr)
+
+
+def warn_of_repeated(cache: FrameCache, split: Split) -> None:
+    """Warn of validation and test frames that train as well."""
+    for part in PARTS[1:]:
+        indices = getattr(split, part)
+        if seen := repeated(cache, split.train, indices):
+            warnings.warn(
+                f"{len(seen)} of {len(indices)} {part} frames are training frames too, atom by atom, first "
+                f"{cache.source(seen[0])}: errors on them say little of other structures",
+                stacklevel=2,
+            )
 
 
 def open_cache(config: DataConfig, folder: Path) -> FrameCache:
     """The frames of the run in ``folder``: the cache that it names, or the one made of its raw files."""
-    return FrameCache.open(_paths(config)[0] if is_cache(config) else folder / FRAMES)
+    return FrameCache.open(config.files()["train"][0] if is_cache(config) else folder / FRAMES)
 
 
 def open_data(config: DataConfig, folder: Path) -> tuple[FrameCache, Split]:
@@ -57,20 +97,33 @@ def open_data(config: DataConfig, folder: Path) -> tuple[FrameCache, Split]:
     cache = open_cache(config, folder)
     if (folder / SPLIT).exists():
         return cache, Split.load(folder / SPLIT, cache)
-    split = config.split
-    if split.indices is not None:
-        return cache, saved_or_given_split(cache, split.indices)
-    whole = max(split.sizes) > 1
-    sizes = [int(size) for size in split.sizes] if whole else sizes_from_fractions(len(cache), split.sizes)
-    choose = random_split if split.method == "random" else composition_split
-    return cache, choose(cache, sizes, split.seed)
+    if config.split.indices is not None:
+        return cache, saved_or_given_split(cache, config.split.indices)
+    return cache, _split(config, cache)
+
+
+def _split(config: DataConfig, cache: FrameCache) -> Split:
+    """Parts that have files of their own, and those that are split off from the frames to train on."""
+    own = [part for part, files in config.files().items() if files and part != "train"]
+    sizes = dict(zip(PARTS, config.split.sizes, strict=True))
+    fractions = max(sizes.values()) <= 1
+    if fractions:
+        sizes["train"] += sum(sizes[part] for part in own)
+    asked = [0 if part in own else sizes[part] for part in PARTS]
+    counts = cache.reading["parts"] if own else {"train": len(cache)}
+    divided = np.arange(counts["train"])
+    choose = random_split if config.split.method == "random" else composition_split
+    numbers = sizes_from_fractions(len(divided), asked) if fractions else [int(size) for size in asked]
+    made, first = choose(cache, numbers, config.split.seed, divided), len(divided)
+    parts, method = {part: getattr(made, part) for part in PARTS}, made.method
+    for part in own:
+        parts[part] = np.arange(first, first + counts[part])
+        first += counts[part]
+        method += f"; {part} from files of its own"
+    return Split(**parts, count=len(cache), fingerprint=cache.fingerprint, method=method)
 
 
 def is_cache(config: DataConfig) -> bool:
-    """Whether the configuration names a frame cache, rather than files to make one of."""
-    paths = _paths(config)
+    """Whether the frames are those of one cache, rather than of files to make one of."""
+    paths = list(chain.from_iterable(config.files().values()))
     return len(paths) == 1 and os.path.isdir(paths[0]) and detect_format(Path(paths[0])) == "cache"
-
-
-def _paths(config: DataConfig) -> list[str]:
-    return [config.path] if isinstance(config.path, str) else list(config.path)

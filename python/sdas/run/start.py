@@ -5,16 +5,29 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Sequence
+from itertools import chain, count
 from pathlib import Path
 
 from sdas.config import Config, load_config, render_config
 from sdas.data import FrameCache
+from sdas.data.readers.packed import OPENERS
 from sdas.data.splits import Split
 from sdas.errors import ConfigError, TrainingError
 from sdas.files import as_argument, sweep, write_text
 from sdas.run.continuation import check_frames, check_settings, record_start
-from sdas.run.folder import BEFORE_FIRST_CHECKPOINT, CHECKPOINTS, CONFIG, FRAMES, LOCK, RUN, SPLIT
+from sdas.run.folder import BEFORE_FIRST_CHECKPOINT, CHECKPOINTS, CONFIG, FRAMES, LOCK, RUN, RUNS, SPLIT
 from sdas.run.frames import is_cache
+
+
+def new_run_folder(data: Sequence[str]) -> Path:
+    """A folder in ``runs`` that is not there yet, named from the first file of the data, and numbered from 2 on."""
+    path = Path(os.path.abspath(data[0]))
+    while path.suffix in OPENERS:
+        path = path.with_suffix("")
+    name = path.stem.lstrip(".") or "frames"
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(folder for folder in (Path(RUNS) / name for name in names) if not os.path.lexists(folder))
 
 
 def start_run(config: Config) -> None:
@@ -36,6 +49,11 @@ def start_run(config: Config) -> None:
     for name in (SPLIT, RUN):
         (folder / name).unlink(missing_ok=True)
     write_text(folder / CONFIG, render_config(config))
+
+
+def forget_start(config: Config) -> None:
+    """Take back what :func:`start_run` wrote, for a run that failed before it was recorded."""
+    (Path(config.run_dir) / CONFIG).unlink(missing_ok=True)
 
 
 def find_run(config: Config) -> list[str]:

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from sdas.config import default_config, load_config, render_config
+from sdas.config import Config, TrainConfig, default_config, load_config, render_config
 from sdas.config.reading import flag_of
 from sdas.config.reading_flags import takes_reading_options
 from sdas.errors import ConfigError
 from sdas.files import as_argument
 from sdas.run.folder import CONFIG
+from sdas.run.frames import check_files
+from sdas.run.start import new_run_folder
+
+CONFIG_SUFFIXES = (".yaml", ".yml")
+NAMES_OF_DATA = ("data.path", "data.train")
 
 
 @takes_reading_options
 def train(
     given: dict[str, Any],
-    config: Annotated[Path | None, typer.Argument(help="Configuration in YAML.", show_default=False)] = None,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Files of training frames, a configuration (.yaml), or both.", show_default=False),
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as train.steps=1000.")
     ] = None,
@@ -31,26 +40,26 @@ def train(
     ] = False,
     print_config: Annotated[bool, typer.Option("--print-config", help="Write a commented configuration.")] = False,
 ) -> None:
-    """Train a model as a configuration says; many processes are started by torchrun.
+    """Train a model on files of frames, or as a configuration says; many processes are started by torchrun.
 
-    Flags about the reading of raw files stand for the keys of the same name in the section data.
+    What no configuration says has a default. A run that is given no run_dir gets a new one in runs/. Flags about the
+    reading of raw files stand for the keys of the same name in the section data.
     """
-    overrides = set_ or []
-    reading = {f"data.{name}": value for name, value in given.items()}
-    if print_config:
-        if config is None and not overrides and not given:
-            typer.echo(render_config(default_config()), nl=False)
-        else:
-            typer.echo(render_config(load_config(config, overrides, reading)), nl=False)
+    overrides, reading = set_ or [], {f"data.{name}": value for name, value in given.items()}
+    if print_config and not (files or overrides or given):
+        typer.echo(render_config(default_config()), nl=False)
         return
-    if (config is None) == (resume is None):
-        raise ConfigError("give a configuration file, or --resume RUN_DIR; 'sdas train --print-config' writes a file")
-    if resume is not None and given:
-        raise ConfigError(f"{flag_of(next(iter(given)))}: the run in {resume} has read its files already; start anew")
-    if resume is not None and any(override.partition("=")[0].strip() == "run_dir" for override in overrides):
-        raise ConfigError(f"--set run_dir: the run that is resumed lies in {resume}; move the folder first")
-    values = reading if resume is None else {"run_dir": str(resume)}
-    settings = load_config(config or Path(str(resume)) / CONFIG, overrides, values)
+    if resume is None:
+        settings = _new_run(files or [], overrides, reading)
+    else:
+        settings = _old_run(resume, files, overrides, given)
+    if print_config:
+        typer.echo(render_config(settings), nl=False)
+        return
+    if resume is None:
+        check_files(settings.data)
+        if not int(os.environ.get("RANK", 0)):
+            typer.echo(f"run directory: {settings.run_dir}")
     if cross_validate:
         from sdas.train.cross_validation import cross_validate as choose
 
@@ -60,6 +69,8 @@ def train(
         return
     from sdas.train.loop import train as run
 
+    if resume is None and not int(os.environ.get("RANK", 0)):
+        typer.echo(_outlook(settings.train))
     result = run(settings, resume=resume is not None)
     if int(os.environ.get("RANK", 0)):
         return
@@ -76,3 +87,47 @@ def train(
         errors = f"forces {last['force_mae_mev_per_ang']:.2f} meV/Å, energies {last['energy_mae_mev']:.2f} meV"
         typer.echo(f"validation MAE: {errors}")
     typer.echo(f"model: {result.run_dir / 'model'}")
+
+
+def _new_run(files: list[Path], overrides: list[str], values: dict[str, Any]) -> Config:
+    """The configuration of a run on ``files``, of which one may be a configuration."""
+    configs = [path for path in files if path.suffix.lower() in CONFIG_SUFFIXES]
+    data = [str(path) for path in files if path not in configs]
+    if not files and not overrides:
+        raise ConfigError(
+            "name the frames, as in 'sdas train frames.extxyz', a configuration (.yaml), or --resume RUN_DIR; "
+            "'sdas train --print-config' writes a configuration"
+        )
+    if len(configs) > 1:
+        raise ConfigError(f"{' and '.join(map(str, configs))}: give one configuration")
+    named = [key for key in (override.partition("=")[0].strip() for override in overrides) if key in NAMES_OF_DATA]
+    if data and named:
+        raise ConfigError(f"--set {named[0]}: the training frames are named already, {', '.join(data)}: name them once")
+    if data:
+        values = {**values, "data.path": data[0] if len(data) == 1 else data}
+    settings = load_config(configs[0] if configs else None, overrides, values)
+    if "run_dir" not in settings.model_fields_set:
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            raise ConfigError("several processes need one folder: name it by --set run_dir=runs/NAME")
+        settings.run_dir = str(new_run_folder(settings.data.files()["train"]))
+    return settings
+
+
+def _old_run(run: Path, files: list[Path] | None, overrides: list[str], given: dict[str, Any]) -> Config:
+    """The configuration of a run that goes on."""
+    if files:
+        raise ConfigError(f"{files[0]}: the run in {run} has its frames and its configuration: --resume takes no files")
+    if given:
+        raise ConfigError(f"{flag_of(next(iter(given)))}: the run in {run} has read its files already; start anew")
+    if any(override.partition("=")[0].strip() == "run_dir" for override in overrides):
+        raise ConfigError(f"--set run_dir: the run that is resumed lies in {run}; move the folder first")
+    return load_config(run / CONFIG, overrides, {"run_dir": str(run)})
+
+
+def _outlook(settings: TrainConfig) -> str:
+    """How long it will take, and how to have it otherwise."""
+    if settings.minutes is None:
+        return f"training for {settings.steps} steps; Ctrl-C stops and saves"
+    end = datetime.now() + timedelta(minutes=settings.minutes)
+    how = "--set train.minutes=N or train.steps=N changes that"
+    return f"training for {settings.minutes:g} minutes, until about {end:%H:%M}; {how}; Ctrl-C stops and saves"

@@ -17,7 +17,7 @@ from sdas.config import Config, render_config
 from sdas.errors import TrainingError
 from sdas.files import write_text
 from sdas.run.folder import SPLIT
-from sdas.run.frames import converted_frames, open_data, say_how_frames_were_read
+from sdas.run.frames import converted_frames, open_data, say_which_frames
 from sdas.run.lock import locked
 from sdas.run.start import start_run
 from sdas.train.loop import fit
@@ -77,7 +77,7 @@ def _train_all(config: Config, folder: Path, processes: Processes) -> list[dict[
     with converted_frames(config.data, folder):
         cache, split = open_data(config.data, folder)
         split.save(folder / SPLIT)
-        say_how_frames_were_read(cache)
+        say_which_frames(cache, split)
         if len(split.train) < options.folds:
             raise TrainingError(f"{options.folds} folds of {len(split.train)} training frames")
         check_elements(config, cache, split.train, {"validation": split.validation, "test": split.test})

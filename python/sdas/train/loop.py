@@ -23,10 +23,10 @@ from sdas.documents import write_document
 from sdas.run.checkpoint import check_place, save_model, versions
 from sdas.run.fingerprint import model_fingerprint
 from sdas.run.folder import MODEL, SUMMARY
-from sdas.run.frames import converted_frames, open_data, say_how_frames_were_read
+from sdas.run.frames import converted_frames, open_data, say_which_frames, warn_of_repeated
 from sdas.run.lock import locked
 from sdas.run.machine import describe_process
-from sdas.run.start import find_run, record_run, say_what_changed, start_run
+from sdas.run.start import find_run, forget_start, record_run, say_what_changed, start_run
 from sdas.train.objective import check_elements
 from sdas.train.processes import Processes
 from sdas.train.session import Session, TrainingData
@@ -46,7 +46,7 @@ def train(config: Config, resume: bool = False) -> RunResult:
     Raises :class:`sdas.errors.SdasError` for data, configurations and checkpoints that cannot be used, and
     :class:`TrainingError` when the loss is not finite; the state before that step is kept.
     """
-    with Processes(config.train.device) as processes, ExitStack() as lock:
+    with Processes(config.train.device) as processes, ExitStack() as lock, ExitStack() as undo:
         folder = Path(config.run_dir)
         if processes.first:
             lock.enter_context(locked(folder))
@@ -54,6 +54,7 @@ def train(config: Config, resume: bool = False) -> RunResult:
                 say_what_changed(find_run(config))
             else:
                 start_run(config)
+                undo.callback(forget_start, config)
             check_place(folder / MODEL)
         with converted_frames(config.data, folder) if processes.first else nullcontext():
             processes.wait()
@@ -61,8 +62,11 @@ def train(config: Config, resume: bool = False) -> RunResult:
             processes.wait()
             if processes.first:
                 record_run(config, cache, split)
+                undo.pop_all()
         if processes.first:
-            say_how_frames_were_read(cache)
+            say_which_frames(cache, split)
+            if not resume:
+                warn_of_repeated(cache, split)
         check_elements(config, cache, split.train, {"validation": split.validation, "test": split.test})
         return fit(config, cache, split.train, split.validation, processes, {"n_test": len(split.test)})
 

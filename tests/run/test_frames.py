@@ -1,0 +1,116 @@
+"""Frames come from the files of their part, or are split off from those to train on; and nothing mixes them up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase.build import molecule
+
+from sdas.config import parse_config
+from sdas.data import DataError, FrameCache, read_frames, write_cache
+from sdas.data.splits import PARTS
+from sdas.run.frames import check_files, convert_raw_files, open_data, warn_of_repeated
+
+
+def write(path: Path, count: int, seed: int) -> str:
+    """Waters, each bent its own way; the energy tells the file and the frame."""
+    rng = np.random.default_rng(seed)
+    frames = []
+    for k in range(count):
+        atoms = molecule("H2O")
+        atoms.positions += 0.05 * rng.normal(size=(3, 3))
+        atoms.info["REF_energy"] = 100.0 * seed + k
+        atoms.set_array("REF_forces", rng.normal(size=(3, 3)))
+        frames.append(atoms)
+    ase.io.write(path, frames, format="extxyz")
+    return str(path)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Files a, b, c, d of 10, 5, 4 and 3 frames, whose energies begin at 0, 100, 200, 300."""
+    counts = {"a": 10, "b": 5, "c": 4, "d": 3}
+    return {name: write(tmp_path / f"{name}.xyz", n, seed) for seed, (name, n) in enumerate(counts.items())}
+
+
+def energies_of(tmp_path: Path, data: dict) -> dict[str, list[float]]:
+    """Sorted energies of each part of a run on ``data``."""
+    config, folder = parse_config({"data": data}, "test").data, tmp_path / "run"
+    convert_raw_files(config, folder)
+    cache, split = open_data(config, folder)
+    return {part: sorted(cache[int(i)].energy for i in getattr(split, part)) for part in PARTS}
+
+
+def of(name: str, count: int) -> list[float]:
+    return [100.0 * "abcd".index(name) + k for k in range(count)]
+
+
+def test_each_part_has_the_frames_of_its_files(files, tmp_path):
+    data = {"train": [files["a"], files["b"]], "validation": files["c"], "test": [files["d"]]}
+    found = energies_of(tmp_path, data)
+    assert found == {"train": of("a", 10) + of("b", 5), "validation": of("c", 4), "test": of("d", 3)}
+
+
+def test_validation_is_split_off_where_it_has_no_files(files, tmp_path):
+    found = energies_of(tmp_path, {"train": files["a"], "test": files["d"]})
+    assert len(found["validation"]) == 1  # a tenth
+    assert sorted(found["train"] + found["validation"]) == of("a", 10)
+    assert found["test"] == of("d", 3)
+
+
+def test_counts_are_those_of_the_frames_to_train_on(files, tmp_path):
+    found = energies_of(tmp_path, {"path": files["a"], "validation": files["b"], "split": {"sizes": [6, 99, 3]}})
+    assert [len(found[part]) for part in PARTS] == [6, 5, 3]
+    assert found["validation"] == of("b", 5)
+    assert set(found["train"] + found["test"]) < set(of("a", 10))
+
+
+def test_a_part_may_be_a_cache(files, tmp_path):
+    write_cache(read_frames(files["a"]), tmp_path / "a.cache")
+    found = energies_of(tmp_path, {"train": str(tmp_path / "a.cache"), "test": files["b"]})
+    assert sorted(found["train"] + found["validation"]) == of("a", 10)
+    assert found["test"] == of("b", 5)
+
+
+def test_a_cache_alone_is_used_where_it_lies(files, tmp_path):
+    write_cache(read_frames(files["a"]), tmp_path / "a.cache")
+    energies_of(tmp_path, {"train": str(tmp_path / "a.cache")})
+    assert not (tmp_path / "run").exists()
+
+
+def test_frames_that_test_and_train_are_counted(files, tmp_path, recwarn):
+    """The file of the test frames has two frames of the training file, under other labels."""
+    twins = ase.io.read(files["a"], ":")[3:5] + ase.io.read(files["d"], ":")
+    for k, atoms in enumerate(twins):
+        atoms.info["REF_energy"] = 7.0 + k
+    ase.io.write(tmp_path / "test.xyz", twins)
+    config = parse_config({"data": {"train": files["a"], "test": str(tmp_path / "test.xyz")}}, "test").data
+    convert_raw_files(config, tmp_path / "run")
+    cache, split = open_data(config, tmp_path / "run")
+    split = type(split)(np.arange(10), np.array([], int), split.test, len(cache), cache.fingerprint, "")
+    warn_of_repeated(cache, split)
+    (warning,) = recwarn
+    assert str(warning.message).startswith("2 of 5 test frames are training frames too")
+    assert "test.xyz: frame 0" in str(warning.message)
+
+
+def test_files_that_cannot_be_read_are_named_before_a_run_begins(files, tmp_path):
+    (tmp_path / "run.conf").write_text("train: {steps: 1}\n")
+    for name, message in {"nowhere.xyz": "nowhere.xyz does not exist", "run.conf": r"ends in \.yaml"}.items():
+        config = parse_config({"data": {"path": files["a"], "test": str(tmp_path / name)}}, "test")
+        with pytest.raises(DataError, match=message):
+            check_files(config.data)
+
+
+def test_more_frames_than_there_are(files, tmp_path):
+    with pytest.raises(DataError, match="11 \\+ 0 \\+ 0 frames are asked for, there are 10"):
+        energies_of(tmp_path, {"path": files["a"], "validation": files["b"], "split": {"sizes": [11, 0, 0]}})
+
+
+def test_the_parts_do_not_depend_on_the_folder(files, tmp_path):
+    data = {"train": files["a"], "test": files["b"]}
+    assert energies_of(tmp_path / "one", data) == energies_of(tmp_path / "two", data)
+    assert len(FrameCache.open(tmp_path / "one" / "run" / "frames")) == 15
