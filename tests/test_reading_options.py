@@ -29,6 +29,7 @@ EXAMPLES = {
     "stress_key": "ccsd_stress",
     "weight_key": "weight",
     "type_map": ["O", "H"],
+    "cell": [9.5, 10.0, 11.25],
     "skip": "incomplete",
     "check_units": False,
     "allow_zeroed_forces": True,
@@ -85,7 +86,7 @@ def test_every_option_is_an_explained_key_of_a_configuration(tmp_path, name):
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_advice_is_followed_in_all_three_places(name):
     value = EXAMPLES[name]
-    text = ",".join(value) if isinstance(value, list) else value
+    text = ",".join(map(str, value)) if isinstance(value, list) else value
     said = re.fullmatch(r"(\w+)=(.*) \((--\S+)(?: (\S+))?; (data\.\w+: .*) in a configuration\)", advice(name, text))
     assert said is not None
     assert make_reading_options({said[1]: yaml.safe_load(said[2])}).model_dump()[name] == value

@@ -26,8 +26,8 @@ class ReadingOptions(Section):
 
     format: str | None = Field(
         default=None,
-        description="Format of raw files, if it is not to be found out: rmd17, sgdml, ase, ase:NAME for a format of "
-        "ASE, ase-db, deepmd, oc20-lmdb or cache.",
+        description="Format of raw files, if it is not to be found out: ase, ase:NAME for a format of ASE, ase-db, "
+        "rmd17, sgdml, deepmd, oc20-lmdb, mtp, fitsnap, mlearn, cp2k, qm9 or cache.",
     )
     units: str | None = Field(
         default=None,
@@ -40,7 +40,14 @@ class ReadingOptions(Section):
     weight_key: str | None = Field(
         default=None, description="Name of the weight of a frame in the loss, in raw files; null: config_weight."
     )
-    type_map: list[str] | None = Field(default=None, description="Elements of the types of DeePMD and LAMMPS, as O,H.")
+    type_map: list[str] | None = Field(
+        default=None, description="Elements of the types of DeePMD, LAMMPS and MLIP, as O,H."
+    )
+    cell: list[float] | Literal["none"] | None = Field(
+        default=None,
+        description="Cell in Å of files of CP2K without a .cell file: three lengths or nine numbers, as 9.8,9.8,9.8; "
+        "none: open space.",
+    )
     skip: Literal["nothing", "incomplete"] = Field(
         default="nothing",
         description="incomplete: frames without a required label, and the unfinished last frame of a text file, are "
@@ -55,6 +62,20 @@ class ReadingOptions(Section):
         if isinstance(value, str):
             return [word.strip() for word in value.split(",") if word.strip()]
         return list(value) if isinstance(value, tuple) else value
+
+    @field_validator("cell", mode="before")
+    @classmethod
+    def _lengths(cls, value: Any) -> Any:
+        if isinstance(value, str) and value != "none":
+            return [word.strip() for word in value.split(",")]
+        return list(value) if isinstance(value, tuple) else value
+
+    @field_validator("cell")
+    @classmethod
+    def _three_or_nine(cls, value: Any) -> Any:
+        if isinstance(value, list) and len(value) not in (3, 9):
+            raise ValueError(f"a cell is three lengths or nine numbers in Å, not {len(value)}")
+        return value
 
     def reading(self) -> ReadingOptions:
         """These options alone, where they are part of a larger section."""

@@ -35,7 +35,10 @@ def state_of(values: Iterable[tuple[str, Any]]) -> dict[str, float]:
         kind = "charge" if plain in CHARGES else "spin" if plain in SPINS else None
         if kind is None and plain not in ATOMIC_CHARGES:
             continue
-        array = np.asarray(value)
+        try:
+            array = np.asarray(value)
+        except ValueError:  # nested lists of different lengths
+            continue
         if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
             continue
         if kind is not None and array.size == 1:

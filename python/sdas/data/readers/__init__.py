@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.io.bundletrajectory import BundleTrajectory
 
 from sdas.config.reading import ReadingOptions, flag_of, make_reading_options
-from sdas.data import cache_files
 from sdas.data.cache import FrameCache
 from sdas.data.consistency import check_energy_and_forces
 from sdas.data.errors import DataError
@@ -22,16 +20,22 @@ from sdas.data.frame import LABELS, Frame, check_frame
 from sdas.data.label_sizes import check_force_unit, check_stress_unit
 from sdas.data.plausibility import check_length_unit
 from sdas.data.readers import npz
-from sdas.data.readers.ase_files import DATABASE_SUFFIXES, DATABASES, read_ase, read_ase_database
-from sdas.data.readers.ase_formats import about_program, guess_format
-from sdas.data.readers.deepmd import read_deepmd, systems
-from sdas.data.readers.oc20_lmdb import lmdb_files, read_oc20_lmdb
+from sdas.data.readers.ase_files import read_ase, read_ase_database
+from sdas.data.readers.cp2k import read_cp2k
+from sdas.data.readers.deepmd import read_deepmd
+from sdas.data.readers.fitsnap import read_fitsnap
+from sdas.data.readers.mlearn import read_mlearn
+from sdas.data.readers.mtp import read_mtp
+from sdas.data.readers.oc20_lmdb import read_oc20_lmdb
 from sdas.data.readers.options import ReadOptions
+from sdas.data.readers.qm9 import read_qm9
+from sdas.data.readers.recognition import KNOWN, detect_format
 from sdas.data.reading_notes import ReadingNotes, lines_about_skipped
 from sdas.data.units import Units
 from sdas.files import recover
 
 FRAMES_HELD = 64
+TAKE_A_CELL = ("cp2k",)
 Reader = Callable[[Path, ReadOptions], Iterator[Frame]]
 
 
@@ -46,46 +50,13 @@ READERS: dict[str, Reader] = {
     "ase-db": read_ase_database,
     "deepmd": read_deepmd,
     "oc20-lmdb": read_oc20_lmdb,
+    "mtp": read_mtp,
+    "fitsnap": read_fitsnap,
+    "mlearn": read_mlearn,
+    "cp2k": read_cp2k,
+    "qm9": read_qm9,
     "cache": _read_cache,
 }
-KNOWN = (
-    "rmd17 (npz with nuclear_charges, coords), sgdml (npz with z, R), ase (extended XYZ, .traj and all else that ASE "
-    "reads), ase-db (.db, .aselmdb), deepmd (folder with type.raw), oc20-lmdb (.lmdb), cache (made by "
-    "'sdas data convert')"
-)
-
-
-def detect_format(path: Path) -> str:
-    """The key of :data:`READERS` for ``path``, by its name and content; raises :class:`DataError` if there is none."""
-    if path.is_dir():
-        return _detect_folder(path)
-    if path.stat().st_size == 0:
-        raise DataError(f"{path} is empty")
-    if path.suffix == ".npz":
-        found = npz.recognize(path)
-        if found is None:
-            raise DataError(f"{path}: an .npz file of no known convention; known formats: {KNOWN}")
-        return found
-    if path.suffix == ".lmdb":
-        return "oc20-lmdb"
-    if path.suffix in DATABASE_SUFFIXES:
-        return "ase-db"
-    name = guess_format(path)
-    if name is None:
-        raise DataError(f"{path}: unknown format; {about_program(path)}known formats: {KNOWN}")
-    return "ase-db" if name in DATABASES else "ase"
-
-
-def _detect_folder(path: Path) -> str:
-    if (path / cache_files.MANIFEST).is_file():
-        return "cache"
-    if lmdb_files(path):
-        return "oc20-lmdb"
-    if systems(path):
-        return "deepmd"
-    if BundleTrajectory.is_bundle(os.fspath(path)):
-        return "ase"
-    raise DataError(f"{path}: a folder of no known format; known formats: {KNOWN}")
 
 
 def read_frames(
@@ -102,10 +73,10 @@ def read_frames(
     :data:`READERS`, or ``ase:NAME`` for a format of ASE. ``units`` is read by :meth:`sdas.data.units.Units.parse` and
     says what the file stores, where it does not say so itself. ``energy_key``, ``forces_key`` and ``stress_key`` name
     the labels in the file; without them the usual names are tried and two that disagree are refused. ``weight_key``
-    names the weight of a frame, ``config_weight`` without it. ``type_map`` gives the elements of DeePMD types.
-    ``check_units`` (True) refuses a file whose first 64 frames, the only ones held back, look like bohr or nm by their
-    distances, or whose forces do not fit the energies along its steps. Forces that were set to zero on fixed atoms
-    before they were stored are refused unless ``allow_zeroed_forces``.
+    names the weight of a frame, ``config_weight`` without it. ``type_map`` gives the elements of types, ``cell`` the
+    cell that files of CP2K lack. ``check_units`` (True) refuses a file whose first 64 frames, the only ones held back,
+    look like bohr or nm by their distances, or whose forces do not fit the energies along its steps. Forces that were
+    set to zero on fixed atoms before they were stored are refused unless ``allow_zeroed_forces``.
 
     ``require`` lists the labels that every frame must have. The forces on a single atom in open space are zero, so it
     needs none. With ``skip="incomplete"`` frames that lack a required label are left out.
@@ -141,11 +112,14 @@ def _read(
         stress_key=asked.stress_key,
         weight_key=asked.weight_key,
         type_map=None if asked.type_map is None else tuple(asked.type_map),
+        cell=tuple(asked.cell) if isinstance(asked.cell, list) else asked.cell,
         ase_format=ase_format or None,
         skip=asked.skip,
         allow_zeroed_forces=asked.allow_zeroed_forces,
         notes=notes,
     )
+    if asked.cell is not None and name not in TAKE_A_CELL:
+        raise DataError(f"{source}: {flag_of('cell')} is for files of CP2K; the format {name} says its cells itself")
     notes.formats[name] += 1
     frames: Iterator[Frame] = (_completed(frame) for frame in READERS[name](source, parsed))
     if asked.skip == "incomplete":

@@ -6,33 +6,27 @@ any other from what ``units`` says. Forces are those stored, never the ones that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import ase.db
 import ase.io
-import numpy as np
 from ase import Atoms
-from ase.constraints import FixAtoms
-from ase.geometry import complete_cell
 from ase.io.runner.runneratoms import Units as RunnerUnits
-from numpy.typing import NDArray
 
 from sdas.config.reading import advice
-from sdas.data.electronic_states import state_of
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame
 from sdas.data.readers import lammps
 from sdas.data.readers.ase_formats import FIXED_UNITS, RUNNER, about_format, guess_format
-from sdas.data.readers.ase_labels import LabelFinder, values_of
 from sdas.data.readers.bounds import in_bounds
-from sdas.data.readers.declared_units import DEFAULT_UNITS, Declaration, FileUnits
+from sdas.data.readers.declared_units import Declaration
 from sdas.data.readers.extxyz import UNFINISHED, UnfinishedFrame, nameless_columns, read_extxyz
-from sdas.data.readers.frame_marks import marks_of
 from sdas.data.readers.lmdb_file import LmdbFile
-from sdas.data.readers.options import ReadOptions, build_frame
+from sdas.data.readers.options import ReadOptions
 from sdas.data.readers.packed import unpacked
+from sdas.data.readers.structures import frames_of
 
 DATABASE_SUFFIXES = {".db": "db", ".aselmdb": "aselmdb"}
 DATABASES = ("db", "json")
@@ -48,7 +42,7 @@ def read_ase(path: Path, options: ReadOptions) -> Iterator[Frame]:
         return
     fixed = Declaration.of_format(name) if name in FIXED_UNITS else None
     head = lammps.style(path, name) if name in lammps.FORMATS else {}
-    yield from _frames(
+    yield from frames_of(
         _structures(path, name, options), path, "frame", options, lambda info: fixed or Declaration.found_in(head, info)
     )
 
@@ -66,7 +60,7 @@ def read_ase_database(path: Path, options: ReadOptions) -> Iterator[Frame]:
         except Exception as error:  # the backends raise whatever their storage raises
             raise DataError(f"{path}: ASE cannot read this data base: {type(error).__name__}: {error}") from error
         rows = _rows(database, plain, path)
-        yield from _frames(rows, path, "row", options, lambda info: Declaration.found_in(metadata, info))
+        yield from frames_of(rows, path, "row", options, lambda info: Declaration.found_in(metadata, info))
 
 
 def _structures(path: Path, name: str, options: ReadOptions) -> Iterator[Atoms]:
@@ -136,48 +130,3 @@ def _rows(database: Any, plain: Path, path: Path) -> Iterator[Atoms]:
         raise
     except Exception as error:  # the backends raise whatever their storage raises
         raise DataError(f"{path}: ASE cannot read this data base: {type(error).__name__}: {error}") from error
-
-
-def _frames(
-    structures: Iterator[Atoms],
-    path: Path,
-    what: str,
-    options: ReadOptions,
-    declaration: Callable[[dict[str, Any]], Declaration],
-) -> Iterator[Frame]:
-    """Frames of ``structures``, each called ``what`` and its number; ``declaration`` gives the units by their info."""
-    labels = LabelFinder(options)
-    for index, atoms in enumerate(structures, start=1 if what == "row" else 0):
-        where = f"{path}: {what} {index}"
-        if len(atoms) == 0:
-            raise DataError(f"{where}: holds no atoms")
-        units = FileUnits(declaration(atoms.info), options.units, where, remarks=options.notes.remarks)
-        if named := units.named():
-            options.notes.units[named] += 1
-        values = values_of(atoms)
-        stored = [(value.name, value.stored) for value in values]
-        cell = atoms.cell.array
-        if atoms.pbc.any() and not cell[~atoms.pbc].any(axis=-1).all():
-            cell = complete_cell(cell)
-        length = units.factor("length")
-        frame = build_frame(
-            where,
-            DEFAULT_UNITS,
-            numbers=atoms.numbers,
-            positions=atoms.positions * length,
-            cell=cell * length,
-            pbc=atoms.pbc,
-            **labels.labels(values, atoms, units),
-            **marks_of(stored, options, where),
-        )
-        if state := state_of(stored):
-            options.notes.states.add(frame.composition, state, where)
-        yield options.check_fixed_atoms(frame, _fixed_atoms(atoms))
-
-
-def _fixed_atoms(atoms: Atoms) -> NDArray[np.bool_]:
-    fixed = np.zeros(len(atoms), dtype=bool)
-    for constraint in atoms.constraints:
-        if isinstance(constraint, FixAtoms):
-            fixed[constraint.index] = True
-    return fixed

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from sdas.config.reading import advice
@@ -19,7 +18,7 @@ from sdas.data.errors import DataError
 from sdas.data.frame import Frame, IntArray
 from sdas.data.readers.declared_units import DEFAULT_UNITS
 from sdas.data.readers.npy import map_array
-from sdas.data.readers.options import ReadOptions, build_frame
+from sdas.data.readers.options import ReadOptions, build_frame, numbers_of_symbols
 
 _STRUCTURE = ("coord", "box", "real_atom_types")
 
@@ -54,11 +53,8 @@ def _elements(system: Path, given: tuple[str, ...] | None) -> IntArray:
     path = system / "type_map.raw"
     if given is None and not path.is_file():
         raise DataError(f"{system}: no type_map.raw, so its types have no elements; give {advice('type_map', 'O,H')}")
-    symbols = list(given) if given is not None else path.read_text().split()
-    unknown = [symbol for symbol in symbols if symbol not in atomic_numbers]
-    if unknown:
-        raise DataError(f"{system}: the type map holds {unknown[0]!r}, which is no chemical element")
-    return np.array([atomic_numbers[symbol] for symbol in symbols], dtype=np.int64)
+    symbols = given if given is not None else path.read_text().split()
+    return numbers_of_symbols(symbols, f"{system}: the type map")
 
 
 def _read_types(system: Path) -> IntArray:

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from sdas.config.reading import advice
 from sdas.data.errors import DataError
 from sdas.data.readers.ase_formats import head_of
+from sdas.data.readers.options import numbers_of_symbols
 
 DUMPS = ("lammps-dump-text", "lammps-dump-binary")
 FORMATS = (*DUMPS, "lammps-data")
@@ -48,13 +48,11 @@ def elements(atoms: Atoms, name: str, type_map: tuple[str, ...] | None, where: s
         if guessed and (types == atoms.numbers).all():
             raise DataError(f"{where}: a file of LAMMPS that {_wanted()}")
         return atoms.numbers
-    unknown = [symbol for symbol in type_map if symbol not in atomic_numbers]
-    if unknown:
-        raise DataError(f"{where}: the type map holds {unknown[0]!r}, which is no chemical element")
+    of_types = numbers_of_symbols(type_map, f"{where}: the type map")
     if types is None or types.min() < 1 or types.max() > len(type_map):
         found = "no types" if types is None else f"types {types.min()} to {types.max()}"
         raise DataError(f"{where}: {found}, where the type map gives the elements of types 1 to {len(type_map)}")
-    numbers = np.array([atomic_numbers[symbol] for symbol in type_map])[types - 1]
+    numbers = of_types[types - 1]
     if (atoms.numbers != types).any() and (atoms.numbers != numbers).any():
         raise DataError(f"{where}: the type map {','.join(type_map)} contradicts the elements in the file")
     return np.asarray(numbers)

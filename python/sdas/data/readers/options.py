@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from sdas.config.reading import advice
@@ -25,6 +27,7 @@ class ReadOptions:
     stress_key: str | None = None
     weight_key: str | None = None
     type_map: tuple[str, ...] | None = None
+    cell: tuple[float, ...] | Literal["none"] | None = None
     ase_format: str | None = None
     skip: str = "nothing"
     allow_zeroed_forces: bool = False
@@ -104,11 +107,20 @@ def check_unit_of_virial(name: str, asked: Units | None, source: str) -> None:
         )
 
 
+def numbers_of_symbols(symbols: Iterable[Any], what: str) -> NDArray[np.int64]:
+    """The atomic numbers of ``symbols``; raises :class:`DataError` saying that ``what`` holds another word."""
+    listed = list(symbols)
+    unknown = [symbol for symbol in listed if not isinstance(symbol, str) or symbol not in atomic_numbers]
+    if unknown:
+        raise DataError(f"{what} holds {str(unknown[0])[:40]!r}, which is no chemical element")
+    return np.array([atomic_numbers[symbol] for symbol in listed], dtype=np.int64)
+
+
 def floats(values: Any, factor: float, name: str, source: str) -> NDArray[np.float64]:
     """``values`` times ``factor`` as a new float64 array; raises :class:`DataError` if they are no numbers."""
     try:
         array = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{source}: {name} are not an array of numbers: {error}") from None
     if factor != 1.0:
         array *= factor
