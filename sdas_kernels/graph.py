@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from sdas_kernels import electronic_states
 from sdas_kernels.arguments import FLOATING, dense_tensor, has_values, index_tensor, known_device, positive_length
 from sdas_kernels.edge_index import EdgeIndex, counted
 from sdas_kernels.neighbors import find_neighbors
@@ -29,7 +30,9 @@ class NeighborGraph:
 
     positions [N, 3] Å, numbers [N] atomic numbers, edges, cell_shifts [E, 3] (whole cells, in the dtype of positions),
     cells [B, 3, 3] Å (rows are the cell vectors; zeros where there is none), pbc [B, 3], system [N]: which of the B
-    systems an atom belongs to, ascending, cutoff Å, periodic: whether any system has a periodic direction.
+    systems an atom belongs to, ascending, cutoff Å, periodic: whether any system has a periodic direction. charge [B]:
+    total charge in e, spin [B]: multiplicity 2S + 1, both in the dtype of positions; None of neutral systems and of
+    singlets. Only models with `charge_spin` read them.
 
     In float64 the positions are those given. A narrower dtype would round them far from the origin. So for one, `build`
     and `to` move each system as a whole until its mean position is zero. Atoms more than a cell and a half from there
@@ -52,6 +55,8 @@ class NeighborGraph:
     system: torch.Tensor
     cutoff: float
     periodic: bool
+    charge: torch.Tensor | None = None
+    spin: torch.Tensor | None = None
     _state: ClassVar[list[int] | None] = None  # of an instance, when it was checked
 
     def __post_init__(self) -> None:
@@ -95,6 +100,8 @@ class NeighborGraph:
         pbc: Any = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
+        charge: float | None = None,
+        spin: float | None = None,
     ) -> NeighborGraph:
         """Find every pair of atoms closer than the cutoff, periodic images of an atom itself included.
 
@@ -106,9 +113,10 @@ class NeighborGraph:
             pbc: one bool or three; by default periodic along every direction if a cell is given.
             dtype, device: of the graph; by default those of `positions` if it is a floating tensor, else torch's
                 default dtype and the CPU. The neighbors are found in float64 on the CPU.
+            charge, spin: total charge in e, and multiplicity 2S + 1; None of a neutral system, and of a singlet.
 
         Raises:
-            ValueError: shapes, non-finite numbers, a degenerate cell, or two atoms at the same place.
+            ValueError: shapes, non-finite numbers, a degenerate cell, two atoms at the same place, or a spin below 1.
         """
         if isinstance(positions, torch.Tensor):
             dtype = dtype or (positions.dtype if positions.is_floating_point() else None)
@@ -125,6 +133,7 @@ class NeighborGraph:
             system=torch.zeros(len(found.numbers), dtype=torch.int64),
             cutoff=found.cutoff,
             periodic=bool(found.pbc.any()),
+            **electronic_states.of_one_system(charge, spin),
         )
         return graph.to(device, dtype)
 
@@ -167,6 +176,8 @@ class NeighborGraph:
             system=_joined([g.system for g in graphs], systems),
             cutoff=first.cutoff,
             periodic=any(g.periodic for g in graphs),
+            charge=electronic_states.joined("charge", graphs),
+            spin=electronic_states.joined("spin", graphs),
         )
 
     @property
@@ -319,6 +330,8 @@ def _checked_parts(graph: NeighborGraph) -> dict[str, Any]:
     if has_values(parts["pbc"]) and graph.periodic != bool(parts["pbc"].any()):
         raise ValueError(f"{owner}: periodic is {graph.periodic} but pbc is {parts['pbc'].tolist()}")
     _check_numbers_and_systems(parts["numbers"], parts["system"], b)
+    for name in ("charge", "spin"):
+        parts[name] = electronic_states.checked(name, getattr(graph, name), r, b)
     return parts | {"pbc": parts["pbc"].contiguous(), "cutoff": positive_length(owner, "cutoff", graph.cutoff)}
 
 

@@ -2,6 +2,7 @@
 
 from sdas_kernels.nn.captured import CapturedPotential
 from sdas_kernels.nn.compiled import CompiledPotential
+from sdas_kernels.nn.electronic_state import ElectronicEmbedding
 from sdas_kernels.nn.geometry import EdgeGeometry
 from sdas_kernels.nn.growth import grow
 from sdas_kernels.nn.layer import EquivariantRMSNorm, NodeUpdate, SDASLayer
@@ -23,6 +24,7 @@ __all__ = [
     "CapturedPotential",
     "CompiledPotential",
     "EdgeGeometry",
+    "ElectronicEmbedding",
     "ElementwiseTensorProduct",
     "EquivariantLinear",
     "EquivariantRMSNorm",

@@ -13,6 +13,7 @@ import torch
 
 from sdas_kernels.arguments import switches, whole_numbers
 from sdas_kernels.autocast import in_operand_dtype
+from sdas_kernels.electronic_states import USUAL
 from sdas_kernels.graph import EdgeIndex, NeighborGraph, centered
 from sdas_kernels.nn.derivatives import frozen
 from sdas_kernels.nn.inference import recording_allowed
@@ -71,6 +72,8 @@ class CapturedPotential:
             system=torch.full((rows,), systems, device=device),
             cutoff=model.cutoff,
             periodic=periodic,
+            charge=torch.zeros(systems + 1, dtype=dtype, device=device),
+            spin=torch.ones(systems + 1, dtype=dtype, device=device),
         )
         self._filled = 0  # atoms of the present graph
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -156,6 +159,9 @@ class CapturedPotential:
         self._kinds[:n], self._kinds[n:] = kinds, 0
         b.system[:n], b.system[n:] = graph.system, self.systems
         b.cells[: self.systems].copy_(graph.cells)
+        for name, usual in USUAL.items():
+            given = getattr(graph, name)
+            getattr(b, name)[: self.systems] = usual if given is None else given
         b.cell_shifts[:e], b.cell_shifts[e:] = graph.cell_shifts, 0.0
         # in ascending order, evenly over the atoms of the padding, each of which receives from the next
         to = torch.arange(self.edges - e, device=b.device) * spare // max(1, self.edges - e)

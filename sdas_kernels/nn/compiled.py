@@ -10,6 +10,7 @@ from torch import nn
 from torch.func import functional_call
 
 from sdas_kernels.autocast import in_operand_dtype
+from sdas_kernels.electronic_states import USUAL
 from sdas_kernels.fused_sdas import flat
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
 from sdas_kernels.nn.derivatives import differentiate, evaluate, volumes_of
@@ -82,7 +83,7 @@ class CompiledPotential:
         model = self.model
         kinds = model._check(batch)
         tensors = [*batch.edges.tensors(), batch.positions, batch.numbers, batch.cell_shifts, batch.cells]
-        tensors += [batch.pbc, batch.system, kinds, *([volumes_of(batch)] if stress else [])]
+        tensors += [batch.pbc, batch.system, kinds, *self._states(batch), *([volumes_of(batch)] if stress else [])]
         inputs = [*(table[key] for _, table, key in self._state), *(tensor.contiguous() for tensor in tensors)]
         differentiable = tuple(tensor.requires_grad for tensor in inputs) if again else ()
         kind = (again, stress, batch.periodic, batch.dtype, batch.device, differentiable)
@@ -90,6 +91,12 @@ class CompiledPotential:
             if kind not in self._graphs:
                 self._graphs[kind] = self._compile(inputs, again, stress, batch.periodic)
             return dict(zip(("energy", "forces", "stress"), self._graphs[kind](*inputs), strict=False))
+
+    @staticmethod
+    def _states(batch: NeighborGraph) -> list[torch.Tensor]:
+        """Charges and spins `[B]`, of neutral singlets where there are none."""
+        given = (("charge", batch.charge), ("spin", batch.spin))
+        return [batch.cells.new_full((batch.num_systems,), USUAL[name]) if s is None else s for name, s in given]
 
     def _compile(
         self, inputs: list[torch.Tensor], again: bool, stress: bool, periodic: bool
@@ -147,7 +154,7 @@ class _Derivatives(nn.Module):
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         receivers, senders, row_ptr, sender_order, sender_ptr, positions, numbers, *rest = tensors
-        cell_shifts, cells, pbc, system, kinds, *volumes = rest
+        cell_shifts, cells, pbc, system, kinds, charge, spin, *volumes = rest
         graph = NeighborGraph.of_checked(
             positions=positions,
             numbers=numbers,
@@ -158,6 +165,8 @@ class _Derivatives(nn.Module):
             system=system,
             cutoff=self.model.cutoff,
             periodic=self.periodic,
+            charge=charge,
+            spin=spin,
         )
         given = volumes[0] if self.stress else None
         found = differentiate(self.model, graph, positions.requires_grad_(), kinds, given, create_graph=self.again)
@@ -192,7 +201,7 @@ def _trace(module: _Derivatives, inputs: list[torch.Tensor]) -> tuple[torch.fx.G
 
     count = len(module.names)
     rows = [_EDGES, _EDGES, _ATOMS + 1, _EDGES, _ATOMS + 1, _ATOMS, _ATOMS, _EDGES, _SYSTEMS, _SYSTEMS, _ATOMS, _ATOMS]
-    rows += [_SYSTEMS] * module.stress
+    rows += [_SYSTEMS] * (2 + module.stress)
     fakes = [mode.from_tensor(tensor.detach(), static_shapes=True) for tensor in inputs[:count]]
     fakes += [symbolic(*one) for one in zip(range(len(rows)), inputs[count:], rows, strict=True)]
     with mode, enable_python_dispatcher():

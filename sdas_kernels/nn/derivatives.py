@@ -66,8 +66,14 @@ def find(model: SDAS, batch: NeighborGraph, forces: bool, stress: bool) -> Found
 def evaluate(model: SDAS, batch: NeighborGraph, weights: list[torch.Tensor], stress: bool) -> Found | None:
     """By one call that PyTorch does not see; None where there is none, or with unknown species.
 
-    `weights` are the model's, flat.
+    `weights` are the model's, flat. None too for systems of several charges or spins: the kernel tells species apart.
     """
+    if model.electronic is not None and (batch.charge is not None or batch.spin is not None):
+        with torch.no_grad():
+            states = model.electronic(batch)
+            if not torch.equal(states, states[:1].expand_as(states)):
+                return None
+            weights = [weights[0] + states[:1], *weights[1:]]
     volumes = volumes_of(batch) if stress else None
     buffers: dict[str, Any] = model._buffers
     constants = buffers["_species_of_number"], buffers["energy_shift"], buffers["energy_scale"]
@@ -93,7 +99,8 @@ def differentiate(
 
     `positions` are `[N, 3]`, species indices `kinds` `[N]`.
     """
-    layers = layer_weights(model)
+    # A trace for every number of systems cannot hold the operator's sizes, which with states depend on that number.
+    layers = layer_weights(model) if model.electronic is None else None
     if layers is None:
         return _by_layers(model, batch, positions, kinds, volumes, create_graph)
     with torch.set_grad_enabled(create_graph):
@@ -161,7 +168,8 @@ def _at_once(
     layers: list[LayerWeights],
 ) -> Found:
     vectors, parity = batch.edge_vectors(positions), model.config["parity"]
-    atomic, gradient = network(vectors, kinds, model.embedding.weight, layers, batch, model.cutoff, parity)
+    table, rows = model.scalars(batch, kinds)
+    atomic, gradient = network(vectors, rows, table, layers, batch, model.cutoff, parity)
     gradient = gradient * model.energy_scale
     index = batch.edges.tensors()
     found = {

@@ -14,6 +14,7 @@ from torch import nn
 
 from sdas_kernels.fused_sdas import LayerWeights, runs_fused
 from sdas_kernels.fused_sdas.weights import EPSILON
+from sdas_kernels.nn.electronic_state import ElectronicEmbedding
 from sdas_kernels.nn.layer import EquivariantRMSNorm, NodeUpdate, SDASLayer
 from sdas_kernels.nn.linear import EquivariantLinear
 from sdas_kernels.nn.neighbor_attention import NeighborAttention
@@ -25,6 +26,7 @@ _PLAIN = {
     nn.ParameterList,
     nn.Sequential,
     nn.SiLU,
+    ElectronicEmbedding,
     EquivariantLinear,
     EquivariantRMSNorm,
     NeighborAttention,

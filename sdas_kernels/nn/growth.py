@@ -195,6 +195,8 @@ def _write(grown: SDAS, model: SDAS) -> None:
     grown.embedding.weight.zero_()
     species = _first(len(model.embedding.weight))
     _place(grown.embedding.weight, model.embedding.weight, (species, g.channels), g.stretch)
+    if grown.electronic is not None and model.electronic is not None:
+        _place(grown.electronic.weight, model.electronic.weight, (g.channels, _first(3)), g.stretch)
     layers: list[tuple[Any, Any]] = list(zip(grown.layers, model.layers, strict=False))
     for k, (new, old) in enumerate(layers):
         last = k == len(layers) - 1

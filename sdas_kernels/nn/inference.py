@@ -23,12 +23,16 @@ def recording_allowed() -> Iterator[None]:
 
 
 def recordable(graph: NeighborGraph) -> NeighborGraph:
-    """The graph; with copies of positions, cells and shifts if they were made in inference mode.
+    """The graph; with copies of its floating parts if they were made in inference mode.
 
     Autograd keeps no such tensors. Indices and numbers are copied by the graph itself.
     """
     parts: dict[str, Any] = {field.name: getattr(graph, field.name) for field in fields(graph)}
-    made = [name for name in ("positions", "cells", "cell_shifts") if parts[name].is_inference()]
+    made = [name for name in ("positions", "cells", "cell_shifts", "charge", "spin") if _is_inference(parts[name])]
     if not made:
         return graph
     return NeighborGraph.of_checked(**parts | {name: parts[name].clone() for name in made})
+
+
+def _is_inference(part: torch.Tensor | None) -> bool:
+    return part is not None and part.is_inference()

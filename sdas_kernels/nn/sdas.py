@@ -13,10 +13,12 @@ from sdas_kernels.arguments import positive_length, switches, whole_number, whol
 from sdas_kernels.autocast import in_operand_dtype
 from sdas_kernels.clebsch_gordan import LMAX
 from sdas_kernels.dispatch import announce
+from sdas_kernels.electronic_states import unusual
 from sdas_kernels.elements import atomic_number
 from sdas_kernels.fused_sdas import Evaluator
 from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.nn import derivatives
+from sdas_kernels.nn.electronic_state import ElectronicEmbedding
 from sdas_kernels.nn.geometry import EdgeGeometry
 from sdas_kernels.nn.layer import SDASLayer
 from sdas_kernels.nn.meaning import WithMeaning, as_tensor, from_tensor
@@ -39,6 +41,7 @@ class SDAS(WithMeaning):
         key_channels: channels of query and key per head.
         parity: True for E(3) (inversion too), False for SE(3).
         layer: "default" (smooth at the cutoff) or "paper" (as published).
+        charge_spin: whether energies depend on the total charge and the spin of a system, which its graph states.
         options: the switches of `NeighborAttention` and `SDASLayer`, for the default layer only.
 
     `config` holds the arguments: `SDAS(**model.config)` is a model of the same shape.
@@ -61,6 +64,7 @@ class SDAS(WithMeaning):
         key_channels: int = 4,
         parity: bool = True,
         layer: str = "default",
+        charge_spin: bool = False,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -74,7 +78,7 @@ class SDAS(WithMeaning):
         sizes["key_channels"] = key_channels
         channels, heads, layers, n_radial, key_channels = whole_numbers("SDAS", 1, **sizes)
         lmax, cutoff = whole_number("SDAS", "lmax", lmax, 0, LMAX), positive_length("SDAS", "cutoff", cutoff)
-        (parity,) = switches("SDAS", parity=parity)
+        parity, charge_spin = switches("SDAS", parity=parity, charge_spin=charge_spin)
         options = {name: bool(value) if isinstance(value, np.bool_) else value for name, value in options.items()}
         self.config: dict[str, Any] = {
             "species": known,
@@ -87,6 +91,7 @@ class SDAS(WithMeaning):
             "key_channels": key_channels,
             "parity": parity,
             "layer": layer,
+            **({"charge_spin": True} if charge_spin else {}),  # else as models were before it was there
             **options,
         }
         self.lmax, self.n_radial, self.cutoff = lmax, n_radial, cutoff
@@ -99,6 +104,7 @@ class SDAS(WithMeaning):
         self.register_buffer("energy_scale", torch.ones((), dtype=torch.float64))
 
         self.embedding = nn.Embedding(len(known), channels)
+        self.electronic = ElectronicEmbedding(channels) if charge_spin else None
         shared: dict[str, Any] = {
             "channels": channels,
             "heads": heads,
@@ -193,7 +199,8 @@ class SDAS(WithMeaning):
             of the energy by strain per volume (tension positive, as ASE's).
 
         Raises:
-            ValueError: an atom of unknown species, another cutoff, or stress of a system without a cell.
+            ValueError: an atom of unknown species, another cutoff, stress of a system without a cell, or a charge or
+                spin that the model does not know of.
             RuntimeError: the weights were made in inference mode, and no kernel runs the model whole.
         """
         self._check_graph(batch)
@@ -211,6 +218,16 @@ class SDAS(WithMeaning):
         atomic = atomic + self.energy_shift.index_select(0, kinds)
         return segment_sum(atomic, Segments(batch.system), batch.num_systems)
 
+    def scalars(self, batch: NeighborGraph, kinds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What atoms start from: a table `[rows, C]`, and its row for each atom `[N]`.
+
+        Rows are species; with `charge_spin`, those of one system after the other.
+        """
+        if self.electronic is None:
+            return self.embedding.weight, kinds
+        table = self.embedding.weight + self.electronic(batch)[:, None]
+        return table.flatten(0, 1), kinds + len(self.species) * batch.system
+
     @in_operand_dtype
     def features(
         self, batch: NeighborGraph, vectors: torch.Tensor, kinds: torch.Tensor
@@ -220,7 +237,8 @@ class SDAS(WithMeaning):
         Of the paper layer those that the last layer reads: it makes none, as no energy would depend on them.
         """
         geometry = EdgeGeometry.from_vectors(vectors, batch, self.lmax, self.n_radial, self.cutoff)
-        h = gather(self.embedding.weight, Segments(kinds, ascending=False))
+        table, rows = self.scalars(batch, kinds)
+        h = gather(table, Segments(rows, ascending=False))
         if self.first_features is not None:
             x = self.first_features(geometry)
             *layers, last = self.layers
@@ -252,6 +270,10 @@ class SDAS(WithMeaning):
                 f"SDAS: the graph is {batch.dtype} on {batch.device}, the model {dtype} on {device}: "
                 "use graph.to(...) or model.to(...)"
             )
+        if self.electronic is None and (batch.charge is not None or batch.spin is not None):
+            state = unusual(batch)
+            if state is not None:
+                raise ValueError(f"SDAS: the graph has {state}, which only a model made with charge_spin=True knows of")
 
     def kinds(self, batch: NeighborGraph) -> torch.Tensor:
         """Index of each atom's species `[N]`."""
