@@ -24,6 +24,10 @@ class TrainingError(SdasError):
     """A training run that cannot start or go on."""
 
 
+class LabelError(SdasError):
+    """A structure that an oracle cannot label, or a store of labels that cannot be read or written."""
+
+
 class ScalingError(SdasError):
     """A learning curve, or a state of an adaptive run, that no law can be fitted to or decided by."""
 

@@ -1,0 +1,74 @@
+"""`sdas label`: what it writes, that it goes on, and its exit status."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from sdas.cli import app
+from sdas.data import read_frames
+from sdas.data.writing import write_frames
+from sdas.documents import read_document
+
+ORACLE = ["--oracle", "ase:spring_calculator:Spring"]
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, springs, spring, log):
+    monkeypatch.chdir(tmp_path)
+    write_frames("in.xyz", [(frame, {}) for frame in springs(1, 5, 6, 6)])
+
+    def run(*arguments):
+        words = ["label", "in.xyz", "--skip-unit-checks", "--out", "out.xyz", *arguments]
+        return CliRunner().invoke(app, words)
+
+    return run
+
+
+def test_labels_are_written_failures_are_listed_and_nothing_is_computed_twice(command, tmp_path, log, springs):
+    arguments = [*ORACLE, "--set", f"arguments.log={json.dumps(str(log))}"]
+    result = command(*arguments)
+    assert result.exit_code == 3, result.output
+    assert "3 of 4 frames labelled, 4 computed now" in result.output
+    labelled = list(read_frames("out.xyz", check_units=False))
+    assert [frame.energy for frame in labelled] == [1.0, 9.0, 16.0]
+    np.testing.assert_allclose(labelled[2].forces, [[-8.0, 0, 0]])
+    (failed,) = read_document(tmp_path / "out.failed.json")["failed"]
+    assert (failed["index"], failed["kind"]) == (1, "raised")
+    result = command(*arguments)
+    assert "3 of 4 frames labelled, 1 computed now" in result.output, "what was raised is tried again"
+    write_frames("in.xyz", [(frame, {}) for frame in springs(1, 6)[:1]])
+    result = command(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "1 of 1 frames labelled, 0 computed now" in result.output
+    assert not (tmp_path / "out.failed.json").exists()
+
+
+def test_a_charge_that_the_file_states_must_be_the_oracles(command, molecule):
+    pytest.importorskip("tblite")
+    write_frames("in.xyz", [(molecule([8, 1], [[0, 0, 0], [0, 0, 0.97]]), {"charge": -1})])
+    result = command("--oracle", "tblite", "--set", "spin=1")
+    assert result.exit_code == 1
+    assert "1 frames state charge -1, the oracle is set to charge 0" in result.stderr
+    result = command("--oracle", "tblite", "--set", "charge=-1")
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--oracle", "tblite", "--set", "charge"], "--set charge: must read NAME=VALUE"),
+        (["--oracle", "tblite", "--workers", "0"], "resources: workers: input should be greater than or equal to 1"),
+        (["--oracle", "tblite", "--engine", "slurm"], "resources: engine: input should be 'local' or 'ray'"),
+        (["--oracle", "tblite"], "1 electrons at charge 0 need an odd number of unpaired ones"),
+        (["--oracle", "nonsense"], "oracle 'nonsense': must read"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(command, arguments, words):
+    result = command(*arguments)
+    assert result.exit_code == 1
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 1
