@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from ase.units import Bohr, Hartree, kJ, mol
 
@@ -153,7 +154,85 @@ def qm9(path: Path) -> Path:
     return path
 
 
+def spice(path: Path) -> Path:
+    with h5py.File(path, "w") as file:
+        for k in range(2):
+            group = file.create_group(f"molecule {k}")
+            group["atomic_numbers"] = np.array(NUMBERS, dtype=np.int16)
+            group["smiles"], group["subset"] = [b"[H:2][O:1][H:3]"], [b"Example"]
+            stored = {
+                "conformations": (POSITIONS[k : k + 1] / Bohr, "bohr"),
+                "dft_total_energy": (ENERGIES[k : k + 1] / Hartree, "hartree"),
+                "dft_total_gradient": (-FORCES[k : k + 1] / HARTREE_PER_BOHR, "hartree/bohr"),
+                "formation_energy": (np.zeros(1), "hartree"),
+            }
+            for name, (values, unit) in stored.items():
+                group[name] = values
+                group[name].attrs["units"] = unit
+    return path
+
+
+def ani1(path: Path) -> Path:
+    """As pyanitools writes: symbols, no forces."""
+    with h5py.File(path, "w") as file:
+        group = file.create_group("gdb11_s01/gdb11_s01-0")
+        group["species"] = [symbol.encode() for symbol in SYMBOLS]
+        group["smiles"] = [letter.encode() for letter in "[H]O[H]"]
+        group["coordinates"], group["energies"] = POSITIONS.astype(np.float32), ENERGIES / Hartree
+        group["coordinatesHE"], group["energiesHE"] = POSITIONS, ENERGIES
+    return path
+
+
+def ani1x(path: Path) -> Path:
+    with h5py.File(path, "w") as file:
+        group = file.create_group("H2O1")
+        group["atomic_numbers"], group["coordinates"] = NUMBERS, POSITIONS
+        group["wb97x_dz.energy"], group["wb97x_dz.forces"] = ENERGIES / Hartree, FORCES / Hartree
+        group["wb97x_tz.energy"], group["ccsd(t)_cbs.energy"] = ENERGIES, np.full(2, np.nan)
+    return path
+
+
+def ani2x(path: Path) -> Path:
+    """Groups by size: species of every conformation."""
+    with h5py.File(path, "w") as file:
+        group = file.create_group("003")
+        group["species"], group["coordinates"] = [NUMBERS, NUMBERS], POSITIONS
+        group["energies"], group["forces"] = ENERGIES / Hartree, FORCES / Hartree
+    return path
+
+
+def modelforge(path: Path) -> Path:
+    with h5py.File(path, "w") as file:
+        group = file.create_group("water")
+        group["atomic_numbers"], group["n_configs"] = np.array(NUMBERS).reshape(3, 1), 2
+        stored = {
+            "geometry": (POSITIONS / 10, "nanometer"),
+            "energies": (ENERGIES.reshape(2, 1) / KJ, "kilojoule_per_mole"),
+            "forces": (FORCES / KJ * 10, "kilojoule_per_mole / nanometer"),
+        }
+        for name, (values, unit) in stored.items():
+            group[name] = values
+            group[name].attrs["u"] = unit
+    return path
+
+
+def flat_hdf5(path: Path) -> Path:
+    """Of nobody in particular: one group, with cells and a virial, units in attributes of the file."""
+    with h5py.File(path, "w") as file:
+        file["numbers"], file["positions"], file["cell"] = NUMBERS, POSITIONS, CELL
+        file["energy"], file["forces"] = ENERGIES, FORCES
+        file["virial"] = np.tile(-STRESS * VOLUME, (2, 1, 1))
+        file.attrs["energy_unit"], file.attrs["length_unit"] = "eV", "Angstrom"
+    return path
+
+
 FOREIGN = [
+    Foreign("SPICE.hdf5", "hdf5", spice, periodic=False),
+    Foreign("ani_gdb_s01.h5", "hdf5", ani1, has=("energy",), periodic=False, tolerance=1e-6),
+    Foreign("ani1x-release.h5", "hdf5", ani1x, periodic=False),
+    Foreign("ani2x.h5", "hdf5", ani2x, periodic=False),
+    Foreign("modelforge.hdf5", "hdf5", modelforge, periodic=False, tolerance=2e-6),
+    Foreign("flat.h5", "hdf5", flat_hdf5, has=("energy", "forces", "stress")),
     Foreign("train.cfg", "mtp", mtp, {"type_map": "O,H"}, ("energy", "forces", "stress")),
     Foreign("training.json", "mlearn", mlearn, has=("energy", "forces", "stress")),
     Foreign("water.json", "fitsnap", fitsnap, has=("energy", "forces", "stress")),

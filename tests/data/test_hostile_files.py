@@ -14,6 +14,7 @@ from pathlib import Path
 
 import ase.db
 import ase.io
+import h5py
 import numpy as np
 import pytest
 from ase import Atoms
@@ -101,6 +102,25 @@ def made(folder: Path) -> list[Path]:
         (system.parent / "type_map.raw").write_text("H\n")
         (system.parent / "nopbc").touch()
         (system / "coord.npy").write_bytes(array)
+    for name, shape, dtype in (
+        ("rows", (MANY, 3, 3), "f8"),
+        ("one row", (1, MANY, 3), "f8"),
+        ("objects", (1, 3, 3), h5py.vlen_dtype(np.float64)),
+        ("chunk", (1, 3, 3), "f8"),
+    ):
+        with h5py.File(folder / f"{name}.h5", "w") as file:
+            file["atomic_numbers"] = [8, 1, 1]
+            chunks = (1, min(shape[1], 10**6), 3)
+            file.create_dataset("positions", shape, dtype, maxshape=(None,) * 3, chunks=chunks)
+    with h5py.File(folder / "chunk.h5", "a") as file:
+        del file["positions"]
+        file.create_dataset("positions", (1, 3, 3), "f8", maxshape=(None,) * 3, chunks=(10**4, 10**3, 3))
+        file.attrs["units"] = "eV"
+    (folder / "size.cfg").write_text(f"BEGIN_CFG\nSize\n{MANY}\nAtomData: id type\n1 0\n")
+    (folder / "size-pos-1.xyz").write_text(f"{MANY}\ni = 0, time = 0, E = -1\nH 0 0 0\n")
+    (folder / "qm9.xyz").write_text(f"{MANY}\ngdb 1 {'0 ' * 15}\nH 0 0 0 0\n")
+    (folder / "deep.json").write_text('[{"outputs": ' + "[" * 500_000)
+    (folder / "fitsnap.json").write_text('{"Dataset": {"Data": ' + "[" * 500_000)
     (folder / "atoms.xyz").write_text(f"{MANY}\n\nH 0 0 0\n")
     (folder / "more atoms.xyz").write_text(f"{'9' * 5000}\n\nH 0 0 0\n")
     (folder / "columns.xyz").write_text(f"1\nProperties=species:S:1:pos:R:3:x:R:{10**9}\nH 0 0 0\n")

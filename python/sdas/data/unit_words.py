@@ -63,8 +63,8 @@ _WORTHS = {
     **dict.fromkeys(("hartree", "hartrees", "ha", "eh", "e_h"), _energy(HARTREE)),
     **dict.fromkeys(("mhartree", "millihartree", "mha", "meh"), _energy(1e-3 * HARTREE)),
     **dict.fromkeys(("rydberg", "rydbergs", "ry"), _energy(HARTREE / 2)),
-    "kcal": _energy(KCAL_PER_MOL, moles=1),
-    "kj": _energy(KJ_PER_MOL, moles=1),
+    **dict.fromkeys(("kcal", "kilocalorie", "kilocalories"), _energy(KCAL_PER_MOL, moles=1)),
+    **dict.fromkeys(("kj", "kilojoule", "kilojoules"), _energy(KJ_PER_MOL, moles=1)),
     **dict.fromkeys(("mol", "mole"), Worth(1.0, moles=1)),
     **dict.fromkeys(("angstrom", "angstroms", "ang", "a", "å"), _length(1.0)),
     **dict.fromkeys(("bohr", "bohrs", "a0", "a_0"), _length(BOHR)),
@@ -121,5 +121,5 @@ def _plain(text: str) -> str:
     plain = text.strip().lower().replace("\u212b", "å").replace("·", "*").replace("⋅", "*")
     for mark, spelled in (("⁻", "-"), ("¹", "1"), ("²", "2"), ("³", "3")):
         plain = plain.replace(mark, spelled)
-    plain = re.sub(r"(kcal|kj)(?=mol)", r"\1*", plain.replace(" per ", "/"))
+    plain = re.sub(r"(kcal|kj)(?=mol)", r"\1*", re.sub(r"[ _]per[ _]", "/", plain))
     return re.sub(r"\s*([/*()^])\s*", r"\1", plain)

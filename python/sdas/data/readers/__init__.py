@@ -24,6 +24,7 @@ from sdas.data.readers.ase_files import read_ase, read_ase_database
 from sdas.data.readers.cp2k import read_cp2k
 from sdas.data.readers.deepmd import read_deepmd
 from sdas.data.readers.fitsnap import read_fitsnap
+from sdas.data.readers.hdf5 import read_hdf5
 from sdas.data.readers.mlearn import read_mlearn
 from sdas.data.readers.mtp import read_mtp
 from sdas.data.readers.oc20_lmdb import read_oc20_lmdb
@@ -55,6 +56,7 @@ READERS: dict[str, Reader] = {
     "mlearn": read_mlearn,
     "cp2k": read_cp2k,
     "qm9": read_qm9,
+    "hdf5": read_hdf5,
     "cache": _read_cache,
 }
 

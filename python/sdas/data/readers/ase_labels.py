@@ -156,7 +156,7 @@ class LabelFinder:
             return one_float(value.stored, factor, units.where)
         if value.kind == "forces":
             return floats(value.stored, factor, "forces", units.where)
-        matrix = floats(_three_by_three(value.stored, units.where), factor, "stress", units.where)
+        matrix = floats(three_by_three(value.stored, units.where), factor, "stress", units.where)
         if value.kind == "stress":
             return matrix
         if all(other.kind == "virial" for other in possible):
@@ -182,7 +182,7 @@ def _short(value: Any) -> str:
     return str(value) if array.ndim == 0 else f"{array.dtype.name} {list(array.shape)}"
 
 
-def _three_by_three(value: Any, where: str) -> NDArray[np.float64]:
+def three_by_three(value: Any, where: str) -> NDArray[np.float64]:
     """A stress of 9 or [3, 3] numbers, or of ASE's 6 in Voigt order xx, yy, zz, yz, xz, xy, as [3, 3]."""
     try:
         stress = np.asarray(value, dtype=np.float64)

@@ -9,17 +9,19 @@ from ase.io.bundletrajectory import BundleTrajectory
 
 from sdas.data import cache_files
 from sdas.data.errors import DataError
-from sdas.data.readers import cp2k, fitsnap, mlearn, mtp, npz, qm9
+from sdas.data.readers import cp2k, fitsnap, hdf5, mlearn, mtp, npz, qm9
 from sdas.data.readers.ase_files import DATABASE_SUFFIXES, DATABASES
 from sdas.data.readers.ase_formats import about_program, guess_format, head_of
 from sdas.data.readers.deepmd import systems
+from sdas.data.readers.hdf5_file import is_hdf5
 from sdas.data.readers.oc20_lmdb import lmdb_files
 
+HDF5_SUFFIXES = (".h5", ".hdf5")
 KNOWN = (
     "rmd17 (npz with nuclear_charges, coords), sgdml (npz with z, R), ase (extended XYZ, .traj and all else that ASE "
-    "reads), ase-db (.db, .aselmdb), deepmd (folder with type.raw), oc20-lmdb (.lmdb), mtp (.cfg of MLIP), fitsnap "
-    "(JSON of FitSNAP), mlearn (JSON list of pymatgen structures), cp2k (NAME-pos-1.xyz), qm9 (XYZ of QM9), "
-    "cache (made by 'sdas data convert')"
+    "reads), ase-db (.db, .aselmdb), deepmd (folder with type.raw), oc20-lmdb (.lmdb), hdf5 (SPICE, ANI and their "
+    "like), mtp (.cfg of MLIP), fitsnap (JSON of FitSNAP), mlearn (JSON list of pymatgen structures), cp2k "
+    "(NAME-pos-1.xyz), qm9 (XYZ of QM9), cache (made by 'sdas data convert')"
 )
 
 
@@ -38,6 +40,8 @@ def detect_format(path: Path) -> str:
         return "oc20-lmdb"
     if path.suffix in DATABASE_SUFFIXES:
         return "ase-db"
+    if is_hdf5(path) and (path.suffix in HDF5_SUFFIXES or hdf5.recognize(path)):
+        return "hdf5"
     if found := _format_of_text(path, head_of(path)):
         return found
     name = guess_format(path)
