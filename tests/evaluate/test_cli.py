@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from sdas.cli import app
 from sdas.config import parse_config, render_config
 from sdas.data import Frame, write_cache
 from sdas.errors import SdasError
+from sdas.evaluate import load_evaluation
 from sdas.run.checkpoint import save_model
 
 
@@ -45,7 +47,7 @@ def test_the_test_frames_of_the_run_are_the_default(run_dir):
 
 
 def test_named_frames_and_another_folder(run_dir, tmp_path):
-    result = run(run_dir / "model", "--data", tmp_path / "cache", "--out", tmp_path / "out", "--batch-size", 4)
+    result = run(run_dir / "model", tmp_path / "cache", "--out", tmp_path / "out", "--batch-size", 4)
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["n_frames"] == 10
     assert not (run_dir / "evaluation.json").exists()
@@ -53,7 +55,7 @@ def test_named_frames_and_another_folder(run_dir, tmp_path):
 
 def test_a_model_directory_is_no_place_for_results(run_dir, tmp_path):
     """It is replaced as a whole when the model is saved again."""
-    result = run(run_dir / "model", "--data", tmp_path / "cache")
+    result = run(run_dir / "model", tmp_path / "cache")
     assert isinstance(result.exception, SdasError)
     assert "model is a model directory, which holds the model alone: name a folder with --out" in str(result.exception)
 
@@ -61,4 +63,29 @@ def test_a_model_directory_is_no_place_for_results(run_dir, tmp_path):
 def test_a_model_alone_has_no_test_frames(run_dir, tmp_path):
     result = run(run_dir / "model", "--out", tmp_path / "out")
     assert isinstance(result.exception, SdasError)
-    assert "--data" in str(result.exception)
+    assert "name files of labelled frames after it" in str(result.exception)
+
+
+def test_several_files_in_one_table(run_dir, tmp_path):
+    """A row per file as it was named, a row per kind, and all; the numbers are those of each file by itself."""
+    write_cache(frames(4), tmp_path / "few")
+    named = [replace(frame, config_type=kind) for frame, kind in zip(frames(6), "aababb", strict=True)]
+    write_cache(named, tmp_path / "kinds")
+    paths = [str(tmp_path / "few"), str(tmp_path / "kinds")]
+    result = run(run_dir, *paths)
+    assert result.exit_code == 0, result.output
+    together = json.loads((run_dir / "evaluation.json").read_text())
+    assert list(together["by_file"]) == paths
+    assert {name: row["n_frames"] for name, row in together["by_config_type"].items()} == {
+        "without a name": 4, "a": 3, "b": 3,
+    }  # fmt: skip
+    cells = [line.split() for line in result.output.splitlines()]
+    for path in paths:
+        run(run_dir, path, "--out", tmp_path / "alone")
+        alone = json.loads((tmp_path / "alone" / "evaluation.json").read_text())
+        keys = [f"energy_{kind}_mev_per_atom" for kind in ("mae", "rmse")]
+        keys += [f"force_{kind}_mev_per_ang" for kind in ("mae", "rmse")]
+        assert together["by_file"][path] == pytest.approx({key: alone[key] for key in together["by_file"][path]})
+        assert [path, str(alone["n_frames"]), *(f"{alone[key]:.2f}" for key in keys)] in cells
+    assert ["all", "10"] in [line[:2] for line in cells]
+    load_evaluation(run_dir)

@@ -92,20 +92,55 @@ def test_an_unknown_element_names_element_frame_and_species():
         evaluate(SumModel(), frames)
 
 
-@pytest.mark.parametrize("label", ["energy", "forces"])
-def test_a_missing_label_is_an_error(label):
-    with pytest.raises(DataError, match=rf"bare.xyz: frame 3: no {label}"):
-        evaluate(SumModel(), [FRAMES[0], make_frame([8], source="bare.xyz: frame 3", **{label: None})])
+def test_a_frame_counts_for_the_labels_that_it_has():
+    """Of three frames one has both labels, one an energy, one forces; the errors are those of the labels."""
+    frames = [
+        make_frame([8, 1, 1], 0.003, 0.01),
+        make_frame([1, 1], 0.005, forces=None),
+        make_frame([8], force_error=0.03, energy=None),
+    ]
+    found = evaluate(SumModel(), frames, 2)
+    assert found.metrics["energy_frames"] == found.metrics["force_frames"] == 2
+    assert found.metrics["energy_mae_mev"] == pytest.approx((3 + 5) / 2)
+    assert found.metrics["energy_mae_mev_per_atom"] == pytest.approx((3 / 3 + 5 / 2) / 2)
+    assert found.metrics["force_mae_mev_per_ang"] == pytest.approx((3 * 10 + 30) / 4)
+    assert found.by_element["H"]["n_atoms"] == 2
+    energies_alone = evaluate(SumModel(), [frames[1]]).metrics
+    assert energies_alone["force_frames"] == 0
+    assert energies_alone["force_mae_mev_per_ang"] is energies_alone["force_cosine"] is None
 
 
-def test_stress_is_compared_when_wanted():
+def test_a_frame_without_any_label_is_an_error():
+    with pytest.raises(DataError, match=r"bare.xyz: frame 3: no energy, no forces and no stress"):
+        evaluate(SumModel(), [FRAMES[0], make_frame([8], source="bare.xyz: frame 3", energy=None, forces=None)])
+
+
+def test_stress_is_compared_where_a_frame_has_one():
+    """A molecule, which has no stress, among cells; errors are over all nine components, so a third of 0.009."""
     cell = np.diag([4.0, 5.0, 6.0])
     box = {"cell": cell, "pbc": np.ones(3, dtype=bool)}
     frame = make_frame([8], stress=cell / 100 - 0.009 * np.eye(3), **box)
-    assert evaluate(SumModel(), [frame], stress=True).metrics["stress_mae_mev_per_ang3"] == pytest.approx(3)
-    assert "stress_mae_mev_per_ang3" not in evaluate(SumModel(), [frame]).metrics
-    with pytest.raises(DataError, match="no stress"):
-        evaluate(SumModel(), [frame, make_frame([8], **box)], stress=True)
+    frames = [frame, make_frame([8], **box), FRAMES[0], frame]
+    found = evaluate(SumModel(), frames)
+    assert found.metrics["stress_mae_mev_per_ang3"] == pytest.approx(3)
+    assert found.metrics["stress_frames"] == 2
+    assert np.isnan(found.reference_stresses[1:3]).all()
+    assert "stress_mae_mev_per_ang3" not in evaluate(SumModel(), frames[1:3]).metrics
+
+
+def test_errors_of_kinds_and_files():
+    """Each row is what an evaluation of its frames alone says."""
+    kinds = ["bulk", None, "slab", "bulk"]
+    frames = [make_frame([8, 1], 0.01 * k, 0.02 * k, config_type=kind) for k, kind in enumerate(kinds)]
+    found = evaluate(SumModel(), frames)
+    assert list(found.by_config_type) == ["bulk", "without a name", "slab"]
+    for name, chosen in {"bulk": [0, 3], "without a name": [1], "slab": [2]}.items():
+        alone = evaluate(SumModel(), [frames[k] for k in chosen])
+        row = dict(found.by_config_type[name])
+        assert (row.pop("n_frames"), row.pop("n_atoms")) == (alone.n_frames, alone.n_atoms)
+        assert row == pytest.approx(alone.metrics)
+    assert found.by(["b", "a", "a", "b"])["b"]["energy_max_mev"] == pytest.approx(30)
+    assert evaluate(SumModel(), FRAMES).by_config_type == {}
 
 
 def test_numbers_that_are_not_finite_are_an_error():

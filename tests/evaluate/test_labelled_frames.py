@@ -74,7 +74,7 @@ def test_keys_and_units_are_those_of_the_run(make_run, tmp_path):
     run = make_run(write(tmp_path / "train.xyz"), **CCSD)
     test = write(tmp_path / "test.extxyz", seed=1)
     for model in (run, run / "model"):
-        said = evaluate(model, "--data", test, "--out", tmp_path / "out")
+        said = evaluate(model, test, "--out", tmp_path / "out")
         np.testing.assert_array_equal(compared_energies(tmp_path / "out"), energies(test, **CCSD))
         assert "labels: energy from ccsd_energy; forces from ccsd_forces" in said
         assert "units kcal/mol" in said
@@ -90,17 +90,17 @@ def test_keys_and_units_are_those_of_the_cache_that_the_run_was_given(make_run, 
     write_cache(frames, tmp_path / "cache", options=make_reading_options(CCSD), notes=notes)
     run = make_run(tmp_path / "cache")
     test = write(tmp_path / "test.xyz", seed=1)
-    assert "labels: energy from ccsd_energy" in evaluate(run, "--data", test)
+    assert "labels: energy from ccsd_energy" in evaluate(run, test)
     np.testing.assert_array_equal(compared_energies(run), energies(test, **CCSD))
     assert "labels: energy from ccsd_energy" in evaluate(run)
-    assert "labels: energy from ccsd_energy" in evaluate(run, "--data", tmp_path / "cache")
+    assert "labels: energy from ccsd_energy" in evaluate(run, tmp_path / "cache")
 
 
 def test_flags_override_and_a_difference_is_said(make_run, tmp_path):
     run = make_run(write(tmp_path / "train.xyz"), **CCSD)
     test = write(tmp_path / "test.xyz", seed=1)
     flags = ["--energy-key", "REF_energy", "--forces-key", "REF_forces", "--units", "eV"]
-    said = evaluate(run, "--data", test, *flags)
+    said = evaluate(run, test, *flags)
     np.testing.assert_array_equal(
         compared_energies(run), energies(test, energy_key="REF_energy", forces_key="REF_forces")
     )
@@ -109,7 +109,7 @@ def test_flags_override_and_a_difference_is_said(make_run, tmp_path):
 
 def test_labels_under_another_name_than_the_run_found_are_pointed_out(make_run, tmp_path):
     run = make_run(write(tmp_path / "train.xyz", ("REF",)))
-    said = evaluate(run, "--data", write(tmp_path / "test.xyz", ("DFT",), seed=1))
+    said = evaluate(run, write(tmp_path / "test.xyz", ("DFT",), seed=1))
     assert "note: energy was learned from REF_energy, and is now DFT_energy" in said
     assert "note: forces was learned from REF_forces, and is now DFT_forces" in said
 
@@ -126,30 +126,30 @@ def test_units_of_one_format_are_not_taken_for_those_of_another(make_run, tmp_pa
     )
     run = make_run(tmp_path / "train.npz", units="kcal/mol")
     assert [frame.energy for frame in FrameCache.open(run / "frames")] == pytest.approx(energies(train))
-    evaluate(run, "--data", train)
+    evaluate(run, train)
     np.testing.assert_array_equal(compared_energies(run), energies(train))
-    evaluate(run, "--data", tmp_path / "train.npz")
+    evaluate(run, tmp_path / "train.npz")
     assert compared_energies(run) == pytest.approx(energies(train))
 
 
 def test_a_format_named_for_one_kind_of_file_is_not_taken_for_another(make_run, tmp_path):
     odd = write(tmp_path / "train.odd", ("REF",))
     run = make_run(odd, format="ase:extxyz")
-    evaluate(run, "--data", write(tmp_path / "test.odd", ("REF",), seed=1))
+    evaluate(run, write(tmp_path / "test.odd", ("REF",), seed=1))
     np.testing.assert_array_equal(compared_energies(run), energies(tmp_path / "test.odd", format="ase:extxyz"))
     frames = list(ase.io.iread(odd, format="extxyz"))
     for atoms in frames:
         labels = {"energy": atoms.info["REF_energy"], "forces": atoms.arrays["REF_forces"]}
         atoms.calc = SinglePointCalculator(atoms, **labels)
     ase.io.write(tmp_path / "test.traj", frames)
-    evaluate(run, "--data", tmp_path / "test.traj")
+    evaluate(run, tmp_path / "test.traj")
     assert compared_energies(run) == pytest.approx(energies(odd, format="ase:extxyz"))
 
 
 def test_a_model_alone_does_not_know_and_says_so(make_model, tmp_path):
     save_model(tmp_path / "model", make_model(channels=4, heads=4, lmax=1, layers=1))
     data = write(tmp_path / "test.xyz", ("REF",))
-    said = evaluate(tmp_path / "model", "--data", data, "--out", tmp_path / "out")
+    said = evaluate(tmp_path / "model", data, "--out", tmp_path / "out")
     assert "how the model's own frames were read is not known" in said
 
 
@@ -157,4 +157,4 @@ def test_flags_without_files_are_refused(make_run, tmp_path):
     run = make_run(write(tmp_path / "train.xyz", ("REF",)))
     result = CliRunner().invoke(app, ["evaluate", str(run), "--energy-key", "x"])
     assert result.exit_code == 1
-    assert "--energy-key is for raw files: name them with --data" in result.stderr
+    assert "--energy-key is for raw files: name them after the model" in result.stderr

@@ -1,11 +1,14 @@
+import dataclasses
 import json
 import re
 import shutil
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from sdas.errors import SdasError
+from sdas.evaluate import load_evaluation, save_evaluation
 from sdas.report import UNITS, write_report
 from sdas.report.numbers import accuracy_per_resource
 from sdas.report.page import duration, short
@@ -163,3 +166,29 @@ def test_short_numbers(value, text):
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+def test_files_and_kinds_have_rows_and_missing_labels_dashes(run_dir):
+    """Of the forty frames the first ten have no forces, and lie in a file of their own."""
+    before, facts = load_evaluation(run_dir)
+    reference = before.reference_forces.copy()
+    reference[: before.offsets[10]] = np.nan
+    made = dataclasses.replace(before, reference_forces=reference)
+    files = made.by(["<few>.xyz"] * 10 + ["most.xyz"] * 30)
+    save_evaluation(dataclasses.replace(made, by_file=files), run_dir, data=facts["data"])
+    text = write_report(run_dir).read_text()
+    Page(text)
+    assert "<td>&lt;few&gt;.xyz</td><td>10</td><td>1</td><td>1</td><td>–</td><td>–</td>" in text
+    assert "<td>most.xyz</td><td>30</td><td>1</td><td>1</td><td>25</td><td>25</td>" in text
+    assert json.loads((run_dir / "report.json").read_text())["by_file"]["most.xyz"]["n_frames"] == 30
+
+
+def test_a_run_on_energies_alone_has_a_report(run_dir):
+    before, facts = load_evaluation(run_dir)
+    bare = dataclasses.replace(before, reference_forces=np.full_like(before.reference_forces, np.nan))
+    metrics = {**before.metrics, **dict.fromkeys(key for key in before.metrics if key.startswith("force_"))}
+    save_evaluation(dataclasses.replace(bare, metrics=metrics, by_element={}), run_dir, data=facts["data"])
+    text = write_report(run_dir).read_text()
+    assert "Predicted energies over reference energies" in text
+    assert "Predicted forces over reference forces" not in text
+    assert json.loads((run_dir / "report.json").read_text())["apr"] is None

@@ -111,7 +111,7 @@ def test_an_evaluation_of_data_that_changed_is_left_out(run_dir, tmp_path):
     assert all(numbers[name] is not None for name in DRIFT)
     assert numbers["notes"] == [
         f"{data} changed since the evaluation was made of it, which is left out: run sdas evaluate '{run_dir}' "
-        "--data 'a b.xyz' again."
+        "'a b.xyz' again."
     ]
     data.unlink()
     assert reported(run_dir)["notes"] == [], "what is not there cannot be compared"

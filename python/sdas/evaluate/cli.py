@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,15 +19,15 @@ from sdas.run.lock import locked
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Run directory or model directory.")],
     given: dict[str, Any],
-    data: Annotated[
-        list[str] | None, typer.Option(help="Labelled frames, a file or a cache; by default the run's test frames.")
+    files: Annotated[
+        list[str] | None, typer.Argument(help="Labelled frames, files or caches; by default the run's test frames.")
     ] = None,
+    data: Annotated[list[str] | None, typer.Option(help="The same as FILES.", hidden=True)] = None,
     batch_size: Annotated[int, typer.Option(help="Frames per call of the model.")] = 16,
-    stress: Annotated[bool, typer.Option("--stress", help="Compare stresses too.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default the CPU.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; by default the run directory.")] = None,
 ) -> None:
-    """Errors of energies and forces on labelled frames.
+    """Errors of energies, forces and stresses on labelled frames, for each file and each config_type.
 
     Raw files are read as the run read its own, but for what flags say. Writes evaluation.json and predictions.npz.
     """
@@ -33,27 +35,36 @@ def evaluate(
     from sdas.evaluate import save_evaluation
     from sdas.evaluate.files import check_place
     from sdas.evaluate.labelled_frames import frames_of_files, frames_of_the_run
+    from sdas.evaluate.table import rows_of, table
     from sdas.run.model import load_run_model, results_folder
 
     potential = load_run_model(model, device)
     folder = out or results_folder(model)
-    if data:
-        labels = ("energy", "forces", "stress") if stress else ("energy", "forces")
-        labelled = frames_of_files(model, data, given, labels)
+    paths = [*(files or ()), *(data or ())]
+    if paths:
+        labelled = frames_of_files(model, paths, given)
     elif given:
-        raise SdasError(f"{flag_of(next(iter(given)))} is for raw files: name them with --data")
+        raise SdasError(f"{flag_of(next(iter(given)))} is for raw files: name them after the model")
     else:
         labelled = frames_of_the_run(model)
     with locked(folder):
         check_place(folder)
-        result = run(potential, labelled.frames, batch_size, stress=stress, progress=True)
+        found = run(potential, labelled.frames, batch_size, progress=True)
+        result = replace(found, by_file=found.by(labelled.files))
         path = save_evaluation(result, folder, model=str(model), data=labelled.source, **labelled.facts())
-    numbers = result.metrics
-    typer.echo(
-        f"{result.n_frames} frames: force MAE {numbers['force_mae_mev_per_ang']:.2f} meV/Å "
-        f"(RMSE {numbers['force_rmse_mev_per_ang']:.2f}), "
-        f"energy MAE {numbers['energy_mae_mev']:.2f} meV (RMSE {numbers['energy_rmse_mev']:.2f})"
-    )
+    typer.echo(f"{result.n_frames} frames: {_sentence(result.metrics)}")
+    if len(rows_of(result)) > 1:
+        typer.echo(table(result))
     for line in labelled.lines():
         typer.echo(f"  {line}")
     typer.echo(f"written: {path}")
+
+
+def _sentence(metrics: Mapping[str, float | None]) -> str:
+    """Errors of the labels that the frames have."""
+    names = (("force", "mev_per_ang", "meV/Å"), ("energy", "mev", "meV"), ("stress", "mev_per_ang3", "meV/Å³"))
+    return ", ".join(
+        f"{label} MAE {mae:.2f} {unit} (RMSE {metrics[f'{label}_rmse_{key}']:.2f})"
+        for label, key, unit in names
+        if (mae := metrics.get(f"{label}_mae_{key}")) is not None
+    )

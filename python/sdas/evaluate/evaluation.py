@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -13,22 +14,29 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from sdas.data import Frame, check_frame
+from sdas.config.reading import advice
+from sdas.data import DataError, Frame, check_frame
 from sdas.errors import SdasError
 from sdas.evaluate.metrics import Array, energy_metrics, force_metrics, force_metrics_by_element, stress_metrics
 from sdas.predict import predict_batches
 from sdas.run.fingerprint import model_fingerprint
 from sdas_kernels import subnormals
 
+UNNAMED = "without a name"
+"""Frames without a `config_type`, where others have one."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
     """Errors of a model on B frames with N atoms in all.
 
-    metrics: the numbers of `sdas.evaluate.metrics`, keys carry their units. by_element: force errors per chemical
-    symbol. numbers [N], offsets [B+1]: frame i has the atoms offsets[i]:offsets[i + 1]. Energies [B] in eV, forces
-    [N, 3] in eV/Å, stresses [B, 3, 3] in eV/Å³ or None. wall_s: seconds, neighbor lists included. model_fingerprint:
-    of the model, or None where an earlier version did not note it.
+    metrics: the numbers of `sdas.evaluate.metrics`, keys carry their units; energy_frames, force_frames and, if there
+    are stresses, stress_frames say how many frames have the label. by_element: force errors per chemical symbol.
+    by_config_type, by_file: metrics of the frames of a kind and of a file, with n_frames and n_atoms; empty where
+    nothing tells them. numbers [N], offsets [B+1]: frame i has the atoms offsets[i]:offsets[i + 1]. Energies [B] in eV,
+    forces [N, 3] in eV/Å, stresses [B, 3, 3] in eV/Å³ or None if no frame has one; NaN stands for a label that a frame
+    has not, and for a stress that was not asked for. wall_s: seconds, neighbor lists included. model_fingerprint: of
+    the model, or None where an earlier version did not note it.
     """
 
     metrics: dict[str, float | None]
@@ -43,6 +51,8 @@ class Evaluation:
     reference_stresses: Array | None
     wall_s: float
     model_fingerprint: str | None
+    by_config_type: dict[str, dict[str, Any]] = field(default_factory=dict)
+    by_file: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def n_frames(self) -> int:
@@ -57,80 +67,119 @@ class Evaluation:
     def summary(self) -> dict[str, Any]:
         """Everything but the arrays, ready for JSON."""
         counts = {"n_frames": self.n_frames, "n_atoms": self.n_atoms, "wall_s": self.wall_s}
-        return {**counts, "model_fingerprint": self.model_fingerprint, **self.metrics, "by_element": self.by_element}
+        groups = {"by_element": self.by_element, "by_config_type": self.by_config_type, "by_file": self.by_file}
+        return {**counts, "model_fingerprint": self.model_fingerprint, **self.metrics, **groups}
+
+    def by(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """n_frames, n_atoms and metrics of the frames of each name; `names` [B] says which frame has which."""
+        found, places = np.unique(np.array(names), return_inverse=True)
+        counts = np.diff(self.offsets)
+        rows = {}
+        for place in dict.fromkeys(places.tolist()):  # in the order in which they first come
+            chosen = places == place
+            facts = {"n_frames": int(chosen.sum()), "n_atoms": int(counts[chosen].sum())}
+            rows[str(found[place])] = {**facts, **self._metrics(chosen)}
+        return rows
+
+    def _metrics(self, chosen: NDArray[np.bool_]) -> dict[str, float | None]:
+        """Errors on the chosen frames [B], of the labels that they have."""
+        counts = np.diff(self.offsets)
+        energy = chosen & np.isfinite(self.reference_energies)
+        atoms = np.repeat(chosen, counts) & np.isfinite(self.reference_forces[:, 0])
+        with_forces = np.add.reduceat(atoms, self.offsets[:-1]) > 0
+        metrics: dict[str, float | None] = {
+            "energy_frames": int(energy.sum()),
+            **energy_metrics(self.energies[energy], self.reference_energies[energy], counts[energy]),
+            "force_frames": int(with_forces.sum()),
+            **force_metrics(self.forces[atoms], self.reference_forces[atoms]),
+        }
+        if self.stresses is not None and self.reference_stresses is not None:
+            stress = chosen & np.isfinite(self.reference_stresses[:, 0, 0])
+            errors = stress_metrics(self.stresses[stress], self.reference_stresses[stress])
+            metrics |= {"stress_frames": int(stress.sum()), **errors}
+        return metrics
 
 
 def evaluate(
-    model: torch.nn.Module,
-    frames: Iterable[Frame],
-    batch_size: int = 16,
-    *,
-    stress: bool = False,
-    progress: bool = False,
+    model: torch.nn.Module, frames: Iterable[Frame], batch_size: int = 16, *, progress: bool = False
 ) -> Evaluation:
     """Errors of `model` on `frames`, which are read as a stream.
 
     Args:
         model: an `sdas_kernels.nn.SDAS`, or anything with its call, `species` and `cutoff`. It is left in the mode
             (train or eval) in which it came; evaluation itself runs in eval mode.
-        frames: labelled frames. Each needs energy and forces, and with `stress` also a stress.
+        frames: labelled frames. Each is compared in the labels that it has: energy, forces, stress.
         batch_size: frames per call of the model.
         progress: show a bar on stderr.
 
     Raises:
         SdasError: no frames, an element that the model does not know, or a model that returns non-finite numbers.
-        DataError: a frame lacks a label, or holds values that make no sense.
+        DataError: a frame has no label, or holds values that make no sense.
     """
-    require = ("energy", "forces", "stress") if stress else ("energy", "forces")
     total = len(frames) if isinstance(frames, Sequence) else None
     found: dict[str, list[np.ndarray]] = defaultdict(list)
+    names: list[str] = []
     start = time.perf_counter()
-    checked = (check_frame(frame, require) for frame in frames)
     with subnormals.as_zeros(), tqdm(total=total, desc="evaluate", unit="frame", disable=not progress) as bar:
-        for batch, predicted in predict_batches(model, checked, batch_size, stress=stress):
-            out = {"energy": predicted.energy, "forces": predicted.forces}
-            if predicted.stress is not None:
-                out["stress"] = predicted.stress
-            for name, values in {**out, **_labels(batch, stress)}.items():
-                found[name].append(values)
-            bar.update(len(batch))
+        for stress, alike in groupby(map(_checked, frames), key=lambda frame: frame.stress is not None):
+            for batch, predicted in predict_batches(model, alike, batch_size, stress=stress):
+                none = np.full((len(batch), 3, 3), np.nan)
+                out = {"energy": predicted.energy, "forces": predicted.forces}
+                out["stress"] = none if predicted.stress is None else predicted.stress
+                for name, values in {**out, **_labels(batch)}.items():
+                    found[name].append(values)
+                names.extend(frame.config_type or UNNAMED for frame in batch)
+                bar.update(len(batch))
     if not found:
         raise SdasError("there are no frames to evaluate on")
     arrays = {name: np.concatenate(parts) for name, parts in found.items()}
-    return _compare(arrays, time.perf_counter() - start, model_fingerprint(model))
+    return _compare(arrays, names, time.perf_counter() - start, model_fingerprint(model))
 
 
-def _labels(batch: Sequence[Frame], stress: bool) -> dict[str, np.ndarray]:
-    """What the frames say, and which atoms they have; nothing else of them is kept."""
-    labels = {
+def _checked(frame: Frame) -> Frame:
+    if frame.energy is None and frame.forces is None and frame.stress is None:
+        raise DataError(
+            f"{frame.source}: no energy, no forces and no stress to compare with; name them by "
+            f"{advice('energy_key', 'NAME')} and the like"
+        )
+    return check_frame(frame)
+
+
+def _labels(batch: Sequence[Frame]) -> dict[str, np.ndarray]:
+    """What the frames say, NaN where they do not, and which atoms they have; nothing else of them is kept."""
+    return {
         "counts": np.array([len(frame) for frame in batch]),
         "numbers": np.concatenate([frame.numbers for frame in batch]),
-        "true energy": np.array([frame.energy for frame in batch], dtype=np.float64),
-        "true forces": np.concatenate([frame.forces for frame in batch if frame.forces is not None]),
+        "true energy": np.array([np.nan if frame.energy is None else frame.energy for frame in batch]),
+        "true forces": np.concatenate([_or_nan(frame.forces, len(frame)) for frame in batch]),
+        "true stress": np.stack([_or_nan(frame.stress, 3) for frame in batch]),
     }
-    if stress:
-        labels["true stress"] = np.stack([frame.stress for frame in batch if frame.stress is not None])
-    return labels
 
 
-def _compare(found: dict[str, np.ndarray], wall_s: float, model: str) -> Evaluation:
-    metrics: dict[str, float | None] = {
-        **energy_metrics(found["energy"], found["true energy"], found["counts"]),
-        **force_metrics(found["forces"], found["true forces"]),
-    }
-    if "stress" in found:
-        metrics.update(stress_metrics(found["stress"], found["true stress"]))
-    return Evaluation(
-        metrics=metrics,
-        by_element=force_metrics_by_element(found["forces"], found["true forces"], found["numbers"]),
+def _or_nan(values: Array | None, rows: int) -> Array:
+    return np.full((rows, 3), np.nan) if values is None else values
+
+
+def _compare(found: dict[str, np.ndarray], names: list[str], wall_s: float, model: str) -> Evaluation:
+    stresses = bool(np.isfinite(found["true stress"]).any())
+    plain = Evaluation(
+        metrics={},
+        by_element={},
         numbers=found["numbers"],
         offsets=np.concatenate([[0], np.cumsum(found["counts"])]),
         energies=found["energy"],
         reference_energies=found["true energy"],
         forces=found["forces"],
         reference_forces=found["true forces"],
-        stresses=found.get("stress"),
-        reference_stresses=found.get("true stress"),
+        stresses=found["stress"] if stresses else None,
+        reference_stresses=found["true stress"] if stresses else None,
         wall_s=wall_s,
         model_fingerprint=model,
+    )
+    known = np.isfinite(plain.reference_forces[:, 0])
+    return replace(
+        plain,
+        metrics=plain._metrics(np.ones(plain.n_frames, dtype=bool)),
+        by_element=force_metrics_by_element(plain.forces[known], plain.reference_forces[known], plain.numbers[known]),
+        by_config_type=plain.by(names) if set(names) != {UNNAMED} else {},
     )

@@ -73,6 +73,7 @@ def load_evaluation(folder: str | os.PathLike[str]) -> tuple[Evaluation, dict[st
             arrays: dict[str, Any] = {name: stored.array(name) for name in ARRAYS}
             arrays.update({name: stored.array(name) if name in stored.names else None for name in STRESS_ARRAYS})
         wall_s, by_element = facts.pop("wall_s"), facts.pop("by_element")
+        groups = {name: facts.pop(name, {}) for name in ("by_config_type", "by_file")}
         counts = facts.pop("n_frames"), facts.pop("n_atoms")
     except (DataError, KeyError, OSError) as error:
         raise SdasError(f"{source}: damaged evaluation ({error}): run sdas evaluate again") from error
@@ -83,7 +84,8 @@ def load_evaluation(folder: str | os.PathLike[str]) -> tuple[Evaluation, dict[st
         raise SdasError(f"{source}: {SUMMARY} and {PREDICTIONS} are of different runs: run sdas evaluate again")
     model = facts.pop("model_fingerprint", None)
     metrics = {key: facts.pop(key) for key in list(facts) if key.startswith(("energy_", "force_", "stress_"))}
-    return Evaluation(metrics=metrics, by_element=by_element, wall_s=wall_s, model_fingerprint=model, **arrays), facts
+    facts_of_it = {"by_element": by_element, **groups, "wall_s": wall_s, "model_fingerprint": model}
+    return Evaluation(metrics=metrics, **facts_of_it, **arrays), facts
 
 
 def _is_summary(path: Path) -> bool:

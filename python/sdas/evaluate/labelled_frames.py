@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -50,7 +50,8 @@ class Training:
 class LabelledFrames:
     """frames: a stream, of ``source`` in words. reading: lines that say how raw files are read. notes: the names of
     their labels and the frames left out, complete after the last frame. caches: the same of caches. fingerprints: of
-    the files that the frames come from, by path. paths: as they were named; none for the frames of a run."""
+    the files that the frames come from, by path. paths: as they were named; none for the frames of a run. files: of
+    each frame that was read, the file that it comes from."""
 
     frames: Iterable[Frame]
     source: str
@@ -61,6 +62,13 @@ class LabelledFrames:
     caches: list[dict[str, Any]] = field(default_factory=list)
     fingerprints: dict[str, str] = field(default_factory=dict)
     paths: Sequence[str] = ()
+    files: list[str] = field(default_factory=list)
+
+    def noted(self, frames: Iterable[Frame], file: str = "") -> Iterator[Frame]:
+        """``frames``, each noted as one of ``file``, or of the file that it names as its source."""
+        for frame in frames:
+            self.files.append(file or frame.source.rpartition(": ")[0])
+            yield frame
 
     def lines(self) -> list[str]:
         """Which labels the model is compared with, how they were read, and where that differs from the training."""
@@ -85,26 +93,30 @@ class LabelledFrames:
 def frames_of_the_run(run: Path) -> LabelledFrames:
     """The test frames of a run; raises :class:`SdasError` if it has none."""
     if not (run / CONFIG).is_file():
-        raise SdasError(f"{run} is not a run directory: name labelled frames with --data")
+        raise SdasError(f"{run} is not a run directory: name files of labelled frames after it")
     cache, split = open_data(load_config(run / CONFIG).data, run)
     if len(split.test) == 0:
-        raise SdasError(f"{run}: the run kept no frames for tests: name labelled frames with --data")
-    frames = [cache[int(index)] for index in split.test]
+        raise SdasError(f"{run}: the run kept no frames for tests: name files of labelled frames after it")
     files = [cache.path, *(path for path in [run / SPLIT] if path.is_file())]
     fingerprints = data_fingerprints(files)
-    return LabelledFrames(frames, f"test frames of {run}", caches=[cache.reading], fingerprints=fingerprints)
+    labelled = LabelledFrames((), f"test frames of {run}", caches=[cache.reading], fingerprints=fingerprints)
+    labelled.frames = labelled.noted(cache[int(index)] for index in split.test)
+    return labelled
 
 
-def frames_of_files(
-    model: Path, paths: Sequence[str], given: Mapping[str, Any], require: Sequence[str]
-) -> LabelledFrames:
-    """Frames of files and caches; raw files are read as the run of ``model`` did, but for what is ``given``."""
+def frames_of_files(model: Path, paths: Sequence[str], given: Mapping[str, Any]) -> LabelledFrames:
+    """Frames of files and caches; raw files are read as the run of ``model`` did, but for what is ``given``.
+
+    Frames may have any of the labels; with ``skip: incomplete`` those without an energy or forces are left out.
+    """
     training = training_of(model)
     labelled = LabelledFrames((), ", ".join(paths), training, training.options.updated(given), paths=paths)
     streams = []
     for path in paths:
         options = training.reading_of(Path(path), given)
-        streams.append(read_frames(path, **options.model_dump(), require=require, notes=labelled.notes))
+        require = ("energy", "forces") if options.skip == "incomplete" else ()
+        frames = read_frames(path, **options.model_dump(), require=require, notes=labelled.notes)
+        streams.append(labelled.noted(frames, path))
         if _format(Path(path)) == "cache":
             labelled.caches.append(FrameCache.open(path).reading)
         else:

@@ -17,10 +17,16 @@ DENSITY_RGB = (0.31, 0.52, 0.96)
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def energy_parity(evaluation: Evaluation) -> str:
-    """Predicted over reference energies: about their mean if all frames have as many atoms, else per atom."""
-    counts = np.diff(evaluation.offsets)
-    predicted, reference = evaluation.energies, evaluation.reference_energies
+def energy_parity(evaluation: Evaluation) -> str | None:
+    """Predicted over reference energies: about their mean if all frames have as many atoms, else per atom.
+
+    None if no frame has an energy.
+    """
+    known = np.isfinite(evaluation.reference_energies)
+    if not known.any():
+        return None
+    counts = np.diff(evaluation.offsets)[known]
+    predicted, reference = evaluation.energies[known], evaluation.reference_energies[known]
     if np.all(counts == counts[0]):
         shift, label = reference.mean(), "energy − mean (eV)"
         predicted, reference = predicted - shift, reference - shift
@@ -29,15 +35,21 @@ def energy_parity(evaluation: Evaluation) -> str:
     return _parity(reference, predicted, label, "parity-energy", "Predicted energies over reference energies")
 
 
-def force_parity(evaluation: Evaluation) -> str:
-    """Predicted over reference force components, as a density."""
-    reference, predicted = evaluation.reference_forces.ravel(), evaluation.forces.ravel()
+def force_parity(evaluation: Evaluation) -> str | None:
+    """Predicted over reference force components, as a density; None if no frame has forces."""
+    known = np.isfinite(evaluation.reference_forces)
+    if not known.any():
+        return None
+    reference, predicted = evaluation.reference_forces[known], evaluation.forces[known]
     return _parity(reference, predicted, "force (eV/Å)", "parity-forces", "Predicted forces over reference forces")
 
 
-def error_histogram(evaluation: Evaluation) -> str:
-    """Absolute errors of force components on a logarithmic scale, with mean and root mean square."""
+def error_histogram(evaluation: Evaluation) -> str | None:
+    """Absolute errors of force components on a logarithmic scale, with mean and root mean square; or None likewise."""
     errors = np.abs(evaluation.forces - evaluation.reference_forces).ravel() * 1000
+    errors = errors[np.isfinite(errors)]
+    if errors.size == 0:
+        return None
     high = max(float(errors.max()), 1e-9)
     edges = np.geomspace(max(float(np.percentile(errors, 0.5)), high * 1e-5), high * 1.001, 50)
     with style():

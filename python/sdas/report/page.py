@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 import sdas_kernels.dispatch
 from sdas.errors import SdasError
+from sdas.evaluate.table import columns_of, rows_of
 from sdas.files import as_argument, write_text
 from sdas.report import figures
 from sdas.report.numbers import report_numbers
@@ -69,6 +70,8 @@ def render(run: RunContents, numbers: dict[str, Any], commands: list[str]) -> st
         written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         numbers=numbers,
         evaluation=evaluation,
+        rows=rows_of(evaluation) if evaluation else {},
+        columns=columns_of(evaluation) if evaluation else {},
         md=dynamics.summary if dynamics else None,
         plots={key: Markup(svg) for key, svg in plots.items() if svg},
         backends=sdas_kernels.dispatch.explain(),

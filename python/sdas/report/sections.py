@@ -123,7 +123,7 @@ def read_dynamics(folder: Path, model: str | None, notes: list[str]) -> Dynamics
 
 def evaluate_command(folder: Path, facts: dict[str, Any]) -> str:
     """What to type to get the evaluation in a run directory again."""
-    data = "".join(f" --data {as_argument(path)}" for path in facts.get("data_paths", []))
+    data = "".join(f" {as_argument(path)}" for path in facts.get("data_paths", []))
     return f"sdas evaluate {as_argument(folder)}{data}"
 
 

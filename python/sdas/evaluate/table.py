@@ -1,0 +1,44 @@
+"""An evaluation as a table: a row for each file and each kind of frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sdas.evaluate.evaluation import Evaluation
+
+MOST_ROWS = 40
+"""Files, and kinds of frames, that are shown; evaluation.json has all."""
+ENERGY = ("energy_mae_mev_per_atom", "energy_rmse_mev_per_atom")
+FORCES = ("force_mae_mev_per_ang", "force_rmse_mev_per_ang")
+STRESS = ("stress_mae_mev_per_ang3", "stress_rmse_mev_per_ang3")
+QUANTITIES = {"energy, meV/atom": ENERGY, "forces, meV/Å": FORCES, "stress, meV/Å³": STRESS}
+
+
+def rows_of(evaluation: Evaluation) -> dict[str, Mapping[str, Any]]:
+    """Title → n_frames and metrics: of files and of kinds where there are several, and of all frames."""
+    rows: dict[str, Mapping[str, Any]] = {}
+    for title, group in (("{}", evaluation.by_file), ("config_type {}", evaluation.by_config_type)):
+        if len(group) > 1:
+            rows |= {title.format(name): row for name, row in list(group.items())[:MOST_ROWS]}
+        if len(group) > MOST_ROWS:
+            rows[f"… and {len(group) - MOST_ROWS} more in evaluation.json"] = {}
+    return {**rows, "all": {"n_frames": evaluation.n_frames, **evaluation.metrics}}
+
+
+def columns_of(evaluation: Evaluation) -> dict[str, tuple[str, str]]:
+    """Title → keys of MAE and RMSE, of the labels that the frames have."""
+    return {title: keys for title, keys in QUANTITIES.items() if evaluation.metrics.get(keys[0]) is not None}
+
+
+def table(evaluation: Evaluation) -> str:
+    """The table as text; a dash where the frames of a row have no such label."""
+    columns, rows = columns_of(evaluation), rows_of(evaluation)
+    first = max(map(len, rows))
+    lines = [" " * first + "    frames" + "".join(title.rjust(24) for title in columns)]
+    lines.append(" " * (first + 10) + ("MAE".rjust(12) + "RMSE".rjust(12)) * len(columns))
+    for name, row in rows.items():
+        numbers = [row.get(key) for keys in columns.values() for key in keys]
+        shown = ["–" if number is None else f"{number:.2f}" for number in numbers] if row else []
+        lines.append(f"{name:{first}}{row.get('n_frames', ''):>10}" + "".join(text.rjust(12) for text in shown))
+    return "\n".join(line.rstrip() for line in lines)
