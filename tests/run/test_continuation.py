@@ -71,6 +71,8 @@ CHANGES = {
     "data.units": "kcal/mol",
     "data.split.seed": 1,
     "data.split.sizes": [2, 2, 2],
+    "data.validation": "/other.xyz",
+    "data.test": ["/one.xyz", "/two.xyz"],
 }
 ALLOWED = {
     "train.steps": 2,

@@ -76,6 +76,26 @@ def test_frames_may_be_named_by_set_and_beside_a_configuration():
     assert sorted(path.name for path in Path("runs").iterdir()) == ["ethanol"]
 
 
+@pytest.mark.usefixtures("files")
+def test_weights_are_chosen_on_a_file():
+    few = ("--set", "cross_validation.folds=2", "--set", "cross_validation.steps=1", "--set", "run_dir=runs/cv")
+    said = run("ethanol.extxyz", "--cross-validate", *SMALL, *few)
+    assert said.splitlines()[-1] == "chosen configuration: runs/cv/chosen.yaml"
+    assert "run directory: runs/cv-chosen\n" in run("runs/cv/chosen.yaml")
+
+
+def test_a_resumed_run_keeps_its_frames_whatever_becomes_of_the_files(files):
+    run("ethanol.extxyz", "--set", "data.test=test.extxyz", *SMALL)
+    before = Path("runs/ethanol/split.json").read_text()
+    Path("test.extxyz").unlink()
+    ase.io.write("ethanol.extxyz", Atoms("H"))
+    run("--resume", "runs/ethanol", "--set", "train.steps=3")
+    assert Path("runs/ethanol/split.json").read_text() == before
+    done = runner.invoke(cli.app, ["train", "--resume", "runs/ethanol", "--set", "data.test=ethanol.extxyz"])
+    assert done.exit_code == 1
+    assert "a resumed run cannot change data.test" in done.stderr
+
+
 MISTAKES = {
     "": "name the frames, as in 'sdas train frames.extxyz'",
     "nowhere.xyz": "nowhere.xyz does not exist",
