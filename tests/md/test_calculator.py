@@ -7,6 +7,8 @@ from ase.filters import FrechetCellFilter
 
 from sdas.errors import SdasError
 from sdas.md import SDASCalculator
+from sdas.md.systems import Systems
+from sdas_kernels.graph import NeighborGraph
 
 
 def test_forces_are_minus_the_slope_of_the_energy(pair_potential, molecule):
@@ -29,6 +31,30 @@ def test_energy_is_that_of_the_model_in_ev(pair_potential):
     expected = 4.0 * (1 - np.exp(-2 * 0.3)) ** 2 * (1 - (1.5 / 4) ** 2) ** 3
     assert pair.get_potential_energy() == pytest.approx(expected, rel=1e-12)
     assert pair.get_potential_energy(force_consistent=True) == pair.get_potential_energy()
+
+
+@pytest.mark.parametrize(("kept", "asked"), [("float32", "float64"), ("float64", "float32"), ("float32", "float32")])
+def test_a_model_of_either_dtype_is_taken_in_either(make_model, molecule, kept, asked):
+    model = make_model(dtype=getattr(torch, kept))
+    model.set_energy_reference({1: -13.6, 6: -1029.1, 8: -2041.8123456789}, 1.0)
+    molecule.calc = SDASCalculator(model, asked)
+    graph = NeighborGraph.build(molecule.positions, molecule.numbers, model.cutoff, dtype=model.embedding.weight.dtype)
+    wanted = float(model(graph)["energy"])
+    assert molecule.get_potential_energy() == pytest.approx(wanted, abs=1e-5), "references keep their digits"
+
+
+def test_neighbors_are_listed_for_many_steps(pair_potential, molecule):
+    calculator = molecule.calc = SDASCalculator(pair_potential)
+    anew, generator = SDASCalculator(pair_potential, skin=0), np.random.default_rng(0)
+    molecule.positions[2] = [3.8, 0.3, 0.0]
+    edges = set()
+    for _ in range(60):
+        molecule.positions += 0.03 * generator.standard_normal((3, 3))
+        np.testing.assert_array_equal(molecule.get_forces(), anew.get_forces(molecule))
+        edges.add(int(anew.neighbors.graph(Systems.of([molecule])).num_edges))
+    assert len(edges) > 1, "the test needs an atom that crosses the cutoff"
+    assert calculator.neighbors.built < 10
+    assert anew.neighbors.built == 120
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

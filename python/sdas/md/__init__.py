@@ -2,7 +2,17 @@
 
 from sdas.md.calculator import SDASCalculator
 from sdas.md.drift import Drift, energy_drift
+from sdas.md.replicas import Replicas
 from sdas.md.settings import MDSettings
 from sdas.md.simulation import MDResult, UnstableRunError, simulate
 
-__all__ = ["Drift", "MDResult", "MDSettings", "SDASCalculator", "UnstableRunError", "energy_drift", "simulate"]
+__all__ = [
+    "Drift",
+    "MDResult",
+    "MDSettings",
+    "Replicas",
+    "SDASCalculator",
+    "UnstableRunError",
+    "energy_drift",
+    "simulate",
+]

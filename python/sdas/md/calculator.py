@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,11 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from sdas.data.graphs import refuse_unknown
 from sdas.errors import SdasError
-from sdas.run.device import find_device
-from sdas.run.fingerprint import model_fingerprint
-from sdas.run.model import load_run_model, species_of
-from sdas_kernels.graph import NeighborGraph
+from sdas.md.forces import SKIN, known_dtype, prepared_model
+from sdas.md.systems import Systems
+from sdas.md.verlet_list import VerletList
+from sdas.run.model import species_of
 from sdas_kernels.nn import CompiledPotential
-from sdas_kernels.nn.inference import recording_allowed
-
-DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
 class SDASCalculator(Calculator):
@@ -30,7 +26,7 @@ class SDASCalculator(Calculator):
 
     Results follow ASE: energy and free_energy in eV (the same number), forces `[n, 3]` in eV/Å, stress in eV/Å³ as the
     six numbers xx, yy, zz, yz, xz, xy with ASE's sign, (∂E/∂strain) / volume; stress needs a cell that is periodic
-    along all three axes. Neighbors are found anew whenever atoms move.
+    along all three axes. Neighbors are found once in many steps, see :mod:`sdas.md.verlet_list`.
 
     Args:
         model: an `sdas_kernels.nn.SDAS`, or a run directory or model directory.
@@ -39,32 +35,28 @@ class SDASCalculator(Calculator):
         device: such as "cpu" or "cuda"; by default where the model is.
         compile: backend by which `sdas_kernels.nn.CompiledPotential` runs an SDAS model, such as "inductor": energies
             and forces of small systems come faster, after a compilation that takes about a minute at the first step.
+        skin: Å; how much farther than the cutoff pairs are listed, so that they need not be found at each step.
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 (ASE declares it so)
     discard_results_on_any_change = True
 
-    @recording_allowed()  # the copy of the weights is to be differentiable wherever it is made
     def __init__(
         self,
         model: torch.nn.Module | str | Path,
         dtype: torch.dtype | str = torch.float64,
         device: torch.device | str | None = None,
         compile: str | None = None,
+        skin: float = SKIN,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        module: Any = copy.deepcopy(model) if isinstance(model, torch.nn.Module) else load_run_model(model)
-        self.fingerprint = model_fingerprint(module)
-        """Of the model as it came, whatever the dtype here."""
-        self.dtype = _known_dtype(dtype)
-        if device is not None:
-            module.to(find_device(device))
-        self.model: Any = _in_dtype(module, self.dtype).eval().requires_grad_(False)
-        self.potential: Any = self.model if compile is None else CompiledPotential(module, compile)
+        self.dtype = known_dtype("SDASCalculator", dtype)
+        self.model, self.fingerprint = prepared_model(model, self.dtype, device)
+        self.potential: Any = self.model if compile is None else CompiledPotential(self.model, compile)
         self.device = next(self.model.parameters()).device
         self.species = species_of(self.model)
-        self.graph: NeighborGraph | None = None
+        self.neighbors = VerletList(float(self.model.cutoff), skin, self.dtype)
 
     def calculate(
         self,
@@ -81,11 +73,8 @@ class SDASCalculator(Calculator):
         assert self.atoms is not None
         want_stress = "stress" in properties
         self.check(self.atoms, want_stress)
-        cell = np.asarray(self.atoms.cell) if self.atoms.pbc.any() else None
-        self.graph = NeighborGraph.build(
-            self.atoms.positions, self.atoms.numbers, self.model.cutoff, cell, self.atoms.pbc, self.dtype, self.device
-        )
-        out = self.potential(self.graph, forces=True, stress=want_stress)
+        graph = self.neighbors.graph(Systems.of([self.atoms], self.device))
+        out = self.potential(graph, forces=True, stress=want_stress)
         energy = float(out["energy"].detach().reshape(()))
         self.results = {"energy": energy, "free_energy": energy, "forces": _array(out["forces"])}
         if want_stress:
@@ -104,28 +93,8 @@ class SDASCalculator(Calculator):
 
     def closest_pair(self) -> tuple[float, int, int]:
         """Distance in Å and indices of the closest two atoms of the last calculation; infinity without neighbors."""
-        if self.graph is None or self.graph.num_edges == 0:
-            return float("inf"), -1, -1
-        lengths = self.graph.edge_vectors().detach().norm(dim=1)
-        edge = int(lengths.argmin())
-        return float(lengths[edge]), int(self.graph.receivers[edge]), int(self.graph.senders[edge])
+        return self.neighbors.closest_pair(0)
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy().astype(np.float64)
-
-
-def _known_dtype(given: Any) -> torch.dtype:
-    for name, dtype in DTYPES.items():
-        if given in (name, dtype):
-            return dtype
-    raise SdasError(f"SDASCalculator: dtype must be {' or '.join(DTYPES)}, got {given!r}")
-
-
-def _in_dtype(module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
-    """The module with its weights in `dtype`; buffers that are kept in float64, as energy references are, stay so."""
-    weights = next(module.parameters()).dtype
-    for tensor in (*module.parameters(), *module.buffers()):
-        if tensor.dtype == weights:
-            tensor.data = tensor.data.to(dtype)
-    return module

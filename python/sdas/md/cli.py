@@ -45,7 +45,7 @@ def md(
     Writes trajectory.extxyz, log.csv, md.json and the state from which to resume.
     """
     from sdas.md import MDSettings, SDASCalculator, simulate
-    from sdas.md.calculator import DTYPES
+    from sdas.md.forces import DTYPES
     from sdas.md.structure import read_structure
     from sdas.run.model import results_folder
 

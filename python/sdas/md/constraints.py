@@ -82,14 +82,14 @@ def conserves_momentum(atoms: Atoms) -> bool:
     return not any(isinstance(constraint, HOLDS_ATOMS) for constraint in atoms.constraints)
 
 
-def degrees_of_freedom(atoms: Atoms, ensemble: str) -> int:
-    """Those that move: 3n, less the constraints, less what a run at constant energy conserves and does not excite.
+def degrees_of_freedom(atoms: Atoms, momentum_kept: bool) -> int:
+    """Those that move: 3n, less the constraints, less what the dynamics conserve and do not excite.
 
-    That is the momentum and, for molecules, the angular momentum, where no constraint holds atoms in space.
-    Raises SdasError if constraints leave nothing that can move.
+    If `momentum_kept` that is the momentum and, for molecules, the angular momentum, where no constraint holds atoms in
+    space. Raises SdasError if constraints leave nothing that can move.
     """
     count = 3 * len(atoms) - sum(int(constraint.get_removed_dof(atoms)) for constraint in atoms.constraints)
-    if ensemble == "nve" and conserves_momentum(atoms):
+    if momentum_kept and conserves_momentum(atoms):
         if not any(isinstance(constraint, FixCom) for constraint in atoms.constraints):
             count -= 3
         if is_molecule(atoms):

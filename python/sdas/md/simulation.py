@@ -12,7 +12,6 @@ from typing import IO, Any
 import numpy as np
 from ase import Atoms, units
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import Stationary, ZeroRotation
 from ase.md.verlet import VelocityVerlet
 from tqdm import tqdm
 
@@ -20,11 +19,12 @@ from sdas.documents import write_document
 from sdas.errors import SdasError
 from sdas.files import new_folder, recover
 from sdas.md.calculator import SDASCalculator
-from sdas.md.constraints import conserves_momentum, constraints_of, degrees_of_freedom, is_molecule
+from sdas.md.constraints import degrees_of_freedom
 from sdas.md.drift import Drift, energy_drift
 from sdas.md.folder import HEADER, LOG, SUMMARY, TRAJECTORY, check_folder, read_log, write_frame
 from sdas.md.settings import MDSettings
 from sdas.md.state import Identity, SavedState, Written
+from sdas.md.velocities import draw_velocities, moving_copy, stop_drift
 from sdas.run.lock import locked
 
 BONDS_FAILED = "Did not converge"
@@ -84,7 +84,7 @@ def simulate(
     """
     target = Path(folder)
     moving = _prepared(atoms, calculator)
-    degrees_of_freedom(moving, settings.ensemble)
+    degrees_of_freedom(moving, settings.ensemble == "nve")
     identity = Identity.of(moving, calculator.fingerprint, calculator.dtype_name, settings.physics())
     with ExitStack() as locks:
         recover(os.path.realpath(target))
@@ -114,11 +114,12 @@ class _Run:
         self.log: IO[str]
         self.trajectory: IO[str]
         self.generator = np.random.Generator(np.random.PCG64(settings.seed))
-        self.freedom = degrees_of_freedom(atoms, settings.ensemble)
+        self.freedom = degrees_of_freedom(atoms, settings.ensemble == "nve")
 
     def begin(self) -> None:
         """Draw velocities and write the start; raises SdasError, and writes nothing, if it makes no sense."""
         draw_velocities(self.atoms, self.settings.temperature_k, self.generator)
+        stop_drift(self.atoms)
         try:
             self.atoms.get_potential_energy()
             fault = self._fault()
@@ -225,27 +226,11 @@ class _Run:
 
 
 def _prepared(atoms: Atoms, calculator: SDASCalculator) -> Atoms:
-    """What moves: the start with its masses, constraints and the calculator; raises SdasError if it cannot be used."""
-    masses = atoms.get_masses()
-    strange = np.flatnonzero(~(np.isfinite(masses) & (masses > 0)))
-    if len(strange):
-        raise SdasError(f"atom {strange[0]} weighs {masses[strange[0]]} u; masses must be positive")
-    constraints = constraints_of(atoms)
-    moving = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, masses=masses)
-    moving.set_constraint(constraints)
+    """What moves: the start with the calculator; raises SdasError if it cannot be used."""
+    moving = moving_copy(atoms)
     calculator.check(moving)
     moving.calc = calculator
     return moving
-
-
-def draw_velocities(atoms: Atoms, temperature_k: float, generator: np.random.Generator) -> None:
-    """Maxwell–Boltzmann velocities, without drift and, for molecules, without rotation where both are conserved."""
-    spread = np.sqrt(atoms.get_masses() * units.kB * temperature_k)
-    atoms.set_momenta(spread[:, None] * generator.standard_normal((len(atoms), 3)))
-    if conserves_momentum(atoms):
-        Stationary(atoms, preserve_temperature=False)
-        if is_molecule(atoms):
-            ZeroRotation(atoms, preserve_temperature=False)
 
 
 def _integrator(atoms: Atoms, settings: MDSettings, generator: np.random.Generator) -> VelocityVerlet | Langevin:

@@ -1,0 +1,103 @@
+"""When a replica has left the region where a potential means anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.neighborlist import natural_cutoffs, neighbor_list
+
+from sdas.errors import SdasError
+from sdas.md.forces import Results
+from sdas.md.motion import Motion
+
+BOND_SLACK = 1.15
+"""Two atoms within this many times the sum of their covalent radii are bound at the start."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Why a replica ended: after so many steps, of `time_fs`."""
+
+    step: int
+    time_fs: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What ends a replica, besides numbers that are not finite.
+
+    closest_ang: two atoms closer than this, if the forces tell how close atoms are. hottest_k: a kinetic temperature
+    above this. stretch_ang: a bond of the start that is so much longer or shorter than it was there; 0.5 Å is the usual
+    measure of stability (Fu and others 2023). None asks for no such thing, as bonds may break rightly.
+    """
+
+    closest_ang: float = 0.4
+    hottest_k: float = 20_000.0
+    stretch_ang: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("closest_ang", "hottest_k", "stretch_ang"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise SdasError(f"{name} must not be negative, got {value}")
+
+
+class Bonds:
+    """The bonds of each system at the start, with their lengths there.
+
+    Args:
+        atoms: the structures, one for each replica.
+    """
+
+    def __init__(self, atoms: Sequence[Atoms]) -> None:
+        self._of_replica = [_bonds(each) for each in atoms]
+
+    def worst(self, motion: Motion) -> list[tuple[float, int, int]]:
+        """For each system the largest change of a length in Å, and the atoms of that bond; 0 where there is none."""
+        systems, found = motion.systems, []
+        positions, cells = systems.positions.cpu().numpy(), systems.cells.cpu().numpy()
+        for row, replica in enumerate(systems.replica.tolist()):
+            pairs, lengths, shifts = self._of_replica[replica]
+            if len(pairs) == 0:
+                found.append((0.0, -1, -1))
+                continue
+            at = positions[systems.starts[row] : systems.starts[row + 1]]
+            now = np.linalg.norm(at[pairs[:, 1]] - at[pairs[:, 0]] + shifts @ cells[row], axis=1)
+            worst = int(np.abs(now - lengths).argmax())
+            found.append((float(now[worst] - lengths[worst]), *pairs[worst].tolist()))
+        return found
+
+
+def _bonds(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    i, j, d, shifts = neighbor_list("ijdS", atoms, natural_cutoffs(atoms, mult=BOND_SLACK))
+    once = i < j  # an atom is not bound to an image of itself that moves with it
+    return np.stack([i, j], 1)[once], d[once], shifts[once]
+
+
+def faults(motion: Motion, results: Results, limits: Limits, bonds: Bonds | None) -> dict[int, str]:
+    """What is wrong with systems, by row; those of which nothing is said are well."""
+    systems, found = motion.systems, {}
+    temperature = motion.kinetic_temperature()
+    broken = ~torch.isfinite(results["energy"] + systems.sum(results["forces"].sum(1)))
+    bad = broken | ~(temperature <= limits.hottest_k)
+    closest = results.get("closest")
+    if closest is not None:
+        bad |= closest < limits.closest_ang
+    if bool(bad.any()):
+        for row in torch.nonzero(bad).flatten().tolist():
+            if broken[row]:
+                found[row] = "the energy or a force is not finite"
+            elif closest is not None and closest[row] < limits.closest_ang:
+                found[row] = f"two atoms are {float(closest[row]):.3f} Å apart"
+            else:
+                found[row] = f"the temperature is {float(temperature[row]):.0f} K"
+    if bonds is not None and limits.stretch_ang is not None:
+        for row, (change, i, j) in enumerate(bonds.worst(motion)):
+            if abs(change) > limits.stretch_ang:
+                found.setdefault(row, f"the bond of atoms {i} and {j} is {change:+.2f} Å from its first length")
+    return found
