@@ -240,6 +240,18 @@ def _distance(args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> int:
     return 3 * out.numel() * args[0].shape[-1]
 
 
+def _attention(query: int, products: int, softmax: int) -> Rule:
+    """Fused dot-product attention: `query`, place of queries `[.., L, D]`, before keys `[.., S, D]`; matrix products
+    over L × S × D, and per logit its scaling and what the softmax or its derivative takes."""
+
+    def rule(args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> int:
+        queries, keys = args[query], args[query + 1]
+        logits = queries.numel() // queries.shape[-1] * keys.shape[-2]
+        return int(logits * (2 * products * queries.shape[-1] + 1 + softmax))
+
+    return rule
+
+
 RULES: dict[str, Rule] = {name: _element_wise(cost) for name, cost in PER_ELEMENT.items()}
 RULES |= dict.fromkeys(FREE, lambda args, kwargs, out: 0)
 RULES |= {
@@ -304,6 +316,9 @@ RULES |= {
     "index_put": _index_put,
     "_index_put_impl": _index_put,
     "_unsafe_index_put": _index_put,
+    "_scaled_dot_product_flash_attention_for_cpu": _attention(0, 2, 4),
+    "_scaled_dot_product_flash_attention_for_cpu_backward": _attention(1, 5, 8),
+    "allclose": lambda args, kwargs, out: 4 * _counted(args[0]),
     "_fused_adam": _fused_optimizer(13),
     "_fused_adamw": _fused_optimizer(13),
     "_fused_sgd": _fused_optimizer(4),

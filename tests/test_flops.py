@@ -46,6 +46,11 @@ INDEX = torch.tensor([0, 0, 1])
         (lambda: A.sum(1), 3 * 4),
         (lambda: A.mean(), 15),
         (lambda: torch.softmax(A, 1), 4 * 15),
+        (  # 2 × 3 × 3 logits, each of two products over 5, scaled, and in a softmax
+            lambda: torch.nn.functional.scaled_dot_product_attention(BATCH[:, None], BATCH[:, None], BATCH[:, None]),
+            2 * 3 * 3 * (2 * 2 * 5 + 1 + 4),
+        ),
+        (lambda: torch.allclose(A, A), 4 * 15),
         (lambda: torch.zeros(2, 5).index_add(0, INDEX, A), 15),
         (lambda: torch.zeros(2, 5).scatter_add(0, torch.zeros(3, 5, dtype=torch.int64), A), 15),
         (lambda: torch.zeros(2, 5).index_put((INDEX,), A, accumulate=True), 15),

@@ -29,7 +29,7 @@ def build(settings: Settings) -> Model:
     torch.set_default_dtype(torch.float32)
     if settings.variant == "compiled" and settings.step == "training":
         raise ValueError("MACE has no compiled training mode")
-    model: Any = prepare(_network)(settings) if settings.variant == "compiled" else _network(settings)
+    model: Any = prepare(network)(settings) if settings.variant == "compiled" else network(settings)
     parameters = [p for p in model.parameters() if p.requires_grad]
     count = sum(p.numel() for p in parameters)
     model.train(settings.step == "training")
@@ -41,7 +41,7 @@ def build(settings: Settings) -> Model:
         model = torch.compile(model, mode="default", fullgraph=True)
 
     def load(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-        return _batch(arrays, settings)
+        return batch(arrays, settings)
 
     def forces(data: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
         inputs = data.copy()
@@ -61,7 +61,7 @@ def build(settings: Settings) -> Model:
     return Model(load, {"forces": forces, "training": training}[settings.step], count, packages)
 
 
-def _network(settings: Settings) -> torch.nn.Module:
+def network(settings: Settings) -> torch.nn.Module:
     torch.manual_seed(settings.seed)
     return modules.ScaleShiftMACE(
         r_max=settings.cutoff,
@@ -85,7 +85,7 @@ def _network(settings: Settings) -> torch.nn.Module:
     )
 
 
-def _batch(arrays: dict[str, np.ndarray], settings: Settings) -> dict[str, torch.Tensor]:
+def batch(arrays: dict[str, np.ndarray], settings: Settings) -> dict[str, torch.Tensor]:
     kinds = torch.tensor(np.searchsorted(settings.species, arrays["numbers"]))
     system = torch.tensor(arrays["system"])
     shifts = np.einsum("ej,ejk->ek", arrays["shifts"], arrays["cells"][arrays["system"][arrays["receivers"]]])

@@ -60,7 +60,7 @@ def build(settings: Settings) -> Model:
         single = len(arrays["cells"]) == 1
         if settings.variant == "compiled" and settings.step == "training" and single:
             raise ValueError("NequIP's compiled training mode runs a batch with a single frame eagerly")
-        data = _atomic_data(arrays, settings, cell=exported or bool(arrays["pbc"].any()))
+        data = atomic_data(arrays, settings, cell=exported or bool(arrays["pbc"].any()))
         if not exported:
             runners["model"] = model
             return data
@@ -84,7 +84,7 @@ def build(settings: Settings) -> Model:
     return Model(load, {"forces": forces, "training": training}[settings.step], count, ("nequip", "e3nn"))
 
 
-def _atomic_data(arrays: dict[str, np.ndarray], settings: Settings, cell: bool) -> dict[str, torch.Tensor]:
+def atomic_data(arrays: dict[str, np.ndarray], settings: Settings, cell: bool) -> dict[str, torch.Tensor]:
     """Positions and cells in float64, as its data pipeline has them; one frame has no batch index."""
     types = np.searchsorted(settings.species, arrays["numbers"])
     data = {

@@ -1,0 +1,119 @@
+"""The benchmark of accuracy per FLOP: its arithmetic, its counting, and one cell trained from files to result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sdas.data import samples
+
+pytest.importorskip("record", reason="the tests stand alone, without bench/")
+
+from apr import curves, protocol, run
+from apr.protocol import Cell, Recipe, Task
+from apr.trainers.frames import Frames
+from apr.trainers.muon import SlicedMuon
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A task of few frames of the sample that is shipped; the folder of its data."""
+    train, test = samples.sample("ethanol")
+    task = Task((train.name,), 12, 4, 3, (test.name,))
+    monkeypatch.setitem(protocol.TASKS, "few", task)
+    return train.parent
+
+
+def result(model: str, budget: float, error: float, seed: int = 0, flops: float | None = None) -> dict[str, object]:
+    """What a cell gives, as far as the tables read it."""
+    cell = Cell(model, "ethanol", budget, seed, Recipe("adam", 0.01, 8)).document()
+    return {"cell": cell, "test": {"force_mae_mev_per_ang": error}, "train_flops": flops or budget}
+
+
+def test_flops_to_reach_an_error_lie_on_the_line_between_two_budgets_in_logarithms() -> None:
+    # error = 100 · (C / 1e12)^(-1/2): 50 meV/Å at 4e12
+    row = {c: [result("sdas", c, 100 * (c / 1e12) ** -0.5)] for c in (1e12, 9e12)}
+    sign, flops = curves.flops_to_reach(row, 50.0)
+    assert sign == "="
+    assert flops == pytest.approx(4e12)
+    assert curves.flops_to_reach(row, 200.0) == ("<", 1e12)
+    assert curves.flops_to_reach(row, 20.0) is None
+
+
+def test_the_best_peer_is_that_of_the_smallest_mean_over_seeds_and_never_our_own() -> None:
+    cells = [result("nequip", 1e12, 40.0), result("nequip", 1e12, 60.0, seed=1), result("mace", 1e12, 49.0)]
+    cells += [result("sdas", 1e12, 1.0), result("sdas_paper", 1e12, 2.0)]
+    assert curves.best_peer(curves.table(cells, "ethanol"), 1e12) == ("mace", 49.0)
+
+
+def test_a_model_without_an_environment_is_named_with_the_reason(small: Path, tmp_path: Path) -> None:
+    grid = run.Grid(small, tmp_path / "results", tmp_path / "work")
+    cell = Cell("nequip", "few", 1e6, 0, Recipe("adam", 0.01, 2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SDAS_PEER_NEQUIP", raising=False)
+        assert "SDAS_PEER_NEQUIP" in grid.run(cell)["failed"]
+    curves.write_page(tmp_path / "results")
+    assert "SDAS_PEER_NEQUIP" in (tmp_path / "results" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("model", ["sdas", "transformer"])
+def test_a_cell_is_trained_to_its_budget_and_not_again(small: Path, tmp_path: Path, model: str) -> None:
+    grid = run.Grid(small, tmp_path / "results", tmp_path / "work")
+    cell = Cell(model, "few", 2e9, 0, Recipe("adam", 1e-3, 4))
+    found = grid.run(cell)
+    assert found["train_flops"] == pytest.approx(2e9, rel=0.5)
+    assert found["flops_residual"] == 0
+    assert np.isfinite(found["test"]["force_mae_mev_per_ang"])
+    assert found["cell"] == json.loads(json.dumps(cell.document()))
+    changed = grid.path(cell).stat().st_mtime_ns
+    grid.run(cell)
+    assert grid.path(cell).stat().st_mtime_ns == changed
+
+
+def test_edges_of_a_batch_connect_atoms_of_one_frame_within_the_cutoff(small: Path, tmp_path: Path) -> None:
+    protocol.write_frames(protocol.TASKS["few"], small, tmp_path / "few.npz")
+    frames = Frames.read(tmp_path / "few.npz", "train")
+    batch = frames.batch([3, 7])
+    vectors = batch["positions"][batch["senders"]] - batch["positions"][batch["receivers"]]
+    lengths = np.linalg.norm(vectors, axis=1)
+    assert (batch["system"][batch["senders"]] == batch["system"][batch["receivers"]]).all()
+    assert 0 < lengths.min() <= lengths.max() < protocol.CUTOFF
+    distances = np.linalg.norm(batch["positions"][:, None] - batch["positions"][None], axis=-1)
+    same = batch["system"][:, None] == batch["system"][None]
+    assert len(lengths) == (same & (distances < protocol.CUTOFF)).sum() - len(same)
+
+
+def test_parts_of_a_task_share_no_frame(small: Path, tmp_path: Path) -> None:
+    protocol.write_frames(protocol.TASKS["few"], small, tmp_path / "few.npz")
+    energies = [Frames.read(tmp_path / "few.npz", part).energies for part in protocol.PARTS]
+    assert [len(part) for part in energies] == [12, 4, 3]
+    assert len(np.unique(np.concatenate(energies))) == 19
+
+
+def test_muon_moves_a_matrix_along_its_polar_factor_and_flat_weights_slice_by_slice() -> None:
+    torch.manual_seed(0)
+
+    class Flat(torch.nn.Module):
+        """As e3nn keeps a linear map of two degrees."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(4 * 3 + 2 * 2))
+            path = type("Instruction", (), {"path_shape": (4, 3)}), type("Instruction", (), {"path_shape": (2, 2)})
+            self.instructions, self.weight_numel = path, 16
+
+    module = Flat()
+    optimizer = SlicedMuon(module, 1.0)
+    gradient = torch.randn(16)
+    module.weight.grad = gradient.clone()
+    optimizer.step()
+    moved = -module.weight.detach()
+    for part, shape in ((slice(0, 12), (4, 3)), (slice(12, 16), (2, 2))):
+        u, _, v = torch.linalg.svd(gradient[part].view(shape), full_matrices=False)
+        polar = u @ v
+        cosine = torch.nn.functional.cosine_similarity(moved[part], polar.flatten(), dim=0)
+        assert cosine > 0.95
