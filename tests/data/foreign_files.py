@@ -226,7 +226,38 @@ def flat_hdf5(path: Path) -> Path:
     return path
 
 
+def deepmd_text(path: Path) -> Path:
+    path.mkdir(parents=True)
+    (path / "type.raw").write_text("0\n1\n1\n")
+    (path / "type_map.raw").write_text("O\nH\n")
+    columns = {
+        "coord": POSITIONS,
+        "box": [CELL] * 2,
+        "energy": ENERGIES,
+        "force": FORCES,
+        "virial": [-STRESS * VOLUME] * 2,
+    }
+    for name, values in columns.items():
+        (path / f"{name}.raw").write_text("".join(f"{words(row)}\n" for row in values))
+    return path
+
+
+def deepmd_hdf5(path: Path) -> Path:
+    with h5py.File(path, "w") as file:
+        system = file.create_group("O1H2")
+        system["type.raw"], system["type_map.raw"] = [0, 1, 1], [b"O", b"H"]
+        columns = {"coord": POSITIONS, "force": FORCES, "virial": np.stack([-STRESS * VOLUME] * 2)}
+        for k in range(2):
+            part = system.create_group(f"set.00{k}")
+            part["box.npy"], part["energy.npy"] = CELL.reshape(1, 9), ENERGIES[k : k + 1]
+            for name, values in columns.items():
+                part[f"{name}.npy"] = values[k : k + 1].reshape(1, 9)
+    return path
+
+
 FOREIGN = [
+    Foreign("system", "deepmd", deepmd_text, has=("energy", "forces", "stress")),
+    Foreign("systems.hdf5", "deepmd", deepmd_hdf5, has=("energy", "forces", "stress")),
     Foreign("SPICE.hdf5", "hdf5", spice, periodic=False),
     Foreign("ani_gdb_s01.h5", "hdf5", ani1, has=("energy",), periodic=False, tolerance=1e-6),
     Foreign("ani1x-release.h5", "hdf5", ani1x, periodic=False),

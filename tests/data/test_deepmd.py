@@ -1,5 +1,7 @@
 """DeePMD npy folders: types to elements, sets in order, virial to stress, mixed types, and wrong folders."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -96,6 +98,46 @@ def test_mixed_types_drop_virtual_atoms(tmp_path):
 def test_wrong_folders_are_refused(tmp_path, arrays, complaint):
     with pytest.raises(DataError, match=complaint):
         list(read_frames(make(tmp_path / "w", sets=(2,), **arrays)))
+
+
+@pytest.mark.parametrize("form", ["raw", "npy", "npy/mixed", "hdf5"])
+def test_what_dpdata_writes_is_read_alike(tmp_path, form):
+    dpdata = pytest.importorskip("dpdata", reason="DPDATA ABSENT: pip install dpdata; its systems are not read back")
+    rng = np.random.default_rng(3)
+    virial = rng.normal(size=(2, 3, 3))
+    data = {
+        "atom_names": ["O", "H"],
+        "atom_numbs": [1, 2],
+        "atom_types": np.array([0, 1, 1]),
+        "orig": np.zeros(3),
+        "cells": np.tile(8 * np.eye(3), (2, 1, 1)),
+        "coords": WATER + 0.01 * rng.normal(size=(2, 3, 3)),
+        "energies": np.array([-1.5, -2.5]),
+        "forces": rng.normal(size=(2, 3, 3)),
+        "virials": virial + virial.transpose(0, 2, 1),
+    }
+    place = tmp_path / ("a.hdf5" if form == "hdf5" else "system")
+    dpdata.LabeledSystem(data=data).to(f"deepmd/{form}", str(place))
+    frames = list(read_frames(place))
+    assert len(frames) == 2
+    for k, frame in enumerate(frames):
+        assert frame.numbers.tolist() == [8, 1, 1]
+        assert frame.energy == pytest.approx(data["energies"][k], rel=1e-6)
+        np.testing.assert_allclose(frame.positions, data["coords"][k], atol=1e-6)
+        np.testing.assert_allclose(frame.forces, data["forces"][k], atol=1e-6)
+        np.testing.assert_allclose(frame.stress, -data["virials"][k] / 512, atol=1e-8)
+
+
+def test_text_beside_sets_is_not_read_twice(tmp_path):
+    folder = make(tmp_path / "w", sets=(2,))
+    for name in ("coord", "box", "energy", "force"):
+        np.savetxt(folder / f"{name}.raw", np.load(folder / "set.000" / f"{name}.npy"))
+    assert len(list(read_frames(folder))) == 2
+    shutil.rmtree(folder / "set.000")
+    assert len(list(read_frames(folder))) == 2
+    (folder / "energy.raw").write_text("1.0\n")
+    with pytest.raises(DataError, match=r"energy\.raw has 1 rows for 2 frames"):
+        list(read_frames(folder))
 
 
 def test_damaged_folders_are_refused(tmp_path):

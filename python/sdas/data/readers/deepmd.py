@@ -1,12 +1,14 @@
-"""Reader of DeePMD-kit's npy folders: ``type.raw``, ``type_map.raw``, ``set.*/coord.npy`` and labels beside it.
+"""Reader of DeePMD-kit's systems: ``type.raw``, ``type_map.raw`` and, in sets, ``coord``, ``box`` and labels.
 
-Stored in Å, eV, eV/Å and, for the virial, eV. The virial there is −∂E/∂strain, so the stress is −virial / volume.
-The convention is DeePMD-kit's documentation of its data format, "npy" and "mixed type".
+Sets are folders of .npy files, groups of an HDF5 file, or, without any, the text files ``coord.raw``, ``energy.raw``
+and so on. Stored in Å, eV, eV/Å and, for the virial, eV. The virial there is −∂E/∂strain, so the stress is −virial /
+volume. The convention is DeePMD-kit's documentation of its data format, "npy", "raw", "hdf5" and "mixed type".
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -17,99 +19,127 @@ from sdas.config.reading import advice
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame, IntArray
 from sdas.data.readers.declared_units import DEFAULT_UNITS
-from sdas.data.readers.npy import map_array
+from sdas.data.readers.deepmd_storage import Folder, FrameSet, Hdf5System, Rows, System
+from sdas.data.readers.hdf5_file import Hdf5Group, groups_of, is_hdf5, sound
 from sdas.data.readers.options import ReadOptions, build_frame, numbers_of_symbols
 
 _STRUCTURE = ("coord", "box", "real_atom_types")
+TYPES = "type.raw"
 
 
 def systems(path: Path) -> list[Path]:
     """The system folders (those with a ``type.raw``) at or below ``path``, sorted."""
-    return sorted(found.parent for found in path.rglob("type.raw"))
+    return sorted(found.parent for found in path.rglob(TYPES))
+
+
+def is_system(group: Hdf5Group) -> bool:
+    """Whether a group of an HDF5 file is a system."""
+    return TYPES in group.data
 
 
 def read_deepmd(path: Path, options: ReadOptions) -> Iterator[Frame]:
-    """Frames of every system at or below ``path``, in the order of folder, set and frame."""
+    """Frames of every system at or below a folder or in an HDF5 file, in the order of system, set and frame."""
+    if path.is_file():
+        if not is_hdf5(path):
+            raise DataError(f"{path}: a system of DeePMD is a folder with {TYPES}, or an HDF5 file")
+        yield from sound(_systems_of_file(path, options), path)
+        return
     found = systems(path)
     if not found:
-        raise DataError(f"{path}: no DeePMD system: there is no type.raw in it or below")
+        raise DataError(f"{path}: no DeePMD system: there is no {TYPES} in it or below")
     for system in found:
-        yield from _read_system(system, options)
+        yield from _read_system(Folder(system), options)
 
 
-def _read_system(system: Path, options: ReadOptions) -> Iterator[Frame]:
+def _systems_of_file(path: Path, options: ReadOptions) -> Iterator[Frame]:
+    found = 0
+    for group in groups_of(path):
+        if is_system(group):
+            found += 1
+            yield from _read_system(Hdf5System(group), options)
+    if not found:
+        raise DataError(f"{path}: no DeePMD system: no group of it has a data set {TYPES}")
+
+
+def _read_system(system: System, options: ReadOptions) -> Iterator[Frame]:
     elements = _elements(system, options.type_map)
-    types = _read_types(system)
-    periodic = not (system / "nopbc").exists()
-    sets = sorted(system.glob("set.*"))
+    types = _types(system)
+    sets = system.sets()
     if not sets:
-        raise DataError(f"{system}: no set.* folder; raw text files are turned into sets by DeePMD-kit or dpdata")
-    for folder in sets:
-        yield from _read_set(folder, elements, types, periodic, options)
+        raise DataError(f"{system.where}: no set.* and no coord.raw, so it has no frames")
+    for part in sets:
+        yield from _read_set(part, elements, types, system.periodic, options)
 
 
-def _elements(system: Path, given: tuple[str, ...] | None) -> IntArray:
+def _elements(system: System, given: tuple[str, ...] | None) -> IntArray:
     """Atomic number of each type, from ``given`` or from type_map.raw."""
-    path = system / "type_map.raw"
-    if given is None and not path.is_file():
-        raise DataError(f"{system}: no type_map.raw, so its types have no elements; give {advice('type_map', 'O,H')}")
-    symbols = given if given is not None else path.read_text().split()
-    return numbers_of_symbols(symbols, f"{system}: the type map")
+    symbols = given if given is not None else system.words("type_map.raw")
+    if symbols is None:
+        raise DataError(
+            f"{system.where}: no type_map.raw, so its types have no elements; give {advice('type_map', 'O,H')}"
+        )
+    return numbers_of_symbols(symbols, f"{system.where}: the type map")
 
 
-def _read_types(system: Path) -> IntArray:
-    words = (system / "type.raw").read_text().split()
-    if not words or not all(word.isdigit() for word in words):
-        raise DataError(f"{system / 'type.raw'}: expected one type index per atom")
+def _types(system: System) -> IntArray:
+    words = system.words(TYPES)
+    if not words or not all(word.isdecimal() and len(word) < 10 for word in words):
+        raise DataError(f"{system.where}: {TYPES}: expected one type index per atom")
     return np.array(words, dtype=np.int64)
 
 
 def _read_set(
-    folder: Path, elements: IntArray, types: IntArray, periodic: bool, options: ReadOptions
+    part: FrameSet, elements: IntArray, types: IntArray, periodic: bool, options: ReadOptions
 ) -> Iterator[Frame]:
-    coordinates = _load(folder, "coord")
+    names = part.names()
+    if "coord" not in names:
+        raise DataError(f"{part.where}: no coord{part.suffix}")
+    if "box" not in names and periodic:
+        raise DataError(f"{part.where}: no box{part.suffix}; a system without a cell is marked by an empty file nopbc")
+    coordinates = part.rows("coord")
     count = len(coordinates)
-    cells = _optional(folder, "box", count)
-    energies = _label(folder, "energy", "energy", count, options)
-    forces = _label(folder, "forces", "force", count, options)
-    virials = _label(folder, "stress", "virial", count, options)
-    mixed = _optional(folder, "real_atom_types", count)
-    if cells is None and periodic:
-        raise DataError(f"{folder}: no box.npy; a system without a cell is marked by an empty file nopbc")
+    used = {
+        "energy": _label(part, names, "energy", "energy", count, options),
+        "force": _label(part, names, "forces", "force", count, options),
+        "virial": _label(part, names, "stress", "virial", count, options),
+    }
+    stored = [name if name in names else None for name in ("box", "real_atom_types")]
+    columns = [_counted(part, name, count) if name else repeat(None) for name in (*stored, *used.values())]
+    _note_unused(part, names, {*_STRUCTURE, *used.values()}, len(types), count, options)
     units = options.units or DEFAULT_UNITS
-    _note_unused(folder, len(types), count, options)
-    for index in range(count):
-        source = f"{folder}: frame {index}"
-        kinds = types if mixed is None else np.asarray(mixed[index], dtype=np.int64)
+    rows = zip(coordinates, *columns)  # noqa: B905
+    for index, (place, box, mixed, energy, force, virial) in enumerate(rows):
+        source = f"{part.where}: frame {index}"
+        kinds = types if mixed is None else np.asarray(mixed, dtype=np.int64)
         real = kinds >= 0
         if (kinds >= len(elements)).any():
             raise DataError(f"{source}: type {kinds.max()} is beyond the {len(elements)} entries of the type map")
-        cell = None if cells is None or not periodic else _shaped(cells[index], (3, 3), "box", source)
         yield build_frame(
             source,
             units,
             numbers=elements[kinds[real]],
-            positions=_shaped(coordinates[index], (len(kinds), 3), "coord", source)[real],
-            cell=cell,
+            positions=_shaped(place, (len(kinds), 3), "coord", source)[real],
+            cell=None if box is None or not periodic else _shaped(box, (3, 3), "box", source),
             pbc=periodic,
-            energy=None if energies is None else energies[index],
-            forces=None if forces is None else _shaped(forces[index], (len(kinds), 3), "force", source)[real],
-            virial=None if virials is None else _shaped(virials[index], (3, 3), "virial", source),
+            energy=energy,
+            forces=None if force is None else _shaped(force, (len(kinds), 3), "force", source)[real],
+            virial=None if virial is None else _shaped(virial, (3, 3), "virial", source),
         )
 
 
-def _note_unused(folder: Path, atoms: int, count: int, options: ReadOptions) -> None:
-    labels = {options.energy_key or "energy", options.forces_key or "force", options.stress_key or "virial"}
-    for path in sorted(folder.glob("*.npy")):
-        if path.stem not in labels and path.stem not in _STRUCTURE:
-            options.notes.unused.add([(path.stem, _first_row(folder, path.stem, atoms))], atoms, count)
+def _note_unused(
+    part: FrameSet, names: list[str], used: set[str | None], atoms: int, count: int, options: ReadOptions
+) -> None:
+    for name in names:
+        if name not in used:
+            options.notes.unused.add([(name, _first_row(part, name, atoms))], atoms, count)
 
 
-def _first_row(folder: Path, name: str, atoms: int) -> Any:
+def _first_row(part: FrameSet, name: str, atoms: int) -> Any:
     """The first row of an array that is not read, [atoms, 3] where that is its size; nothing if it is no array."""
     try:
-        row = _load(folder, name)[0]
-    except (DataError, IndexError):
+        row = np.asarray(next(iter(part.rows(name)), ""))
+    except DataError:
         return ""
     return row.reshape(atoms, 3) if row.size == 3 * atoms else row
 
@@ -120,31 +150,19 @@ def _shaped(row: NDArray[Any], shape: tuple[int, int], name: str, source: str) -
     return np.asarray(row, dtype=np.float64).reshape(shape)
 
 
-def _label(folder: Path, label: str, usual: str, count: int, options: ReadOptions) -> NDArray[Any] | None:
-    """The array that was asked for, which must be there, or else ``usual`` if it is there."""
+def _label(part: FrameSet, names: list[str], label: str, usual: str, count: int, options: ReadOptions) -> str | None:
+    """The name of the array that was asked for, which must be there, or else ``usual`` if it is there."""
     asked: str | None = getattr(options, f"{label}_key")
-    array = _optional(folder, usual, count) if asked is None else _counted(folder, asked, count)
-    if array is not None:
-        options.notes.found(label, asked or usual, count)
-    return array
+    if asked is not None and asked not in names:
+        raise DataError(f"{part.where}: no {asked}{part.suffix}")
+    name = asked or (usual if usual in names else None)
+    if name is not None:
+        options.notes.found(label, name, count)
+    return name
 
 
-def _optional(folder: Path, name: str, count: int) -> NDArray[Any] | None:
-    return _counted(folder, name, count) if (folder / f"{name}.npy").is_file() else None
-
-
-def _counted(folder: Path, name: str, count: int) -> NDArray[Any]:
-    array = _load(folder, name)
-    if len(array) != count:
-        raise DataError(f"{folder / name}.npy has {len(array)} rows for {count} frames")
-    return array
-
-
-def _load(folder: Path, name: str) -> NDArray[Any]:
-    path = folder / f"{name}.npy"
-    if not path.is_file():
-        raise DataError(f"{folder}: no {path.name}")
-    array = map_array(path)
-    if array.ndim < 1:
-        raise DataError(f"{path}: holds one number where one row per frame is needed")
-    return array
+def _counted(part: FrameSet, name: str, count: int) -> Rows:
+    rows = part.rows(name)
+    if len(rows) != count:
+        raise DataError(f"{part.where}/{name}{part.suffix} has {len(rows)} rows for {count} frames")
+    return rows

@@ -42,7 +42,6 @@ GRADIENT_TIER = UNUSUAL + 1
 """Gradients are looked at where there are no forces."""
 _QUANTITY = {"energy": "energy", "forces": "force", "stress": "stress"}
 _SPICE, _ANI = Units.parse("Hartree,bohr"), Units.parse("Hartree,Å")
-GROUPS_LOOKED_AT = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +53,9 @@ class _Label:
     sign: float
 
 
-def recognize(path: Path) -> bool:
-    """Whether one of the first groups of an HDF5 file holds numbers and positions; raises for a damaged file."""
-    if not is_hdf5(path):
-        return False
-    for index, group in enumerate(sound(groups_of(path), path)):
-        if _first(group, NUMBERS) and _first(group, POSITIONS):
-            return True
-        if index >= GROUPS_LOOKED_AT:
-            break
-    return False
+def is_set(group: Hdf5Group) -> bool:
+    """Whether ``group`` holds numbers and positions."""
+    return bool(_first(group, NUMBERS) is not None and _first(group, POSITIONS) is not None)
 
 
 def read_hdf5(path: Path, options: ReadOptions) -> Iterator[Frame]:
@@ -78,7 +70,7 @@ def _all_frames(path: Path, options: ReadOptions) -> Iterator[Frame]:
     for group in groups_of(path):
         root = root or group.attributes()
         seen = seen or sorted(group.data)[:20]
-        if _first(group, NUMBERS) and _first(group, POSITIONS):
+        if is_set(group):
             found += 1
             yield from _frames(group, root, options)
     if not found:
