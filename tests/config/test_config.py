@@ -164,3 +164,11 @@ def test_any_name_survives_the_file(tmp_path, name):
     write_text(path, render_config(config))
     assert load_config(path) == config
     assert load_config(path).run_dir == name
+
+
+@pytest.mark.parametrize("section", ["train", "cross_validation"])
+def test_weights_of_earlier_versions_are_not_taken_for_those_of_now(section):
+    with pytest.raises(ConfigError, match=rf"{section}\.lambda_energy is gone: .*N² times the old number"):
+        load_config(None, ["data.path=x", "train.steps=1", f"{section}.lambda_energy=0.1"])
+    with pytest.raises(ConfigError, match=rf"{section}\.lambda_forces is gone: its name is forces_weight"):
+        load_config(None, ["data.path=x", "train.steps=1", f"{section}.lambda_forces=1.0"])

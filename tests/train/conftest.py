@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -44,6 +46,24 @@ def cache_path(tmp_path_factory):
 def other_cache_path(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "other"
     write_cache(make_frames(40, seed=5), path)
+    return path
+
+
+def make_mixed_frames(count: int) -> list[Frame]:
+    """In turn without forces; without energy; in a large cell, with a stress; with both labels and half the weight."""
+    cell, box = 20.0 * np.eye(3), {"cell": 20.0 * np.eye(3), "pbc": np.ones(3, bool)}
+    frames = []
+    for k, frame in enumerate(make_frames(count, seed=7)):
+        stress = -(frame.forces.T @ frame.positions) / np.linalg.det(cell)
+        changes = [{"forces": None}, {"energy": None}, {**box, "stress": (stress + stress.T) / 2}, {"weight": 0.5}]
+        frames.append(replace(frame, **changes[k % 4]))
+    return frames
+
+
+@pytest.fixture(scope="session")
+def mixed_cache_path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "mixed"
+    write_cache(make_mixed_frames(40), path)
     return path
 
 

@@ -17,11 +17,11 @@ from sdas.train.loop import fit
 
 def test_the_pair_with_the_best_score_is_chosen(make_config, monkeypatch):
     config = make_config("grid")
-    config.cross_validation = CrossValidationConfig(folds=2, steps=5, lambda_energy=[0.0, 1.0], lambda_forces=[1.0])
+    config.cross_validation = CrossValidationConfig(folds=2, steps=5, energy_weight=[0.0, 1.0], forces_weight=[1.0])
     seen = []
 
     def recording(run, frames, train, validation, processes):
-        seen.append((run.train.lambda_energy, set(train.tolist()), set(validation.tolist())))
+        seen.append((run.train.energy_weight, set(train.tolist()), set(validation.tolist())))
         return fit(run, frames, train, validation, processes)
 
     monkeypatch.setattr(cross_validation, "fit", recording)
@@ -34,12 +34,12 @@ def test_the_pair_with_the_best_score_is_chosen(make_config, monkeypatch):
     assert seen[0][2] | seen[1][2] == set(split["train"])
     with open(found.config_path.parent / "cross_validation.csv") as file:
         rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-    assert [row["lambda_energy"] for row in rows] == [0.0, 1.0]
+    assert [row["energy_weight"] for row in rows] == [0.0, 1.0]
     for row in rows:
-        assert row["score"] == pytest.approx(np.sqrt(row["energy_mae_mev"] * row["force_mae_mev_per_ang"]))
+        assert row["score"] == pytest.approx(np.sqrt(row["energy_mae_mev_per_atom"] * row["force_mae_mev_per_ang"]))
     best = min(rows, key=lambda row: row["score"])
     chosen = load_config(found.config_path)
-    assert chosen.train.lambda_energy == best["lambda_energy"]
+    assert chosen.train.energy_weight == best["energy_weight"]
     assert chosen.train.steps == config.train.steps
     assert len(found.text().splitlines()) == 3
 
@@ -48,4 +48,21 @@ def test_more_folds_than_frames_are_refused(make_config):
     config = make_config()
     config.cross_validation = CrossValidationConfig(folds=25, steps=1)
     with pytest.raises(TrainingError, match="25 folds of 24 training frames"):
+        cross_validate(config)
+
+
+def test_every_label_that_is_there_counts_for_the_score(make_config, mixed_cache_path):
+    config = make_config(data={"path": str(mixed_cache_path)})
+    names = ("energy_mae_mev_per_atom", "force_mae_mev_per_ang", "stress_mae_mev_per_ang3")
+    config.cross_validation = CrossValidationConfig(folds=2, steps=2, energy_weight=[1.0], stress_weight=[0.1, 10.0])
+    rows = cross_validate(config).rows
+    assert [row["stress_weight"] for row in rows] == [0.1, 10.0]
+    for row in rows:
+        assert row["score"] == pytest.approx(np.prod([row[name] for name in names]) ** (1 / 3))
+
+
+def test_a_criterion_that_no_frame_has_is_refused(make_config):
+    config = make_config()
+    config.cross_validation = CrossValidationConfig(folds=2, steps=1, energy_weight=[1.0], criterion="stress")
+    with pytest.raises(TrainingError, match="criterion is stress, but the training frames have no stress"):
         cross_validate(config)

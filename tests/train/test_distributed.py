@@ -41,10 +41,11 @@ def run_processes(config, tmp_path, count: int) -> None:
         assert process.returncode == 0, stderr
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "muon"])
-def test_two_processes_follow_the_curve_of_one(make_config, tmp_path, optimizer):
-    # An odd batch: the two hold different numbers.
+@pytest.mark.parametrize(("optimizer", "cache"), [("adam", "mixed_cache_path"), ("muon", "cache_path")])
+def test_two_processes_follow_the_curve_of_one(make_config, tmp_path, request, optimizer, cache):
+    # An odd batch: the two hold different numbers, and of mixed frames different labels.
     settings = {"batch_size": 5, "steps": 10, "validate_every": 1, "optimizer": optimizer}
+    settings["data"] = {"path": str(request.getfixturevalue(cache))}
     one = train(make_config("one", **settings))
     config = make_config("two", **settings)
     run_processes(config, tmp_path, 2)

@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,8 @@ def test_a_run_leaves_all_its_files(make_config):
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["6", "12"]
     assert tuple(rows[0]) == COLUMNS
-    assert all(math.isfinite(float(value)) for row in rows for value in row.values())
+    assert {name for row in rows for name, value in row.items() if not value} == {"val_stress_mae_mev_per_ang3"}
+    assert all(math.isfinite(float(value)) for row in rows for value in row.values() if value)
     assert float(rows[1]["epoch"]) == 2.0
     assert int(rows[1]["train_flops"]) == summary["train_flops"]
     assert read_model_document(folder / "model")["extra"]["training"]["steps"] == 12
@@ -61,6 +63,8 @@ def test_the_saved_model_has_the_validation_error_that_the_run_tells(make_config
         force.append(np.abs(out["forces"].detach().numpy() - frame.forces).ravel())
     last = result.summary["last_validation"]
     assert last["energy_mae_mev"] == pytest.approx(1e3 * np.mean(energy), rel=1e-9)
+    sizes = [len(frames[index]) for index in validation]
+    assert last["energy_mae_mev_per_atom"] == pytest.approx(1e3 * np.mean(np.divide(energy, sizes)), rel=1e-9)
     assert last["force_mae_mev_per_ang"] == pytest.approx(1e3 * np.concatenate(force).mean(), rel=1e-9)
 
 
@@ -74,7 +78,9 @@ def test_training_lowers_the_errors(make_config):
     )
 
 
-def test_flops_are_those_of_counting_every_step(make_config, monkeypatch):
+@pytest.mark.parametrize(("cache", "batch_size", "steps"), [("cache_path", 4, 14), ("mixed_cache_path", 1, 40)])
+def test_flops_are_those_of_counting_every_step(make_config, monkeypatch, request, cache, batch_size, steps):
+    data, settings = {"path": str(request.getfixturevalue(cache))}, {"batch_size": batch_size, "steps": steps}
     counted = []
 
     class Recording(FlopCounter):
@@ -83,30 +89,30 @@ def test_flops_are_those_of_counting_every_step(make_config, monkeypatch):
             counted.append(self)
 
     monkeypatch.setattr(session, "FlopCounter", Recording)
-    few = train(make_config("few", steps=14)).summary["train_flops"]
-    assert len(counted) <= 6
+    few = train(make_config("few", data, **settings)).summary["train_flops"]
+    assert len(counted) <= (6 if batch_size > 1 else 24)
     assert not any(counter.unknown for counter in counted)
     monkeypatch.setattr(FlopModel, "needs_count", lambda self, *size: True)
     counted.clear()
-    every = train(make_config("every", steps=14)).summary["train_flops"]
-    assert len(counted) == 14
+    every = train(make_config("every", data, **settings)).summary["train_flops"]
+    assert len(counted) == steps
     assert few == every == sum(counter.total for counter in counted)
 
 
 def test_the_first_loss_is_the_published_one(make_config):
-    config = make_config(steps=1, validate_every=1, lambda_energy=0.3, lambda_forces=0.7)
+    config = make_config(steps=1, validate_every=1, energy_weight=0.3, forces_weight=0.7)
     result = train(config)
     frames = FrameCache.open(config.data.path)
     split = json.loads((result.run_dir / "split.json").read_text())
     s = np.sqrt(np.mean(np.concatenate([frames[i].forces.ravel() for i in split["train"]]) ** 2))
-    assert result.summary["force_rms_ev_per_ang"] == pytest.approx(s)
+    assert result.summary["loss_unit_ev"] == pytest.approx(s)
     torch.manual_seed(0)
     model, _ = session.build_model(config, frames, np.array(split["train"]))
     picked = [frames[int(i)] for i in session.FrameOrder(np.array(split["train"]), 4, 0).batch(0)]
     energy, force = [], []
     for frame in picked:
         out = model(NeighborGraph.build(frame.positions.copy(), frame.numbers, 3.0, dtype=torch.float64))
-        energy.append(out["energy"].item() - frame.energy)
+        energy.append((out["energy"].item() - frame.energy) / len(frame))
         force.append((out["forces"].detach().numpy() - frame.forces).ravel())
     loss = 0.3 * np.mean(np.square(energy)) / s**2 + 0.7 * np.mean(np.square(np.concatenate(force))) / s**2
     assert float(read_rows(result.run_dir)[0]["loss"]) == pytest.approx(loss, rel=1e-9)
@@ -122,7 +128,7 @@ def test_minutes_end_a_run_by_time_and_drive_the_schedule(make_config):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_state_before(make_config):
-    config = make_config(steps=400, learning_rate=1e30, clip_norm=1e30, schedule="constant")
+    config = make_config(steps=400, learning_rate=1e200, clip_norm=1e30, schedule="constant")
     with pytest.raises(TrainingError, match=r"step \d+: the loss is .*kept in .*checkpoints"):
         train(config)
     state = load_training_state(os.path.join(config.run_dir, "checkpoints"))
@@ -198,12 +204,55 @@ def test_raw_files_are_converted_once(make_config, tmp_path):
     assert train(config, resume=True).summary["status"] == "complete"
 
 
-def test_frames_without_forces_are_refused(make_config, tmp_path, cache_path):
-    frame = FrameCache.open(cache_path)[0]
-    bare = type(frame)(frame.numbers, frame.positions, None, frame.pbc, frame.energy, None, None, "bare frame")
-    write_cache([bare] * 10, tmp_path / "bare")
-    with pytest.raises(DataError, match=r"bare frame: no forces"):
+def test_frames_without_any_label_are_refused(make_config, tmp_path, cache_path):
+    frame = replace(FrameCache.open(cache_path)[0], energy=None, forces=None, source="bare frame")
+    write_cache([frame] * 10, tmp_path / "bare")
+    with pytest.raises(
+        TrainingError, match="nothing to learn from 8 training frames; not trained on: energy, which no"
+    ):
         train(make_config(data={"path": str(tmp_path / "bare"), "split": {"sizes": [8, 2, 0]}}))
+    write_cache([*FrameCache.open(cache_path)[:9], frame], tmp_path / "one")
+    with pytest.raises(DataError, match="bare frame: no energy, forces or stress, so nothing to learn from"):
+        train(make_config("two", data={"path": str(tmp_path / "one"), "split": {"sizes": [8, 2, 0]}}))
+
+
+@pytest.mark.parametrize(("label", "there"), [("energy", "forces"), ("forces", "energy")])
+def test_frames_with_one_label_train_on_it_and_tell_its_error(make_config, tmp_path, cache_path, label, there, capsys):
+    frames = FrameCache.open(cache_path)
+    write_cache([replace(frame, **{label: None}) for frame in frames], tmp_path / "one")
+    result = train(make_config(data={"path": str(tmp_path / "one")}, steps=60, validate_every=10))
+    name = {"energy": "energy_mae_mev_per_atom", "forces": "force_mae_mev_per_ang"}
+    rows = read_rows(result.run_dir)
+    assert float(rows[-1]["loss"]) < 0.7 * float(rows[0]["loss"])
+    assert {row[f"val_{name[label]}"] for row in rows} == {""}
+    errors = [float(row[f"val_{name[there]}"]) for row in rows]
+    assert errors[-1] == result.summary["last_validation"][name[there]] < errors[0]
+    assert result.summary["best_validation"][name[there]] == min(errors)
+    assert f"trained on: {there} of 24 frames; not on: {label}, which no frame has" in capsys.readouterr().err
+
+
+def test_energies_alone_cost_less_than_energies_and_forces(make_config, tmp_path, cache_path):
+    write_cache([replace(frame, forces=None) for frame in FrameCache.open(cache_path)], tmp_path / "energies")
+    flops = [
+        train(make_config(name, data={"path": str(path)}, steps=4)).summary["train_flops"]
+        for name, path in (("both", cache_path), ("one", tmp_path / "energies"))
+    ]
+    assert flops[1] < 0.6 * flops[0]
+
+
+def test_the_weights_of_frames_and_their_types_are_in_the_loss(make_config, tmp_path, cache_path):
+    frames = [replace(frame, weight=0.5, config_type="gas") for frame in FrameCache.open(cache_path)]
+    write_cache(frames, tmp_path / "weighted")
+    settings = {"steps": 1, "validate_every": 1}
+    plain, halves, back = (
+        float(read_rows(train(make_config(name, data={"path": str(path)}, **settings, **more)).run_dir)[0]["loss"])
+        for name, path, more in (
+            ("plain", cache_path, {}),
+            ("halves", tmp_path / "weighted", {}),
+            ("back", tmp_path / "weighted", {"config_type_weights": {"gas": 2.0}}),
+        )
+    )
+    assert (halves, back) == pytest.approx((plain / 2, plain), rel=1e-12)
 
 
 def test_model_arguments_that_do_not_fit_are_named(make_config):

@@ -64,7 +64,7 @@ def test_graphs_are_kept_within_the_memory_given(cache_path):
         assert torch.equal(a.forces, b.forces)
     assert len(roomy._kept) == 12
     assert 0 < len(tight._kept) < 4
-    assert a.graph.num_atoms == roomy.atoms(indices) == sum(len(frames[i]) for i in range(12))
+    assert a.graph.num_atoms == roomy.counts(indices).atoms == sum(len(frames[i]) for i in range(12))
     assert a.energy.tolist() == [frames[i].energy for i in range(12)]
 
 

@@ -151,10 +151,10 @@ def test_training_and_going_on_with_more_steps(make_config, config_file):
 
 def test_cross_validation_prints_its_table_and_writes_a_configuration_that_trains(make_config, config_file):
     config = make_config(steps=2)
-    config.cross_validation = CrossValidationConfig(folds=2, steps=2, lambda_energy=[0.1, 1.0])
+    config.cross_validation = CrossValidationConfig(folds=2, steps=2, energy_weight=[0.1, 1.0])
     done = runner.invoke(cli.app, ["train", config_file(config), "--cross-validate"])
     assert done.exit_code == 0, done.output
-    assert done.stdout.splitlines()[1].split()[:3] == ["lambda_energy", "lambda_forces", "energy_mae_mev"]
+    assert done.stdout.splitlines()[1].split()[:3] == ["energy_weight", "forces_weight", "stress_weight"]
     chosen = done.stdout.splitlines()[-1].removeprefix("chosen configuration: ")
     assert runner.invoke(cli.app, ["train", chosen]).exit_code == 0
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from sdas.config.section import Section
+
+NotNegative = Annotated[float, Field(ge=0)]
 
 
 class CrossValidationConfig(Section):
@@ -14,8 +16,11 @@ class CrossValidationConfig(Section):
 
     folds: int = Field(default=3, ge=2, description="Parts of the training frames; each validates once.")
     steps: int = Field(default=300, ge=1, description="Steps of each short run.")
-    lambda_energy: list[float] = Field(default=[0.01, 0.1, 1.0], min_length=1, description="Values to try.")
-    lambda_forces: list[float] = Field(default=[1.0], min_length=1, description="Values to try.")
-    criterion: Literal["both", "forces", "energy"] = Field(
-        default="both", description="Smallest force MAE, smallest energy MAE, or smallest product of the two."
+    energy_weight: list[NotNegative] = Field(default=[0.1, 1.0, 10.0, 100.0], min_length=1, description="To try.")
+    forces_weight: list[NotNegative] = Field(default=[1.0], min_length=1, description="To try.")
+    stress_weight: list[NotNegative] = Field(default=[1.0], min_length=1, description="To try; 0.1, 1, 10 say.")
+    criterion: Literal["all", "forces", "energy", "stress"] = Field(
+        default="all",
+        description="Smallest MAE of forces, of energies per atom or of stresses; all: smallest product of those that "
+        "the frames have.",
     )

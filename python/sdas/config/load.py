@@ -30,6 +30,18 @@ from sdas.files import as_argument
 DEEPEST = 20
 """Levels of sections and lists in a configuration; ours has 4."""
 
+_ENERGY = (
+    "it weighed errors of the energy per frame; energy_weight weighs those per atom. Its default suits all sizes; "
+    "frames of N atoms learn as before with N² times the old number (0.1 at 9 atoms: 8.1)"
+)
+GONE = {
+    "train.lambda_energy": _ENERGY,
+    "train.lambda_forces": "its name is forces_weight, with the same meaning",
+    "cross_validation.lambda_energy": _ENERGY,
+    "cross_validation.lambda_forces": "its name is forces_weight, with the same meaning",
+}
+"""Keys of earlier versions that have another meaning by now, and what to write instead."""
+
 
 ALTERNATIVES = (("train.steps", "train.minutes"), ("data.path", "data.train"))
 """Keys of which one takes the place of the other."""
@@ -47,8 +59,9 @@ class Config(Section):
     model: ModelConfig = Field(default_factory=ModelConfig, description="Arguments of the model.")
     train: TrainConfig = Field(
         default_factory=TrainConfig,
-        description="The recipe. Loss: lambda_energy·mean((ΔE)²)/s² + lambda_forces·mean((ΔF)²)/s², ΔE in eV per "
-        "frame, ΔF in eV/Å per component, s the RMS of the training forces in eV/Å.",
+        description="The recipe. Loss: energy_weight·mean((ΔE/N)²)/s² + forces_weight·mean((ΔF)²)/s² + "
+        "stress_weight·mean((VΔσ/N)²)/s², ΔE in eV per frame of N atoms, ΔF in eV/Å and VΔσ in eV per component, s the "
+        "RMS of the training forces in eV/Å.",
     )
     cross_validation: CrossValidationConfig = Field(
         default_factory=CrossValidationConfig, description="Used by 'sdas train --cross-validate' only."
@@ -191,6 +204,8 @@ def _put(content: dict[str, Any], key: str, value: Any, source: str) -> None:
 
 def _explain(error: Any) -> str:
     path = ".".join(str(part) for part in error["loc"])
+    if path in GONE:
+        return f"{path} is gone: {GONE[path]}"
     if error["type"] == "extra_forbidden":
         return f"{path} is not a key{_suggestion(error['loc'])}"
     if error["type"] == "missing":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,8 +12,7 @@ DEFAULT_MINUTES = 30.0
 
 
 class TrainConfig(Section):
-    """The training recipe. The loss is lambda_energy·mean((ΔE)²)/s² + lambda_forces·mean((ΔF)²)/s², with s the RMS of
-    the training forces in eV/Å (E in eV), so both weights are dimensionless."""
+    """The training recipe. What the loss is stands in :mod:`sdas.train.loss`."""
 
     batch_size: int = Field(default=8, ge=1, le=1_000_000, description="Frames per step, over all processes.")
     steps: int | None = Field(
@@ -42,12 +41,39 @@ class TrainConfig(Section):
         default=0.999, ge=0, lt=1, description="Decay per step of the averaged weights, which are validated and saved."
     )
     clip_norm: float = Field(default=10.0, gt=0, description="Gradients with a larger norm are scaled down to it.")
-    lambda_energy: float = Field(
-        default=0.1,
-        ge=0,
-        description="Weight of the energy error in the loss, dimensionless.",
+    loss: Literal["squared", "huber", "norm"] = Field(
+        default="squared",
+        description="Of an error: squared; huber: squared up to huber_delta and linear beyond; norm: the length of a "
+        "force, the absolute energy, the Frobenius norm of a virial.",
     )
-    lambda_forces: float = Field(default=1.0, ge=0, description="Weight of the force error in the loss, dimensionless.")
+    huber_delta: float = Field(
+        default=0.1,
+        gt=0,
+        description="With huber: where linear begins, in units of s, the RMS of the training forces in eV/Å, as all "
+        "errors in the loss: 0.1 is 0.1·s eV/Å for forces and 0.1·s eV per atom for energies and virials.",
+    )
+    energy_per: Literal["atom", "sqrt_atom"] = Field(
+        default="atom", description="Energy errors in the loss are divided by the number of atoms, or by its root."
+    )
+    energy_weight: float = Field(default=4.0, ge=0, description="Weight of energy errors in the loss, dimensionless.")
+    forces_weight: float = Field(default=1.0, ge=0, description="Weight of force errors in the loss, dimensionless.")
+    stress_weight: float = Field(
+        default=1.0,
+        ge=0,
+        description="Weight of errors of the virial per atom (stress times volume) in the loss, dimensionless. Frames "
+        "without a stress do not feel it.",
+    )
+    energy_weight_late: float | None = Field(
+        default=None, ge=0, description="The energy weight in the last part of the run; null: as before."
+    )
+    late_from: float = Field(
+        default=0.75, gt=0, lt=1, description="Where that part begins: the fraction of the run that has passed."
+    )
+    config_type_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default={},
+        description="Factor on the weight of frames by their config_type, as {bulk: 1, surface: 5}; Default stands for "
+        "all that is not named. Weights of single frames come from config_weight in the files.",
+    )
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of weights and of the order of frames.")
     deterministic: bool = Field(
         default=False, description="Bitwise repeatable, also across a resume; an operation that cannot be is an error."
@@ -76,8 +102,9 @@ class TrainConfig(Section):
     def _consistent(self) -> TrainConfig:
         if self.steps is not None and self.minutes is not None:
             raise ValueError("give one of steps and minutes, not both")
-        if self.lambda_energy == self.lambda_forces == 0:
-            raise ValueError("lambda_energy and lambda_forces are both 0: nothing to learn")
+        energies = self.energy_weight or self.energy_weight_late
+        if not (energies or self.forces_weight or self.stress_weight):
+            raise ValueError("energy_weight, forces_weight and stress_weight are all 0: nothing to learn")
         if self.weight_decay and self.optimizer == "adam":
             raise ValueError("weight_decay needs 'optimizer: adamw' or 'optimizer: muon'")
         if self.adam_learning_rate is not None and self.optimizer != "muon":

@@ -155,10 +155,14 @@ class FrameCache(Sequence[Frame]):
         elements, counts = np.unique(numbers, return_counts=True)
         return tuple(zip(elements.tolist(), counts.tolist(), strict=True))
 
-    def has(self, label: str) -> bool:
-        """Whether every frame has ``label``: ``energy``, ``forces`` or ``stress``."""
+    def labelled(self, label: str) -> NDArray[np.bool_]:
+        """bool [frames]: which frames have ``label``: ``energy``, ``forces`` or ``stress``."""
         bit = {"energy": ENERGY, "forces": FORCES, "stress": STRESS}[label]
-        return bool((self._known & bit).all())
+        return (self._known & bit) != 0
+
+    def has(self, label: str) -> bool:
+        """Whether every frame has ``label``."""
+        return bool(self.labelled(label).all())
 
 
 def write_cache(

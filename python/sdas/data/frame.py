@@ -123,6 +123,16 @@ def check_frame(frame: Frame, require: Sequence[str] = ()) -> Frame:
     return frame
 
 
+def check_labelled(frame: Frame) -> Frame:
+    """Return ``frame`` if it has a label; otherwise raise :class:`DataError`."""
+    if all(getattr(frame, label) is None for label in LABELS):
+        raise DataError(
+            f"{frame.source}: no energy, forces or stress, so nothing to learn from; name one by "
+            f"{advice('energy_key', 'NAME')}"
+        )
+    return frame
+
+
 def _check_finite(where: str, name: str, values: FloatArray) -> None:
     if not np.isfinite(values).all():
         row = int(np.argmin(np.isfinite(values).all(axis=-1)))

@@ -68,6 +68,7 @@ def train(
         typer.echo(f"chosen configuration: {table.config_path}")
         return
     from sdas.train.loop import train as run
+    from sdas.train.state import describe_errors
 
     if resume is None and not int(os.environ.get("RANK", 0)):
         typer.echo(_outlook(settings.train))
@@ -83,8 +84,7 @@ def train(
         f"{result.run_dir}: {summary['steps']} steps, {summary['train_flops']:.4g} FLOPs, {summary['wall_s']:.1f} s"
     )
     if summary["last_validation"]:
-        last = summary["last_validation"]
-        errors = f"forces {last['force_mae_mev_per_ang']:.2f} meV/Å, energies {last['energy_mae_mev']:.2f} meV"
+        errors = describe_errors(summary["last_validation"])
         typer.echo(f"validation MAE: {errors}")
     typer.echo(f"model: {result.run_dir / 'model'}")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import math
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -21,15 +23,21 @@ from sdas.run.frames import converted_frames, open_data, say_which_frames
 from sdas.run.lock import locked
 from sdas.run.start import start_run
 from sdas.train.loop import fit
-from sdas.train.objective import check_elements
+from sdas.train.objective import check_elements, trained_labels
 from sdas.train.processes import Processes
 
 TABLE, CHOSEN = "cross_validation.csv", "chosen.yaml"
+WEIGHTS = ("energy_weight", "forces_weight", "stress_weight")
+CRITERIA = {
+    "energy": "energy_mae_mev_per_atom",
+    "forces": "force_mae_mev_per_ang",
+    "stress": "stress_mae_mev_per_ang3",
+}
 
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """rows: one per pair of weights, with mean errors over the folds and their score. chosen: the best row."""
+    """rows: one for all three weights, with mean errors over the folds and their score. chosen: the best row."""
 
     rows: list[dict[str, Any]]
     chosen: dict[str, Any]
@@ -44,12 +52,13 @@ class CrossValidation:
 
 
 def cross_validate(config: Config) -> CrossValidation:
-    """Train every pair of ``cross_validation.lambda_energy`` and ``lambda_forces`` on every fold, and choose.
+    """Train with every combination of the weights in ``cross_validation`` on every fold, and choose.
 
-    Folds are parts of the training frames; validation and test frames are not touched. The score of a pair is the
-    mean force MAE, the mean energy MAE, or with criterion ``both`` the geometric mean of the two: a change of weights
-    that gains 1 % on one and loses 1 % on the other is no change. Writes ``cross_validation.csv`` and ``chosen.yaml``,
-    the configuration with the chosen weights, to run_dir; the short runs lie in run_dir/folds.
+    Folds are parts of the training frames; validation and test frames are not touched. The score of a combination is
+    the mean MAE of forces, of energies per atom or of stresses, or with criterion ``all`` the geometric mean of those
+    that there are: a change of weights that gains 1 % on one and loses 1 % on another is no change. Writes
+    ``cross_validation.csv`` and ``chosen.yaml``, the configuration with the chosen weights, to run_dir; the short runs
+    lie in run_dir/folds.
     """
     folder = Path(config.run_dir)
     with Processes(config.train.device) as processes:
@@ -59,7 +68,7 @@ def cross_validate(config: Config) -> CrossValidation:
             rows = _train_all(config, folder, processes)
             chosen = min(rows, key=lambda row: row["score"])
             best = config.model_copy(deep=True)
-            best.train.lambda_energy, best.train.lambda_forces = chosen["lambda_energy"], chosen["lambda_forces"]
+            best.train = best.train.model_copy(update={name: chosen[name] for name in WEIGHTS})
             best.run_dir = f"{config.run_dir}-chosen"
             text = io.StringIO()
             writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -71,13 +80,14 @@ def cross_validate(config: Config) -> CrossValidation:
 
 
 def _train_all(config: Config, folder: Path, processes: Processes) -> list[dict[str, Any]]:
-    """A row for each pair of weights."""
+    """A row for each combination of weights."""
     options = config.cross_validation
     start_run(config)
     with converted_frames(config.data, folder):
         cache, split = open_data(config.data, folder)
         split.save(folder / SPLIT)
         say_which_frames(cache, split)
+        print(trained_labels(config.train, cache, split.train), file=sys.stderr)
         if len(split.train) < options.folds:
             raise TrainingError(f"{options.folds} folds of {len(split.train)} training frames")
         check_elements(config, cache, split.train, {"validation": split.validation, "test": split.test})
@@ -86,12 +96,13 @@ def _train_all(config: Config, folder: Path, processes: Processes) -> list[dict[
         for k, fold in enumerate(folds):
             check_elements(config, cache, _other_folds(folds, k), {f"fold {k}'s": fold})
     rows = []
-    for energy, forces in product(options.lambda_energy, options.lambda_forces):
-        errors = []
+    for values in product(*(getattr(options, name) for name in WEIGHTS)):
+        weights, errors = dict(zip(WEIGHTS, values, strict=True)), []
+        name = "-".join(f"{name.removesuffix('_weight')}-{value:g}" for name, value in weights.items())
         for k, fold in enumerate(folds):
-            run = _short_run(config, folder / "folds" / f"energy-{energy:g}-forces-{forces:g}-{k}", energy, forces)
+            run = _short_run(config, folder / "folds" / f"{name}-{k}", weights)
             errors.append(fit(run, cache, _other_folds(folds, k), fold, processes).summary["last_validation"])
-        rows.append(_row(energy, forces, errors, options.criterion))
+        rows.append(_row(weights, errors, options.criterion))
     return rows
 
 
@@ -99,34 +110,24 @@ def _other_folds(folds: list[NDArray[np.int64]], k: int) -> NDArray[np.int64]:
     return np.sort(np.concatenate([other for j, other in enumerate(folds) if j != k]))
 
 
-def _short_run(config: Config, folder: Path, lambda_energy: float, lambda_forces: float) -> Config:
+def _short_run(config: Config, folder: Path, weights: Mapping[str, float]) -> Config:
     run = config.model_copy(deep=True)
     run.run_dir = str(folder)
     steps = config.cross_validation.steps
-    run.train = run.train.model_copy(
-        update={
-            "steps": steps,
-            "minutes": None,
-            "validate_every": steps,
-            "checkpoint_every": steps,
-            "lambda_energy": lambda_energy,
-            "lambda_forces": lambda_forces,
-        }
-    )
+    short = {"steps": steps, "minutes": None, "validate_every": steps, "checkpoint_every": steps}
+    run.train = run.train.model_copy(update={**short, **weights})
     return run
 
 
-def _row(energy: float, forces: float, errors: list[dict[str, float]], criterion: str) -> dict[str, Any]:
-    by_energy = [fold["energy_mae_mev"] for fold in errors]
-    by_forces = [fold["force_mae_mev_per_ang"] for fold in errors]
-    means = {"energy": float(np.mean(by_energy)), "forces": float(np.mean(by_forces))}
-    means["both"] = math.sqrt(means["energy"] * means["forces"])
-    return {
-        "lambda_energy": energy,
-        "lambda_forces": forces,
-        "energy_mae_mev": means["energy"],
-        "energy_mae_mev_std": float(np.std(by_energy)),
-        "force_mae_mev_per_ang": means["forces"],
-        "force_mae_mev_per_ang_std": float(np.std(by_forces)),
-        "score": means[criterion],
-    }
+def _row(weights: Mapping[str, float], errors: list[dict[str, float]], criterion: str) -> dict[str, Any]:
+    """Weights, mean errors over the folds with their spread, and score. Only folds that have a label tell its error."""
+    row, means = dict[str, Any](weights), dict[str, float]()
+    for kind, name in CRITERIA.items():
+        values = [fold[name] for fold in errors if name in fold]
+        if values:
+            means[kind] = row[name] = float(np.mean(values))
+            row[f"{name}_std"] = float(np.std(values))
+    if criterion != "all" and criterion not in means:
+        raise TrainingError(f"cross_validation.criterion is {criterion}, but the training frames have no {criterion}")
+    chosen = list(means.values()) if criterion == "all" else [means[criterion]]
+    return {**row, "score": math.prod(chosen) ** (1 / len(chosen))}

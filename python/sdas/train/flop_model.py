@@ -89,6 +89,26 @@ class FlopModel:
         self._evaluated.clear()
 
 
+class FlopModels:
+    """A :class:`FlopModel` for every kind of step: what a step computes makes another function of its size."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, FlopModel] = {}
+
+    def of(self, kind: str) -> FlopModel:
+        """That of steps of this ``kind``."""
+        return self._of.setdefault(kind, FlopModel())
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was learned, ready for JSON."""
+        return {kind: model.state_dict() for kind, model in self._of.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what :meth:`state_dict` gave."""
+        for kind, learned in state.items():
+            self.of(kind).load_state_dict(learned)
+
+
 def _combination(rows: Sequence[Sequence[int]], target: Sequence[int]) -> list[Fraction] | None:
     """Weights w with Σ w_i rows_i = target, exactly; None if there are none. The rows are independent."""
     system = [[Fraction(row[d]) for row in rows] + [Fraction(target[d])] for d in range(len(target))]

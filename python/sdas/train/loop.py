@@ -1,13 +1,12 @@
-"""The training loop.
+"""A run of training in its folder, from the configuration to the model.
 
-    loss = λ_E · mean over frames (ΔE)² / s²  +  λ_F · mean over components (ΔF)² / s²
-
-with E in eV, F in eV/Å and s the RMS of the training forces in eV/Å, so that the weights λ are dimensionless. The
-network works in units of s, and an energy per species is fitted beforehand (:mod:`sdas.train.energy_reference`).
+The loss stands in :mod:`sdas.train.loss`. The network works in its unit s, and an energy per species is fitted
+beforehand (:mod:`sdas.train.energy_reference`).
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from sdas.run.frames import converted_frames, open_data, say_which_frames, warn_
 from sdas.run.lock import locked
 from sdas.run.machine import describe_process
 from sdas.run.start import find_run, forget_start, record_run, say_what_changed, start_run
-from sdas.train.objective import check_elements
+from sdas.train.objective import check_elements, trained_labels
 from sdas.train.processes import Processes
 from sdas.train.session import Session, TrainingData
 
@@ -67,6 +66,7 @@ def train(config: Config, resume: bool = False) -> RunResult:
             say_which_frames(cache, split)
             if not resume:
                 warn_of_repeated(cache, split)
+            print(trained_labels(config.train, cache, split.train), file=sys.stderr)
         check_elements(config, cache, split.train, {"validation": split.validation, "test": split.test})
         return fit(config, cache, split.train, split.validation, processes, {"n_test": len(split.test)})
 
@@ -114,7 +114,7 @@ def _summary(session: Session, done: bool, facts: dict[str, Any]) -> dict[str, A
         "n_val": len(session.data.validation),
         **facts,
         "parameters": sum(weight.numel() for weight in session.model.parameters()),
-        "force_rms_ev_per_ang": session.changes.force_rms,
+        "loss_unit_ev": session.changes.unit,
         "last_validation": progress.last,
         "best_validation": progress.best,
         "seed": session.config.train.seed,

@@ -1,4 +1,4 @@
-"""What is trained and towards what: the model with its energy reference, the loss, and the validation errors."""
+"""What is trained and how far it is: the model with its energy reference, its labels, and the validation errors."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from torch import nn
 
 import sdas_kernels.nn
 from sdas.config import Config, TrainConfig
-from sdas.data import Frame, check_frame
+from sdas.data import Frame
 from sdas.data.elements import elements_of, unknown_elements
+from sdas.data.frame import LABELS
 from sdas.errors import ConfigError, TrainingError
 from sdas.train.energy_reference import fit_energy_reference
-from sdas.train.graphs import Batch, GraphStore
+from sdas.train.graphs import DEFAULT_TYPE, Batch, GraphStore, labelled
 from sdas.train.processes import Processes
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -37,8 +38,7 @@ def build_model(config: Config, frames: Sequence[Frame], train: NDArray[np.int64
         model = sdas_kernels.nn.SDAS(**arguments, **options).to(DTYPES[config.train.dtype])
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model: {error}") from None
-    labelled = (check_frame(frames[int(index)], ("energy", "forces")) for index in train)
-    reference = fit_energy_reference(labelled, model.species.tolist())
+    reference = fit_energy_reference((frames[int(index)] for index in train), model.species.tolist())
     model.set_energy_reference(reference.shifts, reference.unit)
     return model, reference.unit
 
@@ -62,36 +62,84 @@ def check_elements(
         print(f"note: model.species names {names}, which no training frame holds: it stays untrained", file=sys.stderr)
 
 
-def batch_loss(
-    settings: TrainConfig,
-    predicted: dict[str, torch.Tensor],
-    batch: Batch,
-    force_rms: float,
-    frames: int,
-    atoms: int,
-) -> torch.Tensor:
-    """The part of the loss that ``batch`` contributes to a global batch of that many ``frames`` and ``atoms``."""
-    energy = (predicted["energy"] - batch.energy).square().sum() / (frames * force_rms**2)
-    forces = (predicted["forces"] - batch.forces).square().sum() / (3 * atoms * force_rms**2)
-    return settings.lambda_energy * energy + settings.lambda_forces * forces
+def trained_labels(settings: TrainConfig, frames: Sequence[Frame], train: NDArray[np.int64]) -> str:
+    """Which labels of the training frames are in the loss, in words.
+
+    Raises :class:`TrainingError` if there are none, and for weights of a config_type that no training frame has.
+    """
+    counts = {label: int(np.count_nonzero(labelled(frames, label)[train])) for label in LABELS}
+    weights = {
+        "energy": settings.energy_weight or settings.energy_weight_late,
+        "forces": settings.forces_weight,
+        "stress": settings.stress_weight,
+    }
+    there = [label for label in LABELS if counts[label]]
+    used = [f"{label} of {counts[label]} frames" for label in there if weights[label]]
+    left = [f"{label} of {counts[label]} frames, as train.{label}_weight is 0" for label in there if not weights[label]]
+    left += [f"{label}, which no frame has" for label in LABELS if not counts[label]]
+    if not used:
+        raise TrainingError(f"nothing to learn from {len(train)} training frames; not trained on: {'; '.join(left)}")
+    _check_config_types(settings, frames, train)
+    return f"trained on: {', '.join(used)}" + (f"; not on: {'; '.join(left)}" if left else "")
+
+
+def _check_config_types(settings: TrainConfig, frames: Sequence[Frame], train: NDArray[np.int64]) -> None:
+    named = set(settings.config_type_weights) - {DEFAULT_TYPE}
+    if not named:
+        return
+    there = {frames[int(index)].config_type for index in train} - {None}
+    if named - there:
+        raise TrainingError(
+            f"train.config_type_weights names {', '.join(sorted(named - there))}, which no training frame is; their "
+            f"config_type is {', '.join(sorted(map(str, there))) or 'not given'}"
+        )
 
 
 def validate(
     model: nn.Module, store: GraphStore, indices: NDArray[np.int64], batch_size: int, processes: Processes
 ) -> dict[str, float] | None:
-    """Mean absolute errors of energies (meV per frame) and force components (meV/Å) over frames shared out to all
-    processes; None without frames. Raises :class:`TrainingError` if they are not finite."""
+    """Mean absolute errors over frames shared out to all processes, of the labels that they have; None without frames.
+
+    energy_mae_mev and energy_mae_mev_per_atom are means over frames, force_mae_mev_per_ang and stress_mae_mev_per_ang3
+    over components. Raises :class:`TrainingError` if they are not finite.
+    """
     if len(indices) == 0:
         return None
     own = indices[processes.rank :: processes.size]
-    sums = torch.zeros(3, dtype=torch.float64, device=processes.device)
+    sums = torch.zeros(4, dtype=torch.float64, device=processes.device)
     for first in range(0, len(own), batch_size):
-        batch = store.batch(own[first : first + batch_size]).to(processes.device)
-        predicted = model(batch.graph)
-        sums[0] += (predicted["energy"] - batch.energy).abs().sum()
-        sums[1] += (predicted["forces"] - batch.forces).abs().sum(dtype=torch.float64)
-        sums[2] += batch.forces.numel()
-    energy, forces, components = processes.total(sums.tolist())
-    if not np.isfinite([energy, forces]).all():
+        sums += _absolute_errors(model, store.batch(own[first : first + batch_size]).to(processes.device))
+    energy, energy_per_atom, forces, stress = processes.total(sums.tolist())
+    counts, errors = store.counts(indices), dict[str, float]()
+    if counts.energies:
+        errors["energy_mae_mev"] = 1e3 * energy / counts.energies
+        errors["energy_mae_mev_per_atom"] = 1e3 * energy_per_atom / counts.energies
+    if counts.atoms_with_forces:
+        errors["force_mae_mev_per_ang"] = 1e3 * forces / (3 * counts.atoms_with_forces)
+    if counts.stresses:
+        errors["stress_mae_mev_per_ang3"] = 1e3 * stress / (9 * counts.stresses)
+    if not np.isfinite(list(errors.values())).all():
         raise TrainingError("the averaged model gives energies or forces that are not finite on the validation frames")
-    return {"energy_mae_mev": 1e3 * energy / len(indices), "force_mae_mev_per_ang": 1e3 * forces / components}
+    return errors
+
+
+def _absolute_errors(model: nn.Module, batch: Batch) -> torch.Tensor:
+    """Sums [4] over a batch: energies in eV, energies per atom in eV, force components in eV/Å, stresses in eV/Å³."""
+    counts, sums = batch.counts, torch.zeros(4, dtype=torch.float64, device=batch.energy.device)
+    forces, stress = counts.atoms_with_forces > 0, counts.stresses > 0
+    if not (counts.energies or forces or stress):
+        return sums
+    predicted = model(batch.graph, forces=forces, stress=stress)
+    if counts.energies:
+        energy = _known_error(predicted["energy"], batch.energy)
+        sums[0], sums[1] = energy.sum(), (energy / batch.sizes).sum()
+    if forces:
+        sums[2] = _known_error(predicted["forces"], batch.forces).sum(dtype=torch.float64)
+    if stress:
+        sums[3] = _known_error(predicted["stress"], batch.stress).sum(dtype=torch.float64)
+    return sums
+
+
+def _known_error(predicted: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Absolute, and zero where there is no label."""
+    return torch.where(torch.isnan(label), 0.0, (predicted - label).abs())

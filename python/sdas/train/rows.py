@@ -19,12 +19,17 @@ COLUMNS = (
     "learning_rate",
     "loss",
     "val_energy_mae_mev",
+    "val_energy_mae_mev_per_atom",
     "val_force_mae_mev_per_ang",
+    "val_stress_mae_mev_per_ang3",
     "train_flops",
     "atoms_per_s",
 )
-"""loss: mean over the steps since the row before. Energies are per frame, forces per component. train_flops: since the
-start of the run, validation not included. atoms_per_s: trained on, since the row before, without validation."""
+"""loss: mean over the steps since the row before. Errors of energies are per frame and per atom, those of forces and
+stresses per component; a cell is empty where no validation frame has the label. train_flops: since the start of the
+run, validation not included. atoms_per_s: trained on, since the row before, without validation."""
+FIRST_COLUMNS = tuple(name for name in COLUMNS if not name.endswith(("mev_per_atom", "mev_per_ang3")))
+"""Those of the first versions."""
 
 
 class Rows:
@@ -66,16 +71,17 @@ def read_rows(folder: Path) -> list[dict[str, str]]:
         raise TrainingError(f"{path}: cannot be read: {error}") from None
     if lines and not whole:
         raise TrainingError(f"{path}: line 1 is damaged; mend it, or move the file away")
+    header = whole[0] if whole else list(COLUMNS)
     for number, row in enumerate(whole, start=1):
-        if not (_is_row(row) if number > 1 else row == list(COLUMNS)):
+        if not (_is_row(row, len(header)) if number > 1 else tuple(header) in (COLUMNS, FIRST_COLUMNS)):
             raise TrainingError(f"{path}: line {number} is damaged; mend it, or move the file away")
-    return [dict(zip(COLUMNS, row, strict=True)) for row in whole[1:]]
+    return [dict.fromkeys(COLUMNS, "") | dict(zip(header, row, strict=True)) for row in whole[1:]]
 
 
-def _is_row(row: list[str]) -> bool:
+def _is_row(row: list[str], columns: int) -> bool:
     """Whether there is a number, or nothing, for every column."""
     try:
-        return len(row) == len(COLUMNS) and int(row[0]) >= 0 and all(math.isfinite(float(cell or 0)) for cell in row)
+        return len(row) == columns and int(row[0]) >= 0 and all(math.isfinite(float(cell or 0)) for cell in row)
     except ValueError:
         return False
 

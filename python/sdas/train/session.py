@@ -9,7 +9,7 @@
         session.validate()
         session.save()
 
-The loss, and what its symbols mean, stand in :mod:`sdas.train.loop`. A checkpoint holds everything that a later session
+The loss stands in :mod:`sdas.train.loss`. A checkpoint holds everything that a later session
 needs: it goes on with the model, the data and the rate that the saved one had, to the same bits.
 """
 
@@ -38,10 +38,11 @@ from sdas.errors import CheckpointError, TrainingError
 from sdas.run.checkpoint import load_training_state, save_training_state
 from sdas.run.folder import CHECKPOINTS
 from sdas.train.display import Display
-from sdas.train.flop_model import FlopModel
+from sdas.train.flop_model import FlopModels
 from sdas.train.graphs import GraphStore
 from sdas.train.interruption import Interruption
-from sdas.train.objective import DTYPES, batch_loss, build_model, validate
+from sdas.train.loss import Loss
+from sdas.train.objective import DTYPES, build_model, trained_labels, validate
 from sdas.train.optimizers import make_optimizer, set_rate
 from sdas.train.order import FrameOrder
 from sdas.train.processes import Processes
@@ -66,13 +67,13 @@ class TrainingData:
 class Changes:
     """What `use_model`, `use_data` and `learning_rate` made of a run; saved with it.
 
-    model: arguments of the SDAS model in use. force_rms: eV/Å, the unit of the loss. learning_rate: the largest one,
-    None while it is the configured one. data: the path of the frame cache in use, None if the frames are not a cache.
+    model: arguments of the SDAS model in use. unit: that of the loss, eV. learning_rate: the largest one, None
+    while it is the configured one. data: the path of the frame cache in use, None if the frames are not a cache.
     data_since: the step since which.
     """
 
     model: dict[str, Any]
-    force_rms: float
+    unit: float
     learning_rate: float | None
     data: str | None
     data_since: int = 0
@@ -106,14 +107,14 @@ class Session:
             self._interruption = inside.enter_context(Interruption())
             saved = load_training_state(self.folder / CHECKPOINTS)
             if saved is None:
-                model, force_rms = build_model(self.config, self._data.frames, self._data.train)
-                self.changes = Changes(_shape(model), force_rms, None, _cache_path(self._data))
+                model, unit = build_model(self.config, self._data.frames, self._data.train)
+                self.changes = Changes(_shape(model), unit, None, _cache_path(self._data))
                 self._take_up(model)
             else:
                 self._check_beginning(saved.document)
                 self.changes = Changes(**saved.document["changes"])
                 self._take_up(sdas_kernels.nn.SDAS(**self.changes.model).to(DTYPES[self.config.train.dtype]))
-                self.progress = restore(saved, self.flop_model, self.model, self.averaged, self.optimizer)
+                self.progress = restore(saved, self.flop_models, self.model, self.averaged, self.optimizer)
                 self._data = self._saved_data(saved.tensors)
             self._arrange()
             self._own_flops = self.progress.flops if self.processes.first else 0
@@ -189,7 +190,7 @@ class Session:
         self._count_all_flops()
         if not self.processes.first:
             return
-        state = capture(self.progress, self.flop_model, self.model, self.averaged, self.optimizer)
+        state = capture(self.progress, self.flop_models, self.model, self.averaged, self.optimizer)
         state.document["changes"] = asdict(self.changes)
         state.document["began_as"] = self.config.model.model_dump()
         state.document["optimizer"] = self.config.train.optimizer
@@ -230,14 +231,18 @@ class Session:
         settings, processes, progress = self.config.train, self.processes, self.progress
         step, began = progress.step, time.monotonic()
         indices = self._order.batch(step - self.changes.data_since)
-        atoms = self._store.atoms(indices)
+        total, weights = self._store.counts(indices), self._loss.weights(self.end.fraction(progress))
         batch = self._store.batch(indices[processes.rank :: processes.size]).to(processes.device)
+        terms = self._loss.terms(batch, weights)
         size = (batch.graph.num_atoms, batch.graph.num_edges, batch.graph.num_systems)
-        counter = FlopCounter() if self.flop_model.needs_count(*size) else None
+        flop_model = self.flop_models.of(str(terms))
+        counter = FlopCounter() if flop_model.needs_count(*size) else None
         with counter or nullcontext():
             self.optimizer.zero_grad()
-            loss = batch_loss(settings, self.model(batch.graph), batch, self.changes.force_rms, len(indices), atoms)
-            loss.backward()
+            predicted = self.model(batch.graph, forces=terms.forces, stress=terms.stress) if terms.any else {}
+            loss = self._loss(predicted, batch, terms, weights, total)
+            if terms.any:
+                loss.backward()
             wall_s = time.monotonic() - self._start if processes.first else 0.0
             own = [loss.item(), wall_s, bool(self._interruption.signal)]
             loss_value, progress.wall_s, interrupted = processes.sum_gradients(self._weights, own)
@@ -250,10 +255,10 @@ class Session:
             with torch.no_grad():
                 torch._foreach_lerp_(self._averaged_weights, self._weights, 1 - ema_decay(settings, step))
         if counter is not None:
-            self.flop_model.record(*size, counter.total)
+            flop_model.record(*size, counter.total)
             progress.note(counter)
-        self._own_flops += counter.total if counter is not None else self.flop_model.evaluate(*size)
-        progress.count_step(loss_value, atoms, time.monotonic() - began)
+        self._own_flops += counter.total if counter is not None else flop_model.evaluate(*size)
+        progress.count_step(loss_value, total.atoms, time.monotonic() - began)
         if counts_all or processes.size == 1:
             self._count_all_flops()
         if interrupted:
@@ -283,7 +288,7 @@ class Session:
         self._weights: list[torch.Tensor] = list(self.model.parameters())
         self._averaged_weights: list[torch.Tensor] = list(self.averaged.parameters())
         self.optimizer = make_optimizer(self.config.train, self.model)
-        self.flop_model = FlopModel()
+        self.flop_models = FlopModels()
 
     def _keep_moments(self, before: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> None:
         for name, weight in self.model.named_parameters():
@@ -302,14 +307,22 @@ class Session:
             raise TrainingError(f"the model must be {dtype}, got {model.embedding.weight.dtype}")
 
     def _arrange(self) -> None:
-        """Batches of the data in use, for the model in use."""
-        config = self.config
-        room = config.data.graph_cache_gib * 2**30
-        self._store = GraphStore(self._data.frames, config.model.cutoff, DTYPES[config.train.dtype], room)
-        self._order = FrameOrder(self._data.train, config.train.batch_size, config.train.seed)
+        """Batches of the data in use, for the model in use, and their loss."""
+        config, data = self.config, self._data
+        settings, room = config.train, config.data.graph_cache_gib * 2**30
+        trained_labels(settings, data.frames, data.train)
+        self._loss = Loss(settings, self.changes.unit)
+        dtype, type_weights = DTYPES[settings.dtype], settings.config_type_weights
+        self._store = GraphStore(data.frames, config.model.cutoff, dtype, room, type_weights)
+        self._order = FrameOrder(data.train, settings.batch_size, settings.seed)
 
     def _check_beginning(self, document: Mapping[str, Any]) -> None:
         """Raise CheckpointError for a checkpoint of a run with another optimizer, or that began with another model."""
+        if "unit" not in document["changes"]:
+            raise CheckpointError(
+                f"{self.folder / CHECKPOINTS}: the checkpoint is of an earlier version, whose loss weighed errors "
+                "of the energy per frame; finish the run with that version, or start another"
+            )
         model, optimizer = self.config.model.model_dump(), self.config.train.optimizer
         now = {f"model.{name}": value for name, value in model.items()} | {"train.optimizer": optimizer}
         before = {f"model.{name}": value for name, value in document["began_as"].items()}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,8 +14,25 @@ from torch import nn
 
 from sdas.errors import CheckpointError
 from sdas.run.checkpoint import TrainingState
-from sdas.train.flop_model import FlopModel
+from sdas.train.flop_model import FlopModels
 from sdas_kernels.flops import FlopCounter
+
+ERRORS = ("force_mae_mev_per_ang", "energy_mae_mev_per_atom", "energy_mae_mev", "stress_mae_mev_per_ang3")
+"""Of the validation; one is there if a frame has the label."""
+SHOWN = {"force_mae_mev_per_ang": "F meV/Å", "energy_mae_mev_per_atom": "E meV/atom"}
+
+
+def describe_errors(errors: Mapping[str, float]) -> str:
+    """Validation errors in words, those that are there."""
+    found = []
+    if "force_mae_mev_per_ang" in errors:
+        found.append(f"forces {errors['force_mae_mev_per_ang']:.2f} meV/Å")
+    if "energy_mae_mev" in errors:
+        per_atom = errors["energy_mae_mev_per_atom"]
+        found.append(f"energies {errors['energy_mae_mev']:.2f} meV ({per_atom:.3g} meV/atom)")
+    if "stress_mae_mev_per_ang3" in errors:
+        found.append(f"stress {errors['stress_mae_mev_per_ang3']:.3g} meV/Å³")
+    return ", ".join(found)
 
 
 @dataclass
@@ -21,7 +40,8 @@ class Progress:
     """Counters of a run.
 
     step: of the next one. wall_s: seconds so far. flops: of all processes; where they are several, as of the last row
-    or checkpoint. last and best: the validation errors of the last row and of the row with the smallest force error.
+    or checkpoint. last and best: the validation errors of the last row, and of the row with the smallest error of the
+    first of ERRORS that the frames have.
     flops_unknown and flops_estimated: operators without a FLOP rule, and those counted as their reference (see
     :class:`sdas_kernels.flops.FlopCounter`). The rest sums up the steps since the last row of metrics.csv.
     """
@@ -59,32 +79,33 @@ class Progress:
             "wall_s": self.wall_s,
             "learning_rate": learning_rate,
             "loss": self.loss_sum / self.steps_since_row,
-            "val_energy_mae_mev": errors["energy_mae_mev"] if errors else None,
-            "val_force_mae_mev_per_ang": errors["force_mae_mev_per_ang"] if errors else None,
+            **{f"val_{name}": (errors or {}).get(name) for name in ERRORS},
             "train_flops": self.flops,
             "atoms_per_s": self.atoms_since_row / self.seconds_since_row,
         }
-        if errors is not None:
+        if errors:
             self.last = {"step": self.step, **errors}
-            if not self.best or errors["force_mae_mev_per_ang"] <= self.best["force_mae_mev_per_ang"]:
+            name = next(name for name in ERRORS if name in errors)
+            if errors[name] <= self.best.get(name, math.inf):
                 self.best = self.last
         self.loss_sum, self.steps_since_row, self.atoms_since_row, self.seconds_since_row = 0.0, 0, 0, 0.0
         return row
 
     def shown(self) -> dict[str, str]:
-        """What the progress bar says: loss and speed since the last row, the force error of that row, and FLOPs."""
+        """What the progress bar says: loss and speed since the last row, the errors of that row, and FLOPs."""
         facts = {}
         if self.steps_since_row:
             facts["loss"] = f"{self.loss_sum / self.steps_since_row:.3g}"
             facts["atoms/s"] = f"{self.atoms_since_row / self.seconds_since_row:.0f}"
-        if self.last:
-            facts["val F meV/Å"] = f"{self.last['force_mae_mev_per_ang']:.3g}"
+        for name, text in SHOWN.items():
+            if name in self.last:
+                facts[f"val {text}"] = f"{self.last[name]:.3g}"
         return facts | {"TFLOP": f"{self.flops / 1e12:.3g}"}
 
 
 def capture(
     progress: Progress,
-    flop_model: FlopModel,
+    flop_models: FlopModels,
     model: nn.Module,
     averaged: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -100,7 +121,7 @@ def capture(
     kind, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
     document = {
         "progress": asdict(progress),
-        "flop_model": flop_model.state_dict(),
+        "flop_models": flop_models.state_dict(),
         "random_python": list(_plain(random.getstate())),
         "random_numpy": [kind, np.asarray(keys).tolist(), position, has_gauss, gauss],
     }
@@ -109,7 +130,7 @@ def capture(
 
 def restore(
     state: TrainingState,
-    flop_model: FlopModel,
+    flop_models: FlopModels,
     model: nn.Module,
     averaged: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -123,7 +144,7 @@ def restore(
             index, _, key = name.partition(".")
             moments.setdefault(int(index), {})[key] = tensor
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-        flop_model.load_state_dict(state.document["flop_model"])
+        flop_models.load_state_dict(state.document["flop_models"])
         progress = Progress(**state.document["progress"])
         torch.set_rng_state(state.tensors["random.torch"])
         for name, tensor in _below(state.tensors, "random.cuda.").items():
