@@ -96,7 +96,7 @@ def test_too_few_compositions_are_refused(same, many):
 
 
 def test_as_many_compositions_as_parts_is_enough(tmp_path):
-    cache = write_cache([frame([6]), frame([6, 6]), frame([6, 6]), frame([8])], tmp_path / "c")
+    cache = write_cache([frame([6] * 3), frame([6, 6]), frame([6, 6]), frame([8, 8])], tmp_path / "c")
     assert sorted(composition_split(cache, (2, 1, 1), 0).sizes()) == [1, 1, 2]
 
 

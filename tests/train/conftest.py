@@ -94,3 +94,9 @@ def make_config(tmp_path, cache_path):
         return parse_config(content, "test")
 
     return make
+
+
+@pytest.fixture
+def molecules():
+    """The function that makes frames of molecules."""
+    return make_frames

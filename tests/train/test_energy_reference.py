@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+import ase.io
 import numpy as np
 import pytest
+import torch
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 
-from sdas.data import Frame
-from sdas.errors import TrainingError
-from sdas.train.energy_reference import fit_energy_reference, given_energy_reference
+from sdas.config import load_config
+from sdas.data import DataError, Frame, write_cache
+from sdas.data.isolated_atoms import isolated_atoms, isolated_energies, structures
+from sdas.data.splits import PARTS, composition_split, given_split, random_split
+from sdas.errors import ConfigError, TrainingError
+from sdas.run.checkpoint import load_model
+from sdas.train.energy_reference import energy_reference, fit_energy_reference, given_energies, given_energy_reference
+from sdas.train.loop import train
+from sdas.train.objective import build_model
 
 
-def frame(numbers, energy, force=1.0):
+def as_atoms(one):
+    atoms = Atoms(one.numbers, one.positions, cell=one.cell, pbc=one.pbc)
+    atoms.calc = SinglePointCalculator(atoms, energy=one.energy, forces=one.forces)
+    atoms.info |= {"config_type": one.config_type} if one.config_type else {}
+    return atoms
+
+
+def frame(numbers, energy, force=1.0, pbc=False, **marks):
     z = np.array(numbers, dtype=np.int64)
     positions = np.arange(3.0 * len(z)).reshape(-1, 3)
     forces = None if force is None else np.full((len(z), 3), force)
-    return Frame(z, positions, None, np.zeros(3, bool), energy, forces, None, "made")
+    cell = 20.0 * np.eye(3) if pbc else None
+    return Frame(z, positions, cell, np.full(3, pbc), energy, forces, None, "made", **marks)
+
+
+HYDROGEN = frame([1], -13.5, force=0.0, pbc=True, config_type="IsolatedAtom")
+OXYGEN = frame([8], -2040.0, force=0.0)
+WATER = [frame([8, 1, 1], -2077.0 - 0.1 * k) for k in range(3)]
 
 
 def test_the_fit_finds_the_energies_that_made_the_frames():
@@ -94,3 +117,131 @@ def test_what_cannot_be_used_is_refused():
         _ = fit_energy_reference([frame([1, 1], -1.0, force=0.0)], [1]).unit
     with pytest.raises(TrainingError, match=r"refs.json: no energy of O, which"):
         given_energy_reference([frame([1, 8], -1.0)], [1, 8], {1: -13.0}, "refs.json")
+
+
+def test_an_isolated_atom_is_one_atom_that_is_named_so_or_in_open_space(tmp_path):
+    others = [
+        frame([14], -5.0, pbc=True),  # a cell of one atom
+        frame([14], -5.0, pbc=True, config_type="bulk"),
+        frame([14], -5.0, config_type="ion"),
+        frame([1, 1], -30.0, config_type="IsolatedAtom"),
+    ]
+    named = [
+        frame([1], -13.5, pbc=True, config_type=name) for name in ("isolated_atom", "isolated atoms", "ISOLATEDATOM")
+    ]
+    frames = [*WATER, HYDROGEN, *others, OXYGEN, *named]
+    for sequence in (frames, write_cache(frames, tmp_path / "cache")):
+        assert isolated_atoms(sequence).tolist() == [3, 8, 9, 10, 11]
+        assert structures(sequence).tolist() == [0, 1, 2, 4, 5, 6, 7]
+        assert isolated_energies(sequence) == {1: -13.5, 8: -2040.0}
+
+
+def test_isolated_atoms_that_disagree_or_have_no_energy_are_refused():
+    with pytest.raises(DataError, match=r"isolated atoms of H with -13\.500000 and -13\.600000 eV"):
+        isolated_energies([HYDROGEN, frame([1], -13.6)])
+    assert isolated_energies([HYDROGEN, frame([1], -13.5005)]) == {1: -13.5}
+    with pytest.raises(DataError, match="isolated atom without an energy"):
+        isolated_energies([frame([1], None)])
+
+
+FIT = "a fit to 3 training frames"
+
+
+@pytest.mark.parametrize(
+    ("setting", "atoms", "shifts", "origin"),
+    [
+        ("auto", [HYDROGEN, OXYGEN], (-13.5, -2040.0), "2 isolated atoms"),
+        ("isolated", [HYDROGEN, OXYGEN], (-13.5, -2040.0), "2 isolated atoms"),
+        (
+            "auto",
+            [OXYGEN],
+            (-692.3667, -692.3667),
+            f"{FIT}, for there are isolated atoms of O only",
+        ),
+        ("auto", [], (-692.3667, -692.3667), FIT),
+        ("fit", [HYDROGEN, OXYGEN], (-692.3667, -692.3667), FIT),
+        ({"H": -13.0, 8: -2041.0, "C": -1000.0}, [HYDROGEN], (-13.0, -2041.0), "train.energy_reference"),
+    ],
+)
+def test_the_setting_says_where_energies_come_from(setting, atoms, shifts, origin):
+    reference = energy_reference(setting, [*WATER, *atoms], np.arange(3), [1, 8])
+    assert list(reference.shifts.values()) == pytest.approx(shifts, abs=1e-4)
+    assert reference.origin == origin
+    assert reference.lines()[0] == f"energies of H, O: from {origin}"
+    assert len(reference.lines()) == (2 if "fit" in origin else 1)  # water alone does not tell H from O
+
+
+def test_isolated_atoms_that_are_asked_for_must_be_there():
+    with pytest.raises(TrainingError, match="no frame is an isolated atom of H: add one"):
+        energy_reference("isolated", [*WATER, OXYGEN], np.arange(3), [1, 8])
+
+
+def test_a_file_of_json_or_yaml_gives_energies(tmp_path):
+    for name, text in (("e.json", '{"H": -13.6, "8": -2041}'), ("e.yaml", "H: -13.6\n8: -2041\n")):
+        (tmp_path / name).write_text(text)
+        setting = load_config(None, ["data.path=x", "train.steps=1", f"train.energy_reference={tmp_path / name}"])
+        energies, where = given_energies(setting.train.energy_reference)
+        assert (energies, where) == ({1: -13.6, 8: -2041.0}, str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- 1", "must map elements to energies in eV"),
+        ("Xx: 1", "'Xx' is no element"),
+        ("No: 1", 'False is no element; give symbols in quotes, as "No"'),
+        ("119: 1", "119 is no element"),
+        ("H: low", "the energy of H must be a number in eV, got 'low'"),
+        ("H: .inf", "the energy of H must be a number in eV"),
+        ("{H: 1, 1: 2}", "two energies of H"),
+        ("{", "neither JSON nor YAML"),
+    ],
+)
+def test_a_file_that_holds_something_else_is_refused(tmp_path, text, message):
+    (tmp_path / "e.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        given_energies(str(tmp_path / "e.yaml"))
+
+
+def test_a_word_that_is_no_setting_is_taken_for_a_file_and_said_to_be_missing():
+    with pytest.raises(ConfigError, match="No such file or directory; it may be auto, fit, isolated, a mapping"):
+        given_energies("average")
+
+
+def test_a_run_takes_its_energies_from_isolated_atoms_and_trains_on_the_rest(tmp_path, make_config, molecules, capsys):
+    """They may lie in the file of any part, and are in no part."""
+    for name, frames in (("t", molecules(20)), ("v", [HYDROGEN, *molecules(4, 1)]), ("s", [*molecules(4, 2), OXYGEN])):
+        ase.io.write(tmp_path / f"{name}.extxyz", [as_atoms(one) for one in frames])
+    files = {"path": "t.extxyz", "validation": "v.extxyz", "test": "s.extxyz"}
+    files = {key: str(tmp_path / name) for key, name in files.items()}
+    result = train(make_config(data={**files, "split": {"sizes": [20, 0, 0]}}, steps=2, validate_every=2))
+    assert "energies of H, O: from 2 isolated atoms\n" in capsys.readouterr().err
+    summary = result.summary
+    assert (summary["n_train"], summary["n_val"], summary["n_test"]) == (20, 4, 4)
+    assert summary["energy_reference"]["shifts_ev"] == {"H": -13.5, "O": -2040.0}
+    assert load_model(result.run_dir / "model").energy_shift.tolist() == [-13.5, -2040.0]
+
+
+def test_no_way_of_splitting_gives_an_isolated_atom_to_a_part(tmp_path, molecules):
+    cache = write_cache([OXYGEN, *molecules(8), HYDROGEN], tmp_path / "cache")
+    (tmp_path / "i.json").write_text('{"train": [0, 1, 2, 3, 4, 5], "validation": [6, 7, 9], "test": [8]}')
+    given = given_split(cache, tmp_path / "i.json")
+    assert [getattr(given, part).tolist() for part in PARTS] == [[1, 2, 3, 4, 5], [6, 7], [8]]
+    for split in (random_split(cache, (5, 2, 1), 0), composition_split(cache, (5, 2, 1), 0)):
+        assert sorted(np.concatenate([getattr(split, part) for part in PARTS])) == list(range(1, 9))
+    with pytest.raises(DataError, match="there are 8 to divide"):
+        random_split(cache, (9, 0, 0), 0)
+
+
+def test_the_network_begins_at_the_binding_energy_of_an_atom(make_config, molecules):
+    """Energies given beside the frames leave a mean that the readouts begin with, in units of the forces."""
+    frames, given = molecules(12), {"H": -10.0, "O": -2040.0}
+    settings = make_config(energy_reference=given)
+    torch.manual_seed(0)
+    model, reference = build_model(settings, frames, np.arange(12))
+    torch.manual_seed(0)
+    fitted, _ = build_model(make_config(energy_reference="fit"), frames, np.arange(12))
+    rest = [one.energy - sum(given["HO"[z == 8]] for z in one.numbers.tolist()) for one in frames]
+    mean = np.mean([energy / len(one) for energy, one in zip(rest, frames, strict=True)])
+    shift = model.readouts[0][2].bias - fitted.readouts[0][2].bias
+    assert reference.unit * shift.item() == pytest.approx(mean)

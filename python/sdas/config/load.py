@@ -23,7 +23,7 @@ from sdas.config.cross_validation import CrossValidationConfig
 from sdas.config.data import DataConfig
 from sdas.config.model import ModelConfig
 from sdas.config.section import Section
-from sdas.config.train import TrainConfig
+from sdas.config.train import REFERENCES, TrainConfig
 from sdas.errors import ConfigError
 from sdas.files import as_argument
 
@@ -105,6 +105,9 @@ def parse_config(content: Any, source: str) -> Config:
             setattr(config.data, name, [_absolute(path) for path in paths])
     if config.data.split.indices is not None:
         config.data.split.indices = _absolute(config.data.split.indices)
+    reference = config.train.energy_reference
+    if isinstance(reference, str) and reference not in REFERENCES:
+        config.train.energy_reference = _absolute(reference)
     return config
 
 

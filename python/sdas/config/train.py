@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from sdas.config.section import Section
 
 DEFAULT_MINUTES = 30.0
+REFERENCES = ("auto", "fit", "isolated")
+"""Words for where energies of the elements come from."""
 
 
 class TrainConfig(Section):
@@ -73,6 +75,12 @@ class TrainConfig(Section):
         default={},
         description="Factor on the weight of frames by their config_type, as {bulk: 1, surface: 5}; Default stands for "
         "all that is not named. Weights of single frames come from config_weight in the files.",
+    )
+    energy_reference: str | dict[str | int, float] = Field(
+        default="auto",
+        description="Energies of the elements, which the network need not learn. isolated: of the frames of one atom "
+        "in open space; fit: to the training frames; auto: isolated if each element has one, else fit; a mapping such "
+        "as {H: -13.6, O: -432.0}, eV; or a JSON or YAML file that holds one.",
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of weights and of the order of frames.")
     deterministic: bool = Field(

@@ -20,6 +20,7 @@ from sdas.data.download import Progress
 from sdas.data.elements import unknown_elements
 from sdas.data.errors import DataError
 from sdas.data.frame import LABELS
+from sdas.data.isolated_atoms import structures
 from sdas.data.readers import detect_format, read_frames
 from sdas.data.reading_notes import ReadingNotes, lines_about_reading
 from sdas.data.rmd17 import BASE_URL, fetch_rmd17
@@ -135,7 +136,8 @@ def split(
         if indices is not None:
             made = splits.given_split(frames, indices)
         else:
-            counts = splits.sizes_from_fractions(len(frames), shares) if shares else [int(part) for part in parts or ()]
+            there = len(structures(frames))
+            counts = splits.sizes_from_fractions(there, shares) if shares else [int(part) for part in parts or ()]
             choose = splits.random_split if by is Method.random else splits.composition_split
             made = choose(frames, counts, seed)
         made.save(target)

@@ -7,7 +7,7 @@ import io
 import json
 import os
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from sdas.data.cache import FrameCache
 from sdas.data.errors import DataError
 from sdas.data.frame import IntArray
+from sdas.data.isolated_atoms import isolated_atoms, structures
 from sdas.data.readers.npz_stream import NpzStream
 from sdas.documents import read_json
 from sdas.files import write_text
@@ -119,7 +120,7 @@ def sizes_from_fractions(count: int, fractions: Sequence[float]) -> tuple[int, i
 def random_split(cache: FrameCache, sizes: Sequence[int], seed: int, among: IntArray | None = None) -> Split:
     """``sizes`` = (train, validation, test) frames drawn at random, without replacement; the rest is unused.
 
-    ``among``: indices of the frames that are divided, all of the cache unless given.
+    ``among``: indices of the frames that are divided, all of the cache but isolated atoms unless given.
     """
     sizes, chosen = _checked_sizes(sizes), _checked_choice(cache, sizes, among)
     order = chosen[np.random.default_rng(seed).permutation(len(chosen))]
@@ -130,7 +131,9 @@ def random_split(cache: FrameCache, sizes: Sequence[int], seed: int, among: IntA
 
 def given_split(cache: FrameCache, path: str | os.PathLike[str]) -> Split:
     """The split written in a file: ``.npz`` or ``.json`` with the keys train, validation (or val, valid) and test,
-    or ``.csv`` with the header ``index,part``. Raises :class:`DataError` for indices out of range, repeated or shared.
+    or ``.csv`` with the header ``index,part``. Isolated atoms are taken out of it.
+
+    Raises :class:`DataError` for indices out of range, repeated or shared.
     """
     file = Path(path)
     if not file.is_file():
@@ -141,9 +144,11 @@ def given_split(cache: FrameCache, path: str | os.PathLike[str]) -> Split:
     content = readers[file.suffix](file)
     try:
         parts = _named_parts(content)
-        return Split(**parts, count=len(cache), fingerprint=cache.fingerprint, method=f"indices of {file.name}")
+        split = Split(**parts, count=len(cache), fingerprint=cache.fingerprint, method=f"indices of {file.name}")
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
+    train, validation, test = (np.setdiff1d(getattr(split, part), isolated_atoms(cache)) for part in PARTS)
+    return replace(split, train=train, validation=validation, test=test)
 
 
 def saved_or_given_split(cache: FrameCache, path: str | os.PathLike[str]) -> Split:
@@ -211,7 +216,7 @@ def _checked_sizes(sizes: Sequence[int]) -> tuple[int, int, int]:
 
 
 def _checked_choice(cache: FrameCache, sizes: tuple[int, int, int], among: IntArray | None) -> IntArray:
-    chosen = np.arange(len(cache), dtype=np.int64) if among is None else among
+    chosen = structures(cache) if among is None else among
     if sum(sizes) > len(chosen):
         raise DataError(f"{' + '.join(map(str, sizes))} frames are asked for, there are {len(chosen)} to divide")
     return chosen

@@ -11,11 +11,10 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
-
 from sdas.config import DataConfig
 from sdas.data import DataError, Frame, FrameCache, read_frames, write_cache
 from sdas.data.duplicates import repeated
+from sdas.data.isolated_atoms import structures
 from sdas.data.readers import detect_format
 from sdas.data.reading_notes import ReadingNotes, lines_about_reading
 from sdas.data.splits import PARTS, Split, composition_split, random_split, saved_or_given_split, sizes_from_fractions
@@ -103,7 +102,10 @@ def open_data(config: DataConfig, folder: Path) -> tuple[FrameCache, Split]:
 
 
 def _split(config: DataConfig, cache: FrameCache) -> Split:
-    """Parts that have files of their own, and those that are split off from the frames to train on."""
+    """Parts that have files of their own, and those that are split off from the frames to train on.
+
+    Isolated atoms are in none.
+    """
     own = [part for part, files in config.files().items() if files and part != "train"]
     sizes = dict(zip(PARTS, config.split.sizes, strict=True))
     fractions = max(sizes.values()) <= 1
@@ -111,13 +113,14 @@ def _split(config: DataConfig, cache: FrameCache) -> Split:
         sizes["train"] += sum(sizes[part] for part in own)
     asked = [0 if part in own else sizes[part] for part in PARTS]
     counts = cache.reading["parts"] if own else {"train": len(cache)}
-    divided = np.arange(counts["train"])
+    inside = structures(cache)
+    divided = inside[inside < counts["train"]]
     choose = random_split if config.split.method == "random" else composition_split
     numbers = sizes_from_fractions(len(divided), asked) if fractions else [int(size) for size in asked]
-    made, first = choose(cache, numbers, config.split.seed, divided), len(divided)
+    made, first = choose(cache, numbers, config.split.seed, divided), counts["train"]
     parts, method = {part: getattr(made, part) for part in PARTS}, made.method
     for part in own:
-        parts[part] = np.arange(first, first + counts[part])
+        parts[part] = inside[(inside >= first) & (inside < first + counts[part])]
         first += counts[part]
         method += f"; {part} from files of its own"
     return Split(**parts, count=len(cache), fingerprint=cache.fingerprint, method=method)

@@ -1,16 +1,26 @@
-"""What the network need not learn: an energy per species, and the unit of everything else."""
+"""What the network need not learn: an energy per species, and the unit of everything else.
+
+`train.energy_reference` says where the energies come from: a fit to the training frames, frames of isolated atoms, a
+file of JSON or YAML, or the configuration itself.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from ase.data import chemical_symbols
+import yaml
+from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
+from sdas.config.train import REFERENCES
 from sdas.data import Frame, check_frame
-from sdas.errors import TrainingError
+from sdas.data.isolated_atoms import isolated_energies
+from sdas.errors import ConfigError, TrainingError
 
 NULL_SPACE = 1e-9
 """Largest squared component of a species in the null space of the compositions that is rounding."""
@@ -35,6 +45,23 @@ class EnergyReference:
     energy_mean: float | None
     energy_rms: float | None
 
+    def document(self) -> dict[str, Any]:
+        """What is recorded of it with a run."""
+        symbols = {chemical_symbols[z]: shift for z, shift in self.shifts.items()}
+        undetermined = [chemical_symbols[z] for z in self.undetermined]
+        rest = {"energy_mean_ev_per_atom": self.energy_mean, "energy_rms_ev_per_atom": self.energy_rms}
+        return {"origin": self.origin, "shifts_ev": symbols, "undetermined": undetermined, **rest}
+
+    def lines(self) -> list[str]:
+        """What is said of it when a run starts."""
+        lines = [f"energies of {_names(self.shifts)}: from {self.origin}"]
+        if self.undetermined:
+            lines.append(
+                f"note: the training frames do not tell the energies of {_names(self.undetermined)} apart, so those "
+                "nearest to their mean are taken; other compositions need isolated atoms, or train.energy_reference"
+            )
+        return lines
+
     @property
     def unit(self) -> float:
         """The unit of the network's output in eV: the RMS of forces, over 1 Å, or else the spread of energies."""
@@ -47,6 +74,78 @@ class EnergyReference:
         return unit
 
 
+def energy_reference(
+    setting: str | Mapping[Any, float], frames: Sequence[Frame], train: NDArray[np.int64], species: Iterable[int]
+) -> EnergyReference:
+    """The reference that ``setting``, `train.energy_reference`, asks for, of the training frames.
+
+    Isolated atoms may lie anywhere among ``frames``. Raises :class:`TrainingError` naming species without an energy.
+    """
+    known, training = sorted(species), (frames[int(index)] for index in train)
+    given = given_energies(setting)
+    if given is not None:
+        return given_energy_reference(training, known, *given)
+    if setting == "fit":
+        return fit_energy_reference(training, known)
+    isolated = isolated_energies(frames)
+    missing = [z for z in known if z not in isolated]
+    count = len(known) - len(missing)
+    if not missing:
+        return given_energy_reference(training, known, isolated, f"{count} isolated atom{'s' if count > 1 else ''}")
+    if setting == "isolated":
+        raise TrainingError(
+            f"train.energy_reference is isolated, but no frame is an isolated atom of {_names(missing)}: add one with "
+            "config_type=IsolatedAtom, or choose fit"
+        )
+    reference = fit_energy_reference(training, known)
+    if not count:
+        return reference
+    lacking = f"{reference.origin}, for there are isolated atoms of {_names(set(known) - set(missing))} only"
+    return replace(reference, origin=lacking)
+
+
+def given_energies(setting: str | Mapping[Any, float]) -> tuple[dict[int, float], str] | None:
+    """eV by atomic number that the setting holds or that its file holds, and where they stand; None if it names none.
+
+    Raises :class:`ConfigError` for a file that cannot be read, and for what is no mapping of elements to numbers.
+    """
+    if not isinstance(setting, str):
+        return _by_number(setting, "train.energy_reference"), "train.energy_reference"
+    if setting in REFERENCES:
+        return None
+    try:
+        content = yaml.safe_load(Path(setting).read_text(encoding="utf-8"))  # JSON is YAML
+    except OSError as error:
+        words = f"{', '.join(REFERENCES)}, a mapping of symbols to eV, or a file with one"
+        raise ConfigError(f"train.energy_reference: {setting}: {error.strerror}; it may be {words}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{setting}: neither JSON nor YAML: {' '.join(str(error).split())}") from None
+    return _by_number(content, setting), setting
+
+
+def _by_number(content: Any, where: str) -> dict[int, float]:
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"{where}: must map elements to energies in eV, as H: -13.6; got {type(content).__name__}")
+    energies: dict[int, float] = {}
+    for element, energy in content.items():
+        text = str(element)
+        number = int(text) if text.isdecimal() else atomic_numbers.get(text, 0)
+        if not 1 <= number < len(chemical_symbols):
+            raise ConfigError(f'{where}: {element!r} is no element; give symbols in quotes, as "No", or atomic numbers')
+        if type(energy) not in (int, float) or not math.isfinite(energy):
+            raise ConfigError(f"{where}: the energy of {element} must be a number in eV, got {energy!r}")
+        if number in energies:
+            raise ConfigError(f"{where}: two energies of {chemical_symbols[number]}")
+        energies[number] = float(energy)
+    return energies
+
+
+def _names(numbers: Iterable[int]) -> str:
+    """Symbols of elements, of many the first ones."""
+    symbols = [chemical_symbols[number] for number in sorted(numbers)]
+    return ", ".join(symbols) if len(symbols) <= 12 else f"{', '.join(symbols[:10])} and {len(symbols) - 10} more"
+
+
 def fit_energy_reference(frames: Iterable[Frame], species: Iterable[int]) -> EnergyReference:
     """Shifts by least squares of the energies per atom of ``frames``, E / N ≈ Σ_Z (n_Z / N) shift_Z.
 
@@ -55,7 +154,7 @@ def fit_energy_reference(frames: Iterable[Frame], species: Iterable[int]) -> Ene
     """
     sums = _Sums(frames, species)
     shifts, undetermined = sums.fit()
-    return sums.reference(shifts, undetermined, f"fitted to {sums.with_energy} training frames")
+    return sums.reference(shifts, undetermined, f"a fit to {sums.with_energy} training frames")
 
 
 def given_energy_reference(

@@ -26,6 +26,7 @@ from sdas.run.frames import converted_frames, open_data, say_which_frames, warn_
 from sdas.run.lock import locked
 from sdas.run.machine import describe_process
 from sdas.run.start import find_run, forget_start, record_run, say_what_changed, start_run
+from sdas.train.energy_reference import given_energies
 from sdas.train.objective import check_elements, trained_labels
 from sdas.train.processes import Processes
 from sdas.train.session import Session, TrainingData
@@ -52,6 +53,7 @@ def train(config: Config, resume: bool = False) -> RunResult:
             if resume:
                 say_what_changed(find_run(config))
             else:
+                given_energies(config.train.energy_reference)
                 start_run(config)
                 undo.callback(forget_start, config)
             check_place(folder / MODEL)
@@ -115,6 +117,7 @@ def _summary(session: Session, done: bool, facts: dict[str, Any]) -> dict[str, A
         **facts,
         "parameters": sum(weight.numel() for weight in session.model.parameters()),
         "loss_unit_ev": session.changes.unit,
+        "energy_reference": session.changes.energy_reference,
         "last_validation": progress.last,
         "best_validation": progress.best,
         "seed": session.config.train.seed,

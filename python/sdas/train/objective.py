@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -17,15 +18,15 @@ from sdas.data import Frame
 from sdas.data.elements import elements_of, unknown_elements
 from sdas.data.frame import LABELS
 from sdas.errors import ConfigError, TrainingError
-from sdas.train.energy_reference import fit_energy_reference
+from sdas.train.energy_reference import EnergyReference, energy_reference
 from sdas.train.graphs import DEFAULT_TYPE, Batch, GraphStore, labelled
 from sdas.train.processes import Processes
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
-def build_model(config: Config, frames: Sequence[Frame], train: NDArray[np.int64]) -> tuple[nn.Module, float]:
-    """A new model with energy shifts fitted to the training frames, and the unit of its output in eV.
+def build_model(config: Config, frames: Sequence[Frame], train: NDArray[np.int64]) -> tuple[nn.Module, EnergyReference]:
+    """A new model, with its energy reference and what the training frames hold beyond it.
 
     Species that the configuration does not name are those of the training frames, for nothing else gets weights.
     Raises :class:`ConfigError` for model arguments that do not go together.
@@ -38,9 +39,19 @@ def build_model(config: Config, frames: Sequence[Frame], train: NDArray[np.int64
         model = sdas_kernels.nn.SDAS(**arguments, **options).to(DTYPES[config.train.dtype])
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model: {error}") from None
-    reference = fit_energy_reference((frames[int(index)] for index in train), model.species.tolist())
+    setting = config.train.energy_reference
+    reference = energy_reference(setting, frames, train, model.species.tolist())
     model.set_energy_reference(reference.shifts, reference.unit)
-    return model, reference.unit
+    _begin_at(model, (reference.energy_mean or 0.0) / reference.unit)
+    return model, reference
+
+
+def _begin_at(model: nn.Module, energy: float) -> None:
+    """Let the network's energy of an atom begin about there, in its unit."""
+    biases = [weight for name, weight in model.named_parameters() if re.fullmatch(r"readouts\.\d+\.2\.bias", name)]
+    with torch.no_grad():
+        for bias in biases:
+            bias.add_(energy / len(biases))
 
 
 def check_elements(

@@ -18,6 +18,7 @@ from __future__ import annotations
 import copy
 import math
 import signal
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
@@ -69,7 +70,7 @@ class Changes:
 
     model: arguments of the SDAS model in use. unit: that of the loss, eV. learning_rate: the largest one, None
     while it is the configured one. data: the path of the frame cache in use, None if the frames are not a cache.
-    data_since: the step since which.
+    data_since: the step since which. energy_reference: what is recorded of it; None in a run of an earlier version.
     """
 
     model: dict[str, Any]
@@ -77,6 +78,7 @@ class Changes:
     learning_rate: float | None
     data: str | None
     data_since: int = 0
+    energy_reference: dict[str, Any] | None = None
 
 
 class Session:
@@ -107,8 +109,11 @@ class Session:
             self._interruption = inside.enter_context(Interruption())
             saved = load_training_state(self.folder / CHECKPOINTS)
             if saved is None:
-                model, unit = build_model(self.config, self._data.frames, self._data.train)
-                self.changes = Changes(_shape(model), unit, None, _cache_path(self._data))
+                model, reference = build_model(self.config, self._data.frames, self._data.train)
+                for line in reference.lines() if self.processes.first else ():
+                    print(line, file=sys.stderr)
+                beginning = _shape(model), reference.unit, None, _cache_path(self._data)
+                self.changes = Changes(*beginning, energy_reference=reference.document())
                 self._take_up(model)
             else:
                 self._check_beginning(saved.document)
