@@ -1,12 +1,16 @@
 import json
 
+import numpy as np
 import pytest
 from ase import Atoms
 from ase.io import read, write
 from typer.testing import CliRunner
 
 from sdas.cli import app
+from sdas.documents import read_document
 from sdas.errors import SdasError
+from sdas.md.replica_run import read_log
+from sdas.md.trajectory import Trajectory
 from sdas.run.checkpoint import save_model
 
 
@@ -66,3 +70,68 @@ def test_what_cannot_be_read_is_named(run_dir, tmp_path):
     assert "neither a run directory" in str(result.exception)
     result = run(run_dir, "--structure", tmp_path / "water.xyz", "--frame", 3)
     assert "frame 3" in str(result.exception)
+
+
+def test_replicas_run_at_once_and_are_lengthened(run_dir, tmp_path):
+    arguments = [run_dir, "--structure", tmp_path / "water.xyz", "--every", 2, "--timestep", 0.1, "--replicas", 3]
+    arguments += ["--thermostat", "bussi", "--relaxation", 50, "--seed", 4, "--write", "extxyz", "--write", "traj"]
+    for steps in (6, 10):
+        result = run(*arguments, "--steps", steps)
+        assert result.exit_code == 0, result.output
+    assert "10 steps of 3 replicas of 3 atoms" in result.output
+    assert "ns/day" in result.output
+    out = run_dir / "replicas"
+    facts = read_document(out / "replicas.json")
+    assert (facts["steps"], facts["seed"], facts["thermostat"]) == (10, 4, "Bussi(time_fs=50.0)")
+    log = read_log(out)
+    assert log["step"][log["replica"] == 2].tolist() == [0, 2, 4, 6, 8, 10]
+    wanted = Trajectory(out / "trajectory").frames(2)["positions"]
+    for kind in ("extxyz", "traj"):
+        frames = read(out / "trajectory" / f"replica-002.{kind}", ":")
+        np.testing.assert_allclose([frame.positions for frame in frames], wanted, atol=1e-6)
+    assert run(*arguments, "--steps", 4, "--fresh").exit_code == 0
+
+
+def test_replicas_keep_a_pressure(run_dir, tmp_path):
+    box = Atoms("OHH", positions=[[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], cell=[4, 4, 4], pbc=True)
+    write(tmp_path / "box.xyz", box)
+    arguments = [run_dir, "--structure", tmp_path / "box.xyz", "--timestep", 0.1, "--steps", 4, "--every", 1]
+    result = run(*arguments, "--pressure", 100, "--ensemble", "nvt", "--out", tmp_path / "out", "--skin", 0.3)
+    assert result.exit_code == 0, result.output
+    facts = read_document(tmp_path / "out" / "replicas.json")
+    assert facts["barostat"].startswith("StochasticCellRescaling(pressure_bar=100.0")
+    assert facts["thermostat"].startswith("Langevin")
+    volumes = read_log(tmp_path / "out")["volume_ang3"]
+    assert volumes[0] == pytest.approx(64)
+    assert len(set(volumes)) == 5
+
+
+def test_replicas_that_all_explode_end_with_a_verdict_and_an_error(run_dir, tmp_path):
+    arguments = [run_dir, "--structure", tmp_path / "water.xyz", "--replicas", 2, "--timestep", 0.5, "--stretch", 0.02]
+    result = run(*arguments, "--steps", 500)
+    assert isinstance(result.exception, SdasError)
+    assert "all replicas exploded" in str(result.exception)
+    assert "replica 1 ended at step" in result.output
+    assert "from its first length" in result.output
+    assert read_document(run_dir / "replicas" / "replicas.json")["ended"] == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--replicas", 0], "--replicas must be at least 1, got 0"),
+        (["--thermostat", "andersen"], "thermostat must be one of"),
+        (["--thermostat", "bussi", "--ensemble", "nvt"], "--ensemble nvt and --thermostat bussi differ"),
+        (["--replicas", 2, "--compile"], "--compile is not for replicas"),
+        (["--replicas", 2, "--write", "dcd"], "extxyz or traj, got 'dcd'"),
+        (["--write", "traj"], "--stretch and --write are for replicas"),
+        (["--pressure", 1], "a barostat needs cells"),
+        (["--pressure", 1, "--barostat", "mtk"], "barostat must be one of"),
+        (["--replicas", 2, "--skin", -1], "skin must be a length"),
+    ],
+)
+def test_options_of_replicas_are_checked(run_dir, tmp_path, flags, words):
+    result = run(run_dir, "--structure", tmp_path / "water.xyz", *flags)
+    assert isinstance(result.exception, SdasError)
+    assert words in str(result.exception)
+    assert not (run_dir / "replicas").exists()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
-import signal
 import subprocess
 import sys
 
@@ -191,26 +189,7 @@ def test_fresh_replaces_nothing_before_the_new_run_has_begun(pair_potential, mol
     assert content(tmp_path) == before
 
 
-def killed_at_write(number, simulation):
-    """Run `simulation` in a copy of this process that is killed when it forces a file to disk for the n-th time."""
-    child = os.fork()
-    if child == 0:
-        real, count = os.fsync, itertools.count(1)
-
-        def sync(descriptor):
-            if next(count) == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-            real(descriptor)
-
-        os.fsync = sync
-        try:
-            simulation()
-        finally:
-            os._exit(1)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-
-
-def test_a_kill_leaves_the_old_run_or_the_new_one(pair_potential, molecule, tmp_path):
+def test_a_kill_leaves_the_old_run_or_the_new_one(pair_potential, molecule, tmp_path, killed_at_write):
     seeds = []
     for moment in range(1, 16, 2):
         folder = tmp_path / f"run-{moment}"

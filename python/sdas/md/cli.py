@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 import typer
 
 from sdas.config.reading_flags import takes_reading_options
 from sdas.errors import SdasError
-from sdas.run.folder import DYNAMICS
+from sdas.run.folder import DYNAMICS, REPLICAS
+
+if TYPE_CHECKING:
+    from sdas.md.replica_run import ReplicasResult
+
+THERMOSTAT_OF_ENSEMBLE = {"nve": "nve", "nvt": "langevin"}
 
 
 @takes_reading_options
@@ -24,7 +29,27 @@ def md(
         float, typer.Option(help="Temperature of the first velocities and the thermostat, K.")
     ] = 300,
     ensemble: Annotated[str, typer.Option(help="nve (velocity Verlet) or nvt (Langevin).")] = "nve",
-    friction: Annotated[float, typer.Option(help="Friction of the thermostat, 1/ps.")] = 2.0,
+    friction: Annotated[float, typer.Option(help="Friction of Langevin's thermostat, 1/ps.")] = 2.0,
+    replicas: Annotated[
+        int | None, typer.Option(help="Run so many replicas at once, with seeds that count on from --seed.")
+    ] = None,
+    thermostat: Annotated[
+        str | None, typer.Option(help="Of replicas: nve, langevin, bussi or nose-hoover; by default as --ensemble.")
+    ] = None,
+    relaxation: Annotated[
+        float, typer.Option(help="Relaxation time of Bussi's and Nosé–Hoover's thermostat, fs.")
+    ] = 100.0,
+    pressure: Annotated[float | None, typer.Option(help="Of replicas: constant pressure, bar.")] = None,
+    barostat: Annotated[str, typer.Option(help="cell-rescaling or berendsen, where there is a pressure.")] = (
+        "cell-rescaling"
+    ),
+    stretch: Annotated[
+        float | None, typer.Option(help="End a replica when a bond of the start changes by so much, Å.")
+    ] = None,
+    write: Annotated[
+        list[str] | None, typer.Option(help="Write trajectories of replicas as extxyz or traj too; may be repeated.")
+    ] = None,
+    skin: Annotated[float, typer.Option(help="List neighbors so much beyond the cutoff, Å.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of velocities and thermostat.")] = 0,
     every: Annotated[int, typer.Option(help="Steps between frames of the trajectory and rows of the log.")] = 10,
     frame: Annotated[int, typer.Option(help="Which frame of the structure file; negative counts from the end.")] = 0,
@@ -35,14 +60,17 @@ def md(
         bool,
         typer.Option("--compile", help="Compile the model first, for about a minute; needs a C++ compiler on a CPU."),
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder of the results; by default md in the run's.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the results; by default md, or replicas, in the run's.")
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Begin anew instead of resuming the run in the folder.")
     ] = False,
 ) -> None:
     """Run molecular dynamics; an interrupted run is resumed.
 
-    Writes trajectory.extxyz, log.csv, md.json and the state from which to resume.
+    Writes trajectory.extxyz, log.csv, md.json and the state from which to resume. With --replicas, --thermostat or
+    --pressure, replicas run at once: these write log.csv, replicas.json and compact trajectories.
     """
     from sdas.md import MDSettings, SDASCalculator, simulate
     from sdas.md.forces import DTYPES
@@ -55,13 +83,83 @@ def md(
         torch.set_num_threads(threads)
     settings = MDSettings(steps, timestep, temperature, ensemble, friction, seed, every)
     atoms = read_structure(structure, frame, given)
-    calculator = SDASCalculator(model, DTYPES[dtype], device, compile="inductor" if compile else None)
-    folder = out or results_folder(model) / DYNAMICS
-    result = simulate(atoms, calculator, settings, folder, fresh=fresh, progress=True)
-    typer.echo(f"{result.steps} steps of {result.n_atoms} atoms, mean temperature {result.mean_temperature_k:.0f} K")
-    if result.drift is not None:
+    if replicas is None and thermostat is None and pressure is None:
+        if stretch is not None or write:
+            raise SdasError("--stretch and --write are for replicas: give --replicas, --thermostat or --pressure too")
+        calculator = SDASCalculator(model, DTYPES[dtype], device, "inductor" if compile else None, skin)
+        folder = out or results_folder(model) / DYNAMICS
+        result = simulate(atoms, calculator, settings, folder, fresh=fresh, progress=True)
         typer.echo(
-            f"energy drift {result.drift.drift_mev_per_atom_per_ps:+.4f} meV/atom/ps, "
-            f"fluctuation {result.drift.fluctuation_mev_per_atom:.4f} meV/atom"
+            f"{result.steps} steps of {result.n_atoms} atoms, mean temperature {result.mean_temperature_k:.0f} K"
         )
-    typer.echo(f"written to {result.folder}")
+        if result.drift is not None:
+            typer.echo(
+                f"energy drift {result.drift.drift_mev_per_atom_per_ps:+.4f} meV/atom/ps, "
+                f"fluctuation {result.drift.fluctuation_mev_per_atom:.4f} meV/atom"
+            )
+        typer.echo(f"written to {result.folder}")
+        return
+
+    from sdas.md import Replicas
+    from sdas.md.barostats import barostat_of
+    from sdas.md.faults import Limits
+    from sdas.md.replica_run import check_formats, run_replicas, write_trajectories
+
+    check_formats(write or [])
+    if replicas is not None and replicas < 1:
+        raise SdasError(f"--replicas must be at least 1, got {replicas}")
+    if compile:
+        raise SdasError("--compile is not for replicas: leave it out")
+    if thermostat is not None and THERMOSTAT_OF_ENSEMBLE[ensemble] not in ("nve", thermostat):
+        raise SdasError(f"--ensemble {ensemble} and --thermostat {thermostat} differ: leave one of them out")
+    running = Replicas(
+        model,
+        [atoms] * (1 if replicas is None else replicas),
+        _thermostat(thermostat or THERMOSTAT_OF_ENSEMBLE[ensemble], friction, relaxation),
+        temperature,
+        barostat=None if pressure is None else barostat_of(barostat, pressure_bar=pressure),
+        timestep_fs=timestep,
+        seed=seed,
+        limits=Limits(settings.closest_ang, settings.hottest_k, stretch),
+        dtype=dtype,
+        device=device,
+        skin=skin,
+    )
+    folder = out or results_folder(model) / REPLICAS
+    found = run_replicas(running, steps, folder, every=every, fresh=fresh, progress=True)
+    write_trajectories(folder, write or [])
+    _tell(found, len(atoms))
+
+
+def _thermostat(name: str, friction: float, relaxation: float) -> Any:
+    from sdas.md.thermostats import thermostat_of
+
+    options = {"langevin": {"friction_per_ps": friction}}
+    options |= {name: {"time_fs": relaxation} for name in ("bussi", "nose-hoover")}
+    return thermostat_of(name, **options.get(name, {}))
+
+
+def _tell(found: ReplicasResult, n_atoms: int) -> None:
+    """Lines of result; raises UnstableRunError if every replica has ended."""
+    from sdas.md import UnstableRunError
+
+    temperature = sum(each.mean_temperature_k for each in found.replicas) / len(found.replicas)
+    typer.echo(
+        f"{found.steps} steps of {len(found.replicas)} replicas of {n_atoms} atoms, mean temperature "
+        f"{temperature:.0f} K, {found.ns_per_day:.3g} ns/day"
+    )
+    drifts = [each.drift_mev_per_atom_per_ps for each in found.replicas]
+    known = sorted((drift for drift in drifts if drift is not None), key=abs)
+    if known:
+        typer.echo(f"drift of the conserved energy at most {known[-1]:+.4f} meV/atom/ps")
+    for replica, each in enumerate(found.replicas):
+        if each.verdict is not None:
+            verdict = each.verdict
+            typer.echo(f"replica {replica} ended at step {verdict.step} ({verdict.time_fs:g} fs): {verdict.reason}")
+    if all(each.verdict is not None for each in found.replicas):
+        raise UnstableRunError(
+            f"all replicas exploded, after {found.stable_fs:g} fs on average; their trajectories are in "
+            f"{found.folder}. Try a shorter time step or a lower temperature, or train the model on structures like "
+            "the last frames"
+        )
+    typer.echo(f"stable for {found.stable_fs:g} fs on average; written to {found.folder}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,31 +21,33 @@ from sdas.run.folder import LOCK
 LOG, TRAJECTORY, SUMMARY, STATE = "log.csv", "trajectory.extxyz", "md.json", "state.npz"
 COLUMNS = ("step", "time_fs", "potential_ev", "kinetic_ev", "total_ev", "temperature_k")
 HEADER = ",".join(COLUMNS) + "\n"
+FILES = frozenset({LOG, TRAJECTORY, SUMMARY, STATE})
 FRAME_COLUMNS = ["symbols", "positions", "masses", "momenta", "move_mask"]
 FRAME_UNITS = {"masses_unit": "u", "momenta_unit": "sqrt(u*eV)"}
 """ASE's: (momentum)² / mass is in eV."""
 
 
-def check_folder(folder: Path, fresh: bool) -> None:
+def check_folder(folder: Path, fresh: bool, header: str = HEADER, files: Collection[str] = FILES) -> None:
     """Raise SdasError if a run in `folder`, or with `fresh` a new one in its place, would harm files of others.
 
-    What killed processes left of unfinished files and runs is removed.
+    A run has these `files`, and a log that begins with this `header`. What killed processes left of unfinished files
+    and runs is removed.
     """
     sweep(folder)
     place = Path(os.path.realpath(folder))
     sweep(place.parent, place.name)
     names = sorted(set(os.listdir(folder)) - {LOCK})
-    is_run = STATE in names and _is_ours(folder)
-    foreign = [name for name in names if not is_run or name not in (LOG, TRAJECTORY, SUMMARY, STATE)]
+    is_run = STATE in names and _is_ours(folder, header)
+    foreign = [name for name in names if not is_run or name not in files]
     if foreign and (fresh or not is_run):
         raise SdasError(f"{folder} holds {foreign[0]}, which no run of dynamics wrote there: choose another folder")
 
 
-def _is_ours(folder: Path) -> bool:
+def _is_ours(folder: Path, header: str) -> bool:
     """Whether the log, or the state if the log is lost, is of a run."""
     try:
         with open(folder / LOG, "rb") as file:
-            if file.read(len(HEADER)) == HEADER.encode():
+            if file.read(len(header)) == header.encode():
                 return True
     except FileNotFoundError:
         pass

@@ -31,6 +31,7 @@ class LennardJones:
         for name in ("epsilon", "sigma", "cutoff"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise SdasError(f"LennardJones: {name} must be positive, got {getattr(self, name)}")
+        self.fingerprint = f"{self.epsilon!r} eV, {self.sigma!r} Å, {self.cutoff!r} Å: LennardJones"
         self._list = VerletList(self.cutoff, skin)
 
     def __call__(self, systems: Systems, stress: bool = False) -> Results:

@@ -7,7 +7,7 @@ replicas.run(1000, observe=lambda now: print(now.step, now.temperature()))
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,16 @@ from tqdm import tqdm
 from sdas.errors import SdasError
 from sdas.md.barostats import Barostat, grow, internal_pressure
 from sdas.md.constraints import degrees_of_freedom
+from sdas.md.display import NS_PER_DAY, SHOW_EVERY, show_speed
 from sdas.md.faults import Bonds, Limits, Verdict, faults
 from sdas.md.forces import Forces, Results, as_forces
 from sdas.md.held import Held
 from sdas.md.motion import Motion, Noise
+from sdas.md.state import Identity
 from sdas.md.systems import Systems
 from sdas.md.thermostats import Thermostat, thermostat_of
 from sdas.md.velocities import draw_velocities, moving_copy, stop_drift
 from sdas.md.verlet_list import NoNeighborsError
-
-NS_PER_DAY = 86400 * 1e-6
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,7 @@ class Replicas:
 
     def _start(self, atoms: Sequence[Atoms], temperature_k: Any, seed: Any) -> Motion:
         moving = [moving_copy(each) for each in atoms]
+        self.start = [each.copy() for each in moving]
         systems = Systems.of(moving, getattr(self.forces, "device", "cpu"))
         check = getattr(self.forces, "check", None)
         if check is not None:
@@ -118,6 +119,7 @@ class Replicas:
         invariant = self.forces.invariant and (self.bias is None or self.bias.invariant)
         seeds = _for_each("seed", seed, len(atoms), int, lambda first: range(first, first + len(atoms)))
         temperatures = _for_each("temperature_k", temperature_k, len(atoms), float, lambda t: [t] * len(atoms))
+        self.seeds, self.temperatures = seeds, temperatures
         noise = Noise(seeds)
         for each, kelvin, generator in zip(moving, temperatures, noise.generators, strict=True):
             draw_velocities(each, kelvin, generator)
@@ -196,6 +198,23 @@ class Replicas:
             made.calc = SinglePointCalculator(made, energy=energy, forces=forces)
         return made
 
+    def identity(self, more: Mapping[str, Any]) -> list[Identity]:
+        """For each replica what a run that goes on must share with this one, `more` included."""
+        dtype = str(getattr(self.forces, "dtype", torch.float64)).removeprefix("torch.")
+        model = getattr(self.forces, "fingerprint", type(self.forces).__qualname__)
+        shared = {
+            "timestep_fs": self.timestep_fs,
+            "thermostat": repr(self.thermostat),
+            "barostat": repr(self.barostat),
+            "bias": None if self.bias is None else type(self.bias).__qualname__,
+            **more,
+        }
+        own = zip(self.start, self.temperatures, self.seeds, strict=True)
+        return [
+            Identity.of(atoms, model, dtype, {**shared, "temperature_k": kelvin, "seed": seed})
+            for atoms, kelvin, seed in own
+        ]
+
     def run(
         self,
         steps: int,
@@ -222,8 +241,8 @@ class Replicas:
                 if observe is not None and (self.step - first) % every == 0:
                     observe(self)
                 bar.update()
-                if progress and self.step % 20 == 0:
-                    bar.set_postfix_str(f"{NS_PER_DAY * simulated / (time.perf_counter() - start):.2f} ns/day")
+                if progress and self.step % SHOW_EVERY == 0:
+                    show_speed(bar, self.timestep_fs * len(self))
         seconds = time.perf_counter() - start
         return Ran(self.step - first, seconds, NS_PER_DAY * simulated / seconds)
 

@@ -20,6 +20,7 @@ from sdas.errors import SdasError
 from sdas.files import new_folder, recover
 from sdas.md.calculator import SDASCalculator
 from sdas.md.constraints import degrees_of_freedom
+from sdas.md.display import SHOW_EVERY, show_speed
 from sdas.md.drift import Drift, energy_drift
 from sdas.md.folder import HEADER, LOG, SUMMARY, TRAJECTORY, check_folder, read_log, write_frame
 from sdas.md.settings import MDSettings
@@ -151,6 +152,8 @@ class _Run:
                 if observe is not None:
                     observe(step, self.atoms, self.calculator.results)
                 bar.update()
+                if progress and step % SHOW_EVERY == 0:
+                    show_speed(bar, self.settings.timestep_fs)
             if steps:
                 self.save(steps[-1])
 

@@ -155,13 +155,13 @@ THERMOSTATS: dict[str, Callable[..., Any]] = {
 }
 
 
-def thermostat_of(given: str | Thermostat) -> Thermostat:
-    """A thermostat, or the one of that name with its defaults; raises SdasError for an unknown name."""
+def thermostat_of(given: str | Thermostat, **options: float) -> Thermostat:
+    """A thermostat, or the one of that name with its options; raises SdasError for an unknown name."""
     if not isinstance(given, str):
         return given
     if given not in THERMOSTATS:
         raise SdasError(f"thermostat must be one of {', '.join(THERMOSTATS)}, got {given!r}")
-    made: Thermostat = THERMOSTATS[given]()
+    made: Thermostat = THERMOSTATS[given](**options)
     return made
 
 

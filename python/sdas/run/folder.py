@@ -10,6 +10,7 @@ CHECKPOINTS = "checkpoints"  # the last training states
 MODEL = "model"  # the averaged model
 FRAMES = "frames"  # the cache made of raw files
 DYNAMICS = "md"  # a run of dynamics by the model
+REPLICAS = "replicas"  # a run of many replicas at once
 LOCK = ".sdas-lock"  # held by the one process that writes
 
 BEFORE_FIRST_CHECKPOINT = frozenset({CONFIG, RUN, SPLIT, METRICS, FRAMES, "tensorboard"})
