@@ -13,6 +13,8 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pytest
+from ase import Atoms
 from ase.units import Bohr, Hartree, kJ, mol
 
 NUMBERS = [8, 1, 1]
@@ -255,7 +257,17 @@ def deepmd_hdf5(path: Path) -> Path:
     return path
 
 
+def pacemaker(path: Path) -> Path:
+    pandas = pytest.importorskip("pandas", reason="PANDAS ABSENT: pip install pandas; no table of pacemaker is written")
+    structures = [Atoms(NUMBERS, r, cell=CELL, pbc=True) for r in POSITIONS]
+    columns = {"name": ["a##0", "a##1"], "energy": ENERGIES, "forces": list(FORCES), "energy_corrected": ENERGIES + 9}
+    frame = pandas.DataFrame({**columns, "ase_atoms": structures})
+    frame.to_pickle(path, compression="gzip", protocol=4)
+    return path
+
+
 FOREIGN = [
+    Foreign("collected.pckl.gzip", "pacemaker", pacemaker),
     Foreign("system", "deepmd", deepmd_text, has=("energy", "forces", "stress")),
     Foreign("systems.hdf5", "deepmd", deepmd_hdf5, has=("energy", "forces", "stress")),
     Foreign("SPICE.hdf5", "hdf5", spice, periodic=False),

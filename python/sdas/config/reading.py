@@ -27,7 +27,7 @@ class ReadingOptions(Section):
     format: str | None = Field(
         default=None,
         description="Format of raw files, if it is not to be found out: ase, ase:NAME for a format of ASE, ase-db, "
-        "rmd17, sgdml, deepmd, oc20-lmdb, hdf5, mtp, fitsnap, mlearn, cp2k, qm9 or cache.",
+        "rmd17, sgdml, deepmd, oc20-lmdb, hdf5, mtp, fitsnap, mlearn, pacemaker, cp2k, qm9 or cache.",
     )
     units: str | None = Field(
         default=None,

@@ -29,6 +29,7 @@ from sdas.data.readers.mlearn import read_mlearn
 from sdas.data.readers.mtp import read_mtp
 from sdas.data.readers.oc20_lmdb import read_oc20_lmdb
 from sdas.data.readers.options import ReadOptions
+from sdas.data.readers.pacemaker import read_pacemaker
 from sdas.data.readers.qm9 import read_qm9
 from sdas.data.readers.recognition import KNOWN, detect_format
 from sdas.data.reading_notes import ReadingNotes, lines_about_skipped
@@ -56,6 +57,7 @@ READERS: dict[str, Reader] = {
     "mlearn": read_mlearn,
     "cp2k": read_cp2k,
     "qm9": read_qm9,
+    "pacemaker": read_pacemaker,
     "hdf5": read_hdf5,
     "cache": _read_cache,
 }

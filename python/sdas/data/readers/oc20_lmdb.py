@@ -20,13 +20,11 @@ from sdas.data.frame import Frame
 from sdas.data.readers.declared_units import DEFAULT_UNITS
 from sdas.data.readers.lmdb_file import LmdbFile
 from sdas.data.readers.options import ReadOptions, build_frame
-from sdas.data.readers.restricted_pickle import Array, Record, load_record
+from sdas.data.readers.restricted_pickle import Array, Record, load_record, numbers_in
 
 ENERGY_FIELDS = ("y", "energy")
 FORCES_FIELDS = ("force", "forces")
 RELAXED = "y_relaxed"
-MOST_LISTED = 100_000
-"""Numbers in a field that is a list rather than an array: lists in a pickle can repeat, and unfold to any size."""
 _STRUCTURE = ("pos", "pos_relaxed", "atomic_numbers", "natoms", "cell", "pbc", "fixed", "edge_index", "cell_offsets")
 
 
@@ -131,29 +129,4 @@ def _values(fields: dict[str, Any], name: str, where: str) -> NDArray[Any]:
     """Field ``name`` as numbers; lists in it are counted before they are unfolded."""
     if name not in fields:
         raise DataError(f"{where}: no field {name}; it has {', '.join(sorted(fields))}")
-    value = fields[name]
-    if isinstance(value, Array):
-        return value.values
-    if _leaves(value, MOST_LISTED) > MOST_LISTED:
-        raise DataError(f"{where}: field {name} is a list of more than {MOST_LISTED} numbers; store an array")
-    try:
-        array = np.array(value)
-    except (ValueError, OverflowError):
-        array = np.empty(0, object)
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"{where}: field {name} holds no numbers but a {type(value).__name__}")
-    return array
-
-
-def _leaves(value: Any, most: int, depth: int = 3) -> int:
-    """The number of leaves of nested lists; counting ends a little above ``most``, and lists too deep are above it."""
-    if not isinstance(value, (list, tuple)):
-        return 1
-    if depth == 0:
-        return most + 1
-    count = 0
-    for item in value:
-        count += _leaves(item, most, depth - 1)
-        if count > most:
-            break
-    return count
+    return numbers_in(fields[name], f"{where}: field {name}")

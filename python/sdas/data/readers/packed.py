@@ -21,7 +21,7 @@ from typing import IO, Any
 from sdas.data.errors import DataError
 from sdas.data.readers.bounds import most_bytes, too_large
 
-OPENERS: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+OPENERS: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".gzip": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
 class _Unpacking(io.RawIOBase):

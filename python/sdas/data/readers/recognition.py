@@ -10,7 +10,7 @@ from ase.io.bundletrajectory import BundleTrajectory
 
 from sdas.data import cache_files
 from sdas.data.errors import DataError
-from sdas.data.readers import cp2k, deepmd, fitsnap, hdf5, mlearn, mtp, npz, qm9
+from sdas.data.readers import cp2k, deepmd, fitsnap, hdf5, mlearn, mtp, npz, pacemaker, qm9
 from sdas.data.readers.ase_files import DATABASE_SUFFIXES, DATABASES
 from sdas.data.readers.ase_formats import about_program, guess_format, head_of
 from sdas.data.readers.hdf5_file import groups_of, is_hdf5, sound
@@ -21,8 +21,8 @@ HDF5_SUFFIXES = (".h5", ".hdf5")
 KNOWN = (
     "rmd17 (npz with nuclear_charges, coords), sgdml (npz with z, R), ase (extended XYZ, .traj and all else that ASE "
     "reads), ase-db (.db, .aselmdb), deepmd (folder or HDF5 with type.raw), oc20-lmdb (.lmdb), hdf5 (SPICE, ANI and "
-    "their like), mtp (.cfg of MLIP), fitsnap (JSON of FitSNAP), mlearn (JSON list of pymatgen structures), cp2k "
-    "(NAME-pos-1.xyz), qm9 (XYZ of QM9), cache (made by 'sdas data convert')"
+    "their like), mtp (.cfg of MLIP), fitsnap (JSON of FitSNAP), mlearn (JSON list of pymatgen structures), "
+    "pacemaker (.pckl.gzip), cp2k (NAME-pos-1.xyz), qm9 (XYZ of QM9), cache (made by 'sdas data convert')"
 )
 
 
@@ -41,6 +41,8 @@ def detect_format(path: Path) -> str:
         return "oc20-lmdb"
     if path.suffix in DATABASE_SUFFIXES:
         return "ase-db"
+    if pacemaker.recognizes(path):
+        return "pacemaker"
     found = _format_of_hdf5(path) if is_hdf5(path) else _format_of_text(path, head_of(path))
     if found:
         return found

@@ -35,6 +35,9 @@ STORAGES = {
     "FloatStorage": "f4",
     "DoubleStorage": "f8",
 }
+MOST_LISTED = 100_000
+"""Numbers in a value that is a list rather than an array: lists in a pickle can repeat, and unfold to any size."""
+Finder = Callable[[tuple[str, str]], Maker | None]
 TORCH_MAGIC, TORCH_VERSION = 0x1950A86A20F9469CFC6C, 1001
 
 
@@ -75,7 +78,7 @@ class Array(Stateful):
         self.values = _array_of(data, dtype, shape, "F" if fortran else "C")
 
 
-class _Dtype(Stateful):
+class Dtype(Stateful):
     """A plain numeric type. Of its state only the byte order is taken: NumPy would believe flags and offsets in it."""
 
     def __init__(self, code: str, *_: Any) -> None:
@@ -90,7 +93,7 @@ class _Dtype(Stateful):
         self.dtype = self.dtype.newbyteorder(order)
 
 
-class _Allowance:
+class Allowance:
     """Bytes that may be copied while one pickle is read, so that repetition gains nothing."""
 
     def __init__(self, size: int) -> None:
@@ -103,18 +106,28 @@ class _Allowance:
 
 
 def load_record(data: bytes, where: str) -> Any:
-    """The object pickled in ``data``; raises :class:`DataError` for any name outside the table and for damage."""
+    """The graph record pickled in ``data``; raises :class:`DataError` for any name that it has no use for."""
+    return load_pickle(data, where, _graph_names, "graph records")
+
+
+def load_pickle(data: bytes, where: str, names: Callable[[Allowance], Finder], what: str) -> Any:
+    """The object pickled in ``data``, of the ``names`` that ``what`` may hold.
+
+    Raises :class:`DataError` for any name outside of these, and for damage.
+    """
     try:
-        return PickleMachine(io.BytesIO(data), _finder(_Allowance(2 * len(data)))).load()
+        return PickleMachine(io.BytesIO(data), names(Allowance(2 * len(data)))).load()
     except Unsafe as error:
         raise DataError(
-            f"{where}: its pickle names {error}, which is not among the classes of graph records; it was not run"
+            f"{where}: its pickle names {error}, which is not among the classes of {what}; it was not run"
         ) from None
     except Exception as error:  # damaged pickles fail in every way
         raise DataError(f"{where}: damaged record: {type(error).__name__}: {error}") from None
 
 
-def _finder(allowance: _Allowance) -> Callable[[tuple[str, str]], Maker | None]:
+def numpy_names(allowance: Allowance) -> dict[tuple[str, str], Maker]:
+    """What NumPy's arrays and scalars name."""
+
     def encode(text: str, encoding: str = "latin1") -> bytes:
         """Bytes as pickle protocols 0 to 2 write them, spelled as text in that one encoding."""
         if encoding != "latin1":
@@ -122,19 +135,10 @@ def _finder(allowance: _Allowance) -> Callable[[tuple[str, str]], Maker | None]:
         allowance.take(len(text))
         return text.encode("latin1")
 
-    def storage(data: bytes) -> NDArray[Any]:
-        allowance.take(len(data))
-        return _storage(data)
-
     table: dict[tuple[str, str], Maker] = {
         ("_codecs", "encode"): encode,
-        ("collections", "OrderedDict"): lambda: {},
-        ("numpy", "dtype"): _Dtype,
-        ("numpy", "ndarray"): _no_instance,
-        ("torch", "Size"): _sizes,
-        ("torch.storage", "_load_from_bytes"): storage,
-        ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-        ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+        ("numpy", "dtype"): Dtype,
+        ("numpy", "ndarray"): no_instance,
     }
     for numpy_core in ("numpy.core", "numpy._core"):
         table[f"{numpy_core}.multiarray", "_reconstruct"] = lambda *_: Array()
@@ -142,18 +146,33 @@ def _finder(allowance: _Allowance) -> Callable[[tuple[str, str]], Maker | None]:
         table[f"{numpy_core}.numeric", "_frombuffer"] = lambda data, dtype, shape, order: Array(
             _array_of(data, dtype, shape, order)
         )
+    return table
+
+
+def _graph_names(allowance: Allowance) -> Finder:
+    def storage(data: bytes) -> NDArray[Any]:
+        allowance.take(len(data))
+        return _storage(data)
+
+    table = numpy_names(allowance) | {
+        ("collections", "OrderedDict"): lambda: {},
+        ("torch", "Size"): sizes_of,
+        ("torch.storage", "_load_from_bytes"): storage,
+        ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+        ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+    }
     return lambda name: (lambda *_: Record()) if name[0] in RECORD_MODULES else table.get(name)
 
 
-def _no_instance(*_: Any) -> Any:
-    """``numpy.ndarray`` is named as an argument only."""
-    raise Unsafe("a call of numpy.ndarray")
+def no_instance(*_: Any) -> Any:
+    """For a class that is named as an argument only, as ``numpy.ndarray`` is."""
+    raise Unsafe("a call of a class that is an argument elsewhere")
 
 
 def _array_of(data: Any, dtype: Any, shape: Any, order: str) -> NDArray[Any]:
-    if not isinstance(data, bytes) or not isinstance(dtype, _Dtype):
+    if not isinstance(data, bytes) or not isinstance(dtype, Dtype):
         raise TypeError("an array of other than plain bytes")
-    sizes = _sizes(shape)
+    sizes = sizes_of(shape)
     if math.prod(sizes) * dtype.dtype.itemsize != len(data):
         raise ValueError(f"an array of {len(sizes)} dimensions does not fit its {len(data)} bytes")
     return np.frombuffer(data, dtype.dtype).reshape(sizes, order="F" if order == "F" else "C")
@@ -162,7 +181,7 @@ def _array_of(data: Any, dtype: Any, shape: Any, order: str) -> NDArray[Any]:
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Array:
     if not isinstance(storage, np.ndarray):
         raise TypeError("a tensor of no storage")
-    sizes, strides, (start,) = _sizes(size), _sizes(stride), _sizes((offset,))
+    sizes, strides, (start,) = sizes_of(size), sizes_of(stride), sizes_of((offset,))
     last = start + sum((n - 1) * step for n, step in zip(sizes, strides, strict=True))
     if 0 in sizes:
         return Array(np.empty(sizes, storage.dtype))
@@ -173,7 +192,8 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Array
     return Array(view)
 
 
-def _sizes(values: Any) -> tuple[int, ...]:
+def sizes_of(values: Any) -> tuple[int, ...]:
+    """``values`` as the sizes of an array; raises ValueError if they are none."""
     if not isinstance(values, tuple) or len(values) > 8 or not all(type(n) is int and 0 <= n < 2**48 for n in values):
         raise ValueError("sizes that are not a few whole numbers")
     return values
@@ -211,3 +231,32 @@ def _constant(value: str) -> Maker:
 
 def _nothing(name: tuple[str, str]) -> None:
     """The table of pickles that name nothing."""
+
+
+def numbers_in(value: Any, what: str) -> NDArray[Any]:
+    """A value of a record as numbers, called ``what``; lists in it are counted before they are unfolded."""
+    if isinstance(value, Array):
+        return value.values
+    if _leaves(value, MOST_LISTED) > MOST_LISTED:
+        raise DataError(f"{what} is a list of more than {MOST_LISTED} numbers; store an array")
+    try:
+        array = np.array(value)
+    except (ValueError, OverflowError):
+        array = np.empty(0, object)
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{what} holds no numbers but a {type(value).__name__}")
+    return array
+
+
+def _leaves(value: Any, most: int, depth: int = 3) -> int:
+    """The number of leaves of nested lists; counting ends a little above ``most``, and lists too deep are above it."""
+    if not isinstance(value, (list, tuple)):
+        return 1
+    if depth == 0:
+        return most + 1
+    count = 0
+    for item in value:
+        count += _leaves(item, most, depth - 1)
+        if count > most:
+            break
+    return count
