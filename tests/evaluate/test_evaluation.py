@@ -111,7 +111,7 @@ def test_a_frame_counts_for_the_labels_that_it_has():
 
 
 def test_a_frame_without_any_label_is_an_error():
-    with pytest.raises(DataError, match=r"bare.xyz: frame 3: no energy, no forces and no stress"):
+    with pytest.raises(DataError, match=r"bare.xyz: frame 3: no energy, forces or stress"):
         evaluate(SumModel(), [FRAMES[0], make_frame([8], source="bare.xyz: frame 3", energy=None, forces=None)])
 
 

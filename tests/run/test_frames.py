@@ -105,6 +105,24 @@ def test_files_that_cannot_be_read_are_named_before_a_run_begins(files, tmp_path
             check_files(config.data)
 
 
+def test_frames_with_any_label_are_taken_and_those_with_none_refused(files, tmp_path):
+    """Energies alone, forces alone, nothing; with skip only frames that have both are left."""
+    images = ase.io.read(files["a"], ":")
+    del images[1].arrays["REF_forces"], images[2].info["REF_energy"]
+    ase.io.write(tmp_path / "mixed.xyz", images)
+    config, folder = parse_config({"data": {"path": str(tmp_path / "mixed.xyz")}}, "test").data, tmp_path / "run"
+    convert_raw_files(config, folder)
+    cache = FrameCache.open(folder / "frames")
+    assert [cache.labelled("energy").sum(), cache.labelled("forces").sum(), len(cache)] == [9, 9, 10]
+    strict = config.model_copy(update={"skip": "incomplete"})
+    convert_raw_files(strict, tmp_path / "strict")
+    assert len(FrameCache.open(tmp_path / "strict" / "frames")) == 8
+    del images[4].arrays["REF_forces"], images[4].info["REF_energy"]
+    ase.io.write(tmp_path / "mixed.xyz", images)
+    with pytest.raises(DataError, match=r"mixed.xyz: frame 4: no energy, forces or stress"):
+        convert_raw_files(config, tmp_path / "other")
+
+
 def test_more_frames_than_there_are(files, tmp_path):
     with pytest.raises(DataError, match="11 \\+ 0 \\+ 0 frames are asked for, there are 10"):
         energies_of(tmp_path, {"path": files["a"], "validation": files["b"], "split": {"sizes": [11, 0, 0]}})

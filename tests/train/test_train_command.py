@@ -103,7 +103,7 @@ MISTAKES = {
     "notes.txt": "the name of a configuration ends in .yaml or .yml",
     "ethanol.extxyz --set data.path=test.extxyz": "--set data.path: the training frames are named already",
     "ethanol.extxyz --resume runs/x": "ethanol.extxyz: the run in runs/x has its frames",
-    "ethanol.extxyz --energy-key dft_energy": "ethanol.extxyz: frame 0: no energy",
+    "ethanol.extxyz --energy-key dft_energy": "no frame has dft_energy, which --energy-key asks for",
 }
 
 

@@ -25,7 +25,7 @@ def isolated_atoms(frames: Sequence[Frame]) -> IntArray:
         single = np.flatnonzero(frames.atom_counts() == 1)
     else:
         single = np.array([index for index, frame in enumerate(frames) if len(frame) == 1], dtype=np.int64)
-    return np.array([index for index in single.tolist() if _is_isolated(frames[index])], dtype=np.int64)
+    return np.array([index for index in single.tolist() if is_isolated(frames[index])], dtype=np.int64)
 
 
 def structures(frames: Sequence[Frame]) -> IntArray:
@@ -52,7 +52,8 @@ def isolated_energies(frames: Sequence[Frame]) -> dict[int, float]:
     return {number: energy for number, (energy, _) in found.items()}
 
 
-def _is_isolated(frame: Frame) -> bool:
+def is_isolated(frame: Frame) -> bool:
+    """Whether a frame is an isolated atom."""
     if frame.config_type is None:
         return len(frame) == 1 and not frame.pbc.any()
     name = frame.config_type.lower().replace("_", "").replace(" ", "")

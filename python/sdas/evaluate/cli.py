@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +22,9 @@ def evaluate(
         list[str] | None, typer.Argument(help="Labelled frames, files or caches; by default the run's test frames.")
     ] = None,
     data: Annotated[list[str] | None, typer.Option(help="The same as FILES.", hidden=True)] = None,
+    isolated_atoms: Annotated[
+        bool, typer.Option("--isolated-atoms", help="Compare frames of isolated atoms too.")
+    ] = False,
     batch_size: Annotated[int, typer.Option(help="Frames per call of the model.")] = 16,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default the CPU.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; by default the run directory.")] = None,
@@ -35,14 +37,14 @@ def evaluate(
     from sdas.evaluate import save_evaluation
     from sdas.evaluate.files import check_place
     from sdas.evaluate.labelled_frames import frames_of_files, frames_of_the_run
-    from sdas.evaluate.table import rows_of, table
+    from sdas.evaluate.table import rows_of, sentence, table
     from sdas.run.model import load_run_model, results_folder
 
     potential = load_run_model(model, device)
     folder = out or results_folder(model)
     paths = [*(files or ()), *(data or ())]
     if paths:
-        labelled = frames_of_files(model, paths, given)
+        labelled = frames_of_files(model, paths, given, isolated_atoms)
     elif given:
         raise SdasError(f"{flag_of(next(iter(given)))} is for raw files: name them after the model")
     else:
@@ -52,19 +54,9 @@ def evaluate(
         found = run(potential, labelled.frames, batch_size, progress=True)
         result = replace(found, by_file=found.by(labelled.files))
         path = save_evaluation(result, folder, model=str(model), data=labelled.source, **labelled.facts())
-    typer.echo(f"{result.n_frames} frames: {_sentence(result.metrics)}")
+    typer.echo(f"{result.n_frames} frames: {sentence(result.metrics)}")
     if len(rows_of(result)) > 1:
         typer.echo(table(result))
     for line in labelled.lines():
         typer.echo(f"  {line}")
     typer.echo(f"written: {path}")
-
-
-def _sentence(metrics: Mapping[str, float | None]) -> str:
-    """Errors of the labels that the frames have."""
-    names = (("force", "mev_per_ang", "meV/Å"), ("energy", "mev", "meV"), ("stress", "mev_per_ang3", "meV/Å³"))
-    return ", ".join(
-        f"{label} MAE {mae:.2f} {unit} (RMSE {metrics[f'{label}_rmse_{key}']:.2f})"
-        for label, key, unit in names
-        if (mae := metrics.get(f"{label}_mae_{key}")) is not None
-    )

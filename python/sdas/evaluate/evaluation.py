@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from sdas.config.reading import advice
-from sdas.data import DataError, Frame, check_frame
+from sdas.data import Frame, check_frame
+from sdas.data.frame import check_labelled
 from sdas.errors import SdasError
 from sdas.evaluate.metrics import Array, energy_metrics, force_metrics, force_metrics_by_element, stress_metrics
 from sdas.predict import predict_batches
@@ -120,8 +120,9 @@ def evaluate(
     found: dict[str, list[np.ndarray]] = defaultdict(list)
     names: list[str] = []
     start = time.perf_counter()
+    checked = (check_labelled(check_frame(frame)) for frame in frames)
     with subnormals.as_zeros(), tqdm(total=total, desc="evaluate", unit="frame", disable=not progress) as bar:
-        for stress, alike in groupby(map(_checked, frames), key=lambda frame: frame.stress is not None):
+        for stress, alike in groupby(checked, key=lambda frame: frame.stress is not None):
             for batch, predicted in predict_batches(model, alike, batch_size, stress=stress):
                 none = np.full((len(batch), 3, 3), np.nan)
                 out = {"energy": predicted.energy, "forces": predicted.forces}
@@ -134,15 +135,6 @@ def evaluate(
         raise SdasError("there are no frames to evaluate on")
     arrays = {name: np.concatenate(parts) for name, parts in found.items()}
     return _compare(arrays, names, time.perf_counter() - start, model_fingerprint(model))
-
-
-def _checked(frame: Frame) -> Frame:
-    if frame.energy is None and frame.forces is None and frame.stress is None:
-        raise DataError(
-            f"{frame.source}: no energy, no forces and no stress to compare with; name them by "
-            f"{advice('energy_key', 'NAME')} and the like"
-        )
-    return check_frame(frame)
 
 
 def _labels(batch: Sequence[Frame]) -> dict[str, np.ndarray]:

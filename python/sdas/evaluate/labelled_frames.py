@@ -12,12 +12,13 @@ from sdas.config import load_config
 from sdas.config.reading import ReadingOptions, make_reading_options
 from sdas.data import Frame, FrameCache, read_frames
 from sdas.data.errors import DataError
+from sdas.data.isolated_atoms import is_isolated
 from sdas.data.readers import detect_format
 from sdas.data.reading_notes import ReadingNotes, lines_about_reading
 from sdas.errors import SdasError
 from sdas.run.fingerprint import data_fingerprints
 from sdas.run.folder import CONFIG, SPLIT
-from sdas.run.frames import open_cache, open_data
+from sdas.run.frames import open_cache, open_data, required
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class LabelledFrames:
     """frames: a stream, of ``source`` in words. reading: lines that say how raw files are read. notes: the names of
     their labels and the frames left out, complete after the last frame. caches: the same of caches. fingerprints: of
     the files that the frames come from, by path. paths: as they were named; none for the frames of a run. files: of
-    each frame that was read, the file that it comes from."""
+    each frame that was read, the file that it comes from. isolated_atoms: whether frames of isolated atoms, which tell
+    energies of elements and nothing of bonds, are among them. left_out: how many of those were left out."""
 
     frames: Iterable[Frame]
     source: str
@@ -63,23 +65,36 @@ class LabelledFrames:
     fingerprints: dict[str, str] = field(default_factory=dict)
     paths: Sequence[str] = ()
     files: list[str] = field(default_factory=list)
+    isolated_atoms: bool = False
+    left_out: int = 0
 
     def noted(self, frames: Iterable[Frame], file: str = "") -> Iterator[Frame]:
         """``frames``, each noted as one of ``file``, or of the file that it names as its source."""
         for frame in frames:
+            if not self.isolated_atoms and is_isolated(frame):
+                self.left_out += 1
+                continue
             self.files.append(file or frame.source.rpartition(": ")[0])
             yield frame
+
+    def all_of(self, streams: Iterable[Iterator[Frame]]) -> Iterator[Frame]:
+        """The frames of all files; raises :class:`SdasError` if they are isolated atoms alone."""
+        yield from chain.from_iterable(streams)
+        if self.left_out and not self.files:
+            raise SdasError(f"{self.source}: isolated atoms alone, which are compared with --isolated-atoms only")
 
     def lines(self) -> list[str]:
         """Which labels the model is compared with, how they were read, and where that differs from the training."""
         documents = [self.notes.document(), *self.caches]
         told = [line for document in documents for line in lines_about_reading(document)]
-        return [*self.reading, *told, *self._differences()]
+        atoms = f"left out: {self.left_out} isolated atoms; --isolated-atoms compares them too"
+        return [*self.reading, *told, *self._differences(), *([atoms] if self.left_out else [])]
 
     def facts(self) -> dict[str, Any]:
         """The same for a summary in JSON."""
         reading = {"options": self.options.changed(), **self.notes.document()}
-        return {"reading": reading, "data_paths": list(self.paths), "data_fingerprints": self.fingerprints}
+        places = {"data_paths": list(self.paths), "data_fingerprints": self.fingerprints}
+        return {"reading": reading, "isolated_atoms_left_out": self.left_out, **places}
 
     def _differences(self) -> list[str]:
         lines = []
@@ -104,25 +119,27 @@ def frames_of_the_run(run: Path) -> LabelledFrames:
     return labelled
 
 
-def frames_of_files(model: Path, paths: Sequence[str], given: Mapping[str, Any]) -> LabelledFrames:
+def frames_of_files(
+    model: Path, paths: Sequence[str], given: Mapping[str, Any], isolated_atoms: bool = False
+) -> LabelledFrames:
     """Frames of files and caches; raw files are read as the run of ``model`` did, but for what is ``given``.
 
     Frames may have any of the labels; with ``skip: incomplete`` those without an energy or forces are left out.
     """
     training = training_of(model)
-    labelled = LabelledFrames((), ", ".join(paths), training, training.options.updated(given), paths=paths)
+    options = training.options.updated(given)
+    labelled = LabelledFrames((), ", ".join(paths), training, options, paths=paths, isolated_atoms=isolated_atoms)
     streams = []
     for path in paths:
         options = training.reading_of(Path(path), given)
-        require = ("energy", "forces") if options.skip == "incomplete" else ()
-        frames = read_frames(path, **options.model_dump(), require=require, notes=labelled.notes)
+        frames = read_frames(path, **options.model_dump(), require=required(options), notes=labelled.notes)
         streams.append(labelled.noted(frames, path))
         if _format(Path(path)) == "cache":
             labelled.caches.append(FrameCache.open(path).reading)
         else:
             labelled.reading.append(_how(path, options, given, training))
     labelled.fingerprints = data_fingerprints(paths)
-    labelled.frames = chain.from_iterable(streams)
+    labelled.frames = labelled.all_of(streams)
     return labelled
 
 

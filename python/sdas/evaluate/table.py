@@ -31,6 +31,22 @@ def columns_of(evaluation: Evaluation) -> dict[str, tuple[str, str]]:
     return {title: keys for title, keys in QUANTITIES.items() if evaluation.metrics.get(keys[0]) is not None}
 
 
+def shown(number: float) -> str:
+    """An error with two decimals, a small one with three digits."""
+    return f"{number:.2f}" if number >= 1 or number == 0 else f"{number:.3g}"
+
+
+def sentence(metrics: Mapping[str, float | None]) -> str:
+    """Errors of energies per frame, forces and stresses, of those that the frames have."""
+    names = (("force", "mev_per_ang", "meV/Å"), ("energy", "mev", "meV"), ("stress", "mev_per_ang3", "meV/Å³"))
+    return ", ".join(
+        f"{label} MAE {shown(mae)} {unit} (RMSE {shown(rmse)})"
+        for label, key, unit in names
+        if (mae := metrics.get(f"{label}_mae_{key}")) is not None
+        and (rmse := metrics.get(f"{label}_rmse_{key}")) is not None
+    )
+
+
 def table(evaluation: Evaluation) -> str:
     """The table as text; a dash where the frames of a row have no such label."""
     columns, rows = columns_of(evaluation), rows_of(evaluation)
@@ -39,6 +55,6 @@ def table(evaluation: Evaluation) -> str:
     lines.append(" " * (first + 10) + ("MAE".rjust(12) + "RMSE".rjust(12)) * len(columns))
     for name, row in rows.items():
         numbers = [row.get(key) for keys in columns.values() for key in keys]
-        shown = ["–" if number is None else f"{number:.2f}" for number in numbers] if row else []
-        lines.append(f"{name:{first}}{row.get('n_frames', ''):>10}" + "".join(text.rjust(12) for text in shown))
+        cells = ["–" if number is None else shown(number) for number in numbers] if row else []
+        lines.append(f"{name:{first}}{row.get('n_frames', ''):>10}" + "".join(text.rjust(12) for text in cells))
     return "\n".join(line.rstrip() for line in lines)

@@ -12,8 +12,10 @@ from itertools import chain
 from pathlib import Path
 
 from sdas.config import DataConfig
+from sdas.config.reading import ReadingOptions, flag_of
 from sdas.data import DataError, Frame, FrameCache, read_frames, write_cache
 from sdas.data.duplicates import repeated
+from sdas.data.frame import LABELS, check_labelled
 from sdas.data.isolated_atoms import structures
 from sdas.data.readers import detect_format
 from sdas.data.reading_notes import ReadingNotes, lines_about_reading
@@ -51,12 +53,27 @@ def convert_raw_files(config: DataConfig, folder: Path) -> None:
     if is_cache(config) or (folder / FRAMES).exists():
         return
     options, notes = config.reading(), ReadingNotes()
-    streams = {
-        part: [read_frames(path, **options.model_dump(), notes=notes) for path in paths]
-        for part, paths in config.files().items()
-    }
-    frames = _counted(streams, notes)
-    write_cache(frames, folder / FRAMES, require=("energy", "forces"), options=options, notes=notes)
+    told = {**options.model_dump(), "require": required(options), "notes": notes}
+    streams = {part: [read_frames(path, **told) for path in paths] for part, paths in config.files().items()}
+    frames = _with_labels(_counted(streams, notes), options, notes)
+    write_cache(frames, folder / FRAMES, options=options, notes=notes)
+
+
+def _with_labels(frames: Iterator[Frame], options: ReadingOptions, notes: ReadingNotes) -> Iterator[Frame]:
+    """``frames``, of which each has a label, and some have those that were asked for by name."""
+    yield from map(check_labelled, frames)
+    for label in LABELS:
+        key = getattr(options, f"{label}_key")
+        if key is not None and key not in notes.labels.get(label, {}):
+            raise DataError(f"no frame has {key}, which {flag_of(f'{label}_key')} asks for")
+
+
+def required(options: ReadingOptions) -> tuple[str, ...]:
+    """Labels that every frame must have: energy and forces where frames without them are left out, else none.
+
+    Where they are not left out, any label is enough.
+    """
+    return ("energy", "forces") if options.skip == "incomplete" else ()
 
 
 def _counted(streams: Mapping[str, Sequence[Iterator[Frame]]], notes: ReadingNotes) -> Iterator[Frame]:
