@@ -48,6 +48,25 @@ def test_random_split_has_its_sizes_and_its_seed(same):
     assert random_split(same, (100, 0, 0), 0).sizes() == (100, 0, 0)
 
 
+def test_random_split_trains_on_every_element_that_it_tests(tmp_path):
+    """27 elements in three frames each, in 27 of 81 frames two of them: most draws of 30 would lack some."""
+    frames = [frame([3 + i % 27, 3 + (i + i // 54) % 27], i) for i in range(81)]
+    cache = write_cache(frames, tmp_path / "c")
+    for seed in range(10):
+        split = random_split(cache, (30, 20, 31), seed)
+        assert split.sizes() == (30, 20, 31)
+        assert_disjoint(split)
+        trained = {z for index in split.train for z in cache[index].numbers.tolist()}
+        assert trained == set(range(3, 30))
+    drawn = np.random.default_rng(0).permutation(81)[:30]
+    assert len(set(random_split(cache, (30, 20, 31), 0).train) - set(drawn.tolist())) < 15  # most are as drawn
+
+
+def test_random_split_does_what_it_can_for_elements_with_too_few_training_frames(tmp_path):
+    cache = write_cache([frame([z, z]) for z in (3, 4, 5, 6)], tmp_path / "c")
+    assert random_split(cache, (2, 1, 1), 0).sizes() == (2, 1, 1)
+
+
 @pytest.mark.parametrize("sizes", [(90, 10, 1), (0, 10, 10), (10, -1, 10), (10, 10)])
 def test_impossible_sizes_are_refused(same, sizes):
     with pytest.raises(DataError, match=r"asked for|sizes must be"):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sdas.data.cache import FrameCache
+from sdas.data.elements import with_all_elements
 from sdas.data.errors import DataError
 from sdas.data.frame import IntArray
 from sdas.data.isolated_atoms import isolated_atoms, structures
@@ -120,11 +121,13 @@ def sizes_from_fractions(count: int, fractions: Sequence[float]) -> tuple[int, i
 def random_split(cache: FrameCache, sizes: Sequence[int], seed: int, among: IntArray | None = None) -> Split:
     """``sizes`` = (train, validation, test) frames drawn at random, without replacement; the rest is unused.
 
+    Where an element would be in no training frame, a frame that holds it changes places with one that can be spared.
     ``among``: indices of the frames that are divided, all of the cache but isolated atoms unless given.
     """
     sizes, chosen = _checked_sizes(sizes), _checked_choice(cache, sizes, among)
     order = chosen[np.random.default_rng(seed).permutation(len(chosen))]
-    train, validation, test = np.split(order[: sum(sizes)], np.cumsum(sizes)[:2])
+    train, others = with_all_elements(cache, *np.split(order[: sum(sizes)], [sizes[0]]))
+    validation, test = np.split(others, [sizes[1]])
     method = f"random, seed {seed}, sizes {list(sizes)}"
     return Split(train, validation, test, len(cache), cache.fingerprint, method)
 
