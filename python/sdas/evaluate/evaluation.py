@@ -72,31 +72,34 @@ class Evaluation:
 
     def by(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
         """n_frames, n_atoms and metrics of the frames of each name; `names` [B] says which frame has which."""
-        found, places = np.unique(np.array(names), return_inverse=True)
-        counts = np.diff(self.offsets)
+        found, first, places, counts = np.unique(
+            np.array(names), return_index=True, return_inverse=True, return_counts=True
+        )
+        groups = np.split(np.argsort(places, kind="stable"), np.cumsum(counts)[:-1])
         rows = {}
-        for place in dict.fromkeys(places.tolist()):  # in the order in which they first come
-            chosen = places == place
-            facts = {"n_frames": int(chosen.sum()), "n_atoms": int(counts[chosen].sum())}
-            rows[str(found[place])] = {**facts, **self._metrics(chosen)}
+        for k in np.argsort(first).tolist():
+            atoms = int(np.diff(self.offsets)[groups[k]].sum())
+            rows[str(found[k])] = {"n_frames": len(groups[k]), "n_atoms": atoms, **self.errors_of(groups[k])}
         return rows
 
-    def _metrics(self, chosen: NDArray[np.bool_]) -> dict[str, float | None]:
-        """Errors on the chosen frames [B], of the labels that they have."""
-        counts = np.diff(self.offsets)
-        energy = chosen & np.isfinite(self.reference_energies)
-        atoms = np.repeat(chosen, counts) & np.isfinite(self.reference_forces[:, 0])
-        with_forces = np.add.reduceat(atoms, self.offsets[:-1]) > 0
+    def errors_of(self, frames: NDArray[np.int64]) -> dict[str, float | None]:
+        """Metrics of the frames of these indices, in the labels that they have."""
+        counts = np.diff(self.offsets)[frames]
+        atoms = np.repeat(self.offsets[frames] - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+        energy = np.isfinite(self.reference_energies[frames])
+        forces = np.isfinite(self.reference_forces[self.offsets[frames], 0])
+        known = atoms[np.repeat(forces, counts)]
+        with_energy = frames[energy]
         metrics: dict[str, float | None] = {
-            "energy_frames": int(energy.sum()),
-            **energy_metrics(self.energies[energy], self.reference_energies[energy], counts[energy]),
-            "force_frames": int(with_forces.sum()),
-            **force_metrics(self.forces[atoms], self.reference_forces[atoms]),
+            "energy_frames": len(with_energy),
+            **energy_metrics(self.energies[with_energy], self.reference_energies[with_energy], counts[energy]),
+            "force_frames": int(forces.sum()),
+            **force_metrics(self.forces[known], self.reference_forces[known]),
         }
         if self.stresses is not None and self.reference_stresses is not None:
-            stress = chosen & np.isfinite(self.reference_stresses[:, 0, 0])
+            stress = frames[np.isfinite(self.reference_stresses[frames, 0, 0])]
             errors = stress_metrics(self.stresses[stress], self.reference_stresses[stress])
-            metrics |= {"stress_frames": int(stress.sum()), **errors}
+            metrics |= {"stress_frames": len(stress), **errors}
         return metrics
 
 
@@ -171,7 +174,7 @@ def _compare(found: dict[str, np.ndarray], names: list[str], wall_s: float, mode
     known = np.isfinite(plain.reference_forces[:, 0])
     return replace(
         plain,
-        metrics=plain._metrics(np.ones(plain.n_frames, dtype=bool)),
+        metrics=plain.errors_of(np.arange(plain.n_frames)),
         by_element=force_metrics_by_element(plain.forces[known], plain.reference_forces[known], plain.numbers[known]),
         by_config_type=plain.by(names) if set(names) != {UNNAMED} else {},
     )
