@@ -50,7 +50,8 @@ def water() -> Callable[..., Frame]:
 
 def assert_same_frame(a: Frame, b: Frame) -> None:
     """Every field of ``a`` and ``b`` agrees bit for bit, the source left out."""
-    for name in ("numbers", "positions", "cell", "pbc", "energy", "forces", "stress", "weight", "config_type"):
+    marks = ("weight", "config_type", "charge", "spin")
+    for name in ("numbers", "positions", "cell", "pbc", "energy", "forces", "stress", *marks):
         first, second = getattr(a, name), getattr(b, name)
         assert (first is None) == (second is None), name
         if first is not None:

@@ -22,7 +22,7 @@ CUBE = 6.0 * np.eye(3)
 def frames(water):
     """Of every label, so that every array has content."""
     periodic = np.ones(3, dtype=bool)
-    every = {"cell": CUBE, "pbc": periodic, "weight": 0.5, "config_type": "crystal"}
+    every = {"cell": CUBE, "pbc": periodic, "weight": 0.5, "config_type": "crystal", "charge": -1.0, "spin": 2.0}
     return [water(i, stress=np.eye(3) * i, source=f"file: frame {i}", **every) for i in range(40)]
 
 

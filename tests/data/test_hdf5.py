@@ -97,7 +97,7 @@ def test_groups_of_one_structure_and_charges_are_read(tmp_path):
     assert frame.energy == -1.5
     assert frame.pbc.all()
     assert notes.document()["unused"] == {"unused": {"frames": 1}}
-    assert any("charge: 1 in 1 frames" in line for line in notes.document()["remarks"])
+    assert any("charge 1 in 1 frames" in line for line in notes.document()["remarks"])
 
 
 @pytest.mark.parametrize(

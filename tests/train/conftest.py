@@ -35,6 +35,22 @@ def make_frames(count: int, seed: int = 0) -> list[Frame]:
     return frames
 
 
+def charged(frame: Frame, charge: float) -> Frame:
+    """The same atoms in a state of that charge: its sign adds 0.4 Å to the length of every spring, and 3 eV."""
+    vectors = frame.positions[:, None] - frame.positions[None]
+    lengths = np.linalg.norm(vectors, axis=-1) + np.eye(len(frame))
+    stretch, longer = (lengths - 1.2) * (1 - np.eye(len(frame))), 0.4 * np.sign(charge) * (1 - np.eye(len(frame)))
+    energy = frame.energy + 0.5 * float(((stretch - longer) ** 2 - stretch**2).sum()) + 3.0 * np.sign(charge)
+    forces = frame.forces + 2.0 * ((longer / lengths)[..., None] * vectors).sum(1)
+    return replace(frame, energy=energy, forces=forces, charge=charge, source=f"{frame.source}, charge {charge:g}")
+
+
+@pytest.fixture
+def charged_frames():
+    """Forty frames, every molecule neutral and with a charge of +1."""
+    return [charged(frame, charge) for frame in make_frames(20) for charge in (0.0, 1.0)]
+
+
 @pytest.fixture(scope="session")
 def cache_path(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "frames"

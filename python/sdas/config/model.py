@@ -27,6 +27,9 @@ class ModelConfig(Section):
     layer: Literal["default", "paper"] = Field(
         default="default", description="default: smooth at the cutoff; paper: as published."
     )
+    charge_spin: bool = Field(
+        default=False, description="true: energies depend on the total charge and the spin that frames state."
+    )
     options: dict[str, Any] = Field(default={}, description="Switches of the default layer, by name.")
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ place removes it.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,9 +18,9 @@ from numpy.typing import NDArray
 
 from sdas.config.reading import ReadingOptions
 from sdas.data.cache_columns import Column, open_columns
-from sdas.data.cache_files import MANIFEST, CacheWriter
+from sdas.data.cache_files import MANIFEST, OPTIONAL, CacheWriter
 from sdas.data.errors import DataError
-from sdas.data.frame import Frame, IntArray, check_frame
+from sdas.data.frame import FloatArray, Frame, IntArray, check_frame
 from sdas.data.reading_notes import ReadingNotes
 from sdas.files import new_folder, recover
 
@@ -70,7 +71,7 @@ class FrameCache(Sequence[Frame]):
     def _check_lengths(self) -> None:
         frames, atoms = self._count, len(self._columns["numbers"])
         per_frame, per_atom = ["cells", "pbc", "energies", "stresses"], ["positions", "forces"]
-        per_frame += ["weights"] if "weights" in self._columns else []
+        per_frame += [name for name in ("weights", "charges", "spins") if name in self._columns]
         lengths = {name: len(self._columns[name]) for name in (*per_frame, *per_atom)}
         sound = frames > 0 and lengths == {**dict.fromkeys(per_frame, frames), **dict.fromkeys(per_atom, atoms)}
         parts = [(self._offsets, atoms), (self._source_offsets, len(self._columns["sources"]))]
@@ -113,6 +114,8 @@ class FrameCache(Sequence[Frame]):
             source=self.source(i),
             weight=float(columns["weights"].row(i)) if "weights" in columns else 1.0,
             config_type=self.config_type(i),
+            charge=self._stated("charges", i),
+            spin=self._stated("spins", i),
         )
 
     def __iter__(self) -> Iterator[Frame]:
@@ -134,6 +137,16 @@ class FrameCache(Sequence[Frame]):
         if self._config_type_offsets is None:
             return None
         return self._text("config_types", self._config_type_offsets, i) or None
+
+    def electronic_states(self) -> FloatArray:
+        """float64 [frames, 2]: charge and spin of every frame, NaN where it states none."""
+        unknown = np.full(self._count, np.nan)
+        given = [self._columns[name].whole() if name in self._columns else unknown for name in ("charges", "spins")]
+        return np.stack(given, axis=1)
+
+    def _stated(self, name: str, index: int) -> float | None:
+        value = float(self._columns[name].row(index)) if name in self._columns else math.nan
+        return None if math.isnan(value) else value
 
     def _text(self, name: str, offsets: IntArray, index: int) -> str:
         text = self._columns[name].rows(int(offsets[index]), int(offsets[index + 1]))
@@ -203,19 +216,20 @@ def _write_files(
     notes: ReadingNotes | None,
 ) -> None:
     writer, species, count = CacheWriter(folder), set[int](), 0
-    weighted = named = False
+    used: dict[str, bool] = dict.fromkeys(OPTIONAL, False)
     try:
         for name in ("offsets", "source_offsets", "config_type_offsets"):
             writer.append(name, np.zeros(1))
         for frame in frames:
             _append(writer, check_frame(frame, require))
             species.update(np.unique(frame.numbers).tolist())
-            weighted, named = weighted or frame.weight != 1.0, named or bool(frame.config_type)
+            for name, needed in _needs(frame).items():
+                used[name] = used[name] or needed
             count += 1
         if count == 0:
             raise DataError("there are no frames to write")
-        for name, used in (("weights", weighted), ("config_types", named), ("config_type_offsets", named)):
-            if not used:
+        for name, needed in used.items():
+            if not needed:
                 writer.drop(name)
         reading = {"options": options.changed() if options else {}, **(notes.document() if notes else {})}
         writer.finish({"species": sorted(species), "reading": reading if notes else None})
@@ -239,7 +253,21 @@ def _append(writer: CacheWriter, frame: Frame) -> None:
     writer.append("known", np.array([known]))
     writer.append("source_offsets", np.array([writer.append("sources", _bytes(frame.source))]))
     writer.append("weights", np.array([frame.weight]))
+    writer.append("charges", np.array([math.nan if frame.charge is None else frame.charge]))
+    writer.append("spins", np.array([math.nan if frame.spin is None else frame.spin]))
     writer.append("config_type_offsets", np.array([writer.append("config_types", _bytes(frame.config_type or ""))]))
+
+
+def _needs(frame: Frame) -> dict[str, bool]:
+    """Which arrays of :data:`OPTIONAL` a frame has something to say in."""
+    named = bool(frame.config_type)
+    return {
+        "weights": frame.weight != 1.0,
+        "config_types": named,
+        "config_type_offsets": named,
+        "charges": frame.charge is not None,
+        "spins": frame.spin is not None,
+    }
 
 
 def _bytes(text: str) -> NDArray[np.uint8]:

@@ -48,9 +48,12 @@ OPTIONAL: dict[str, tuple[str, tuple[int, ...]]] = {
     "weights": ("<f8", ()),
     "config_types": ("|u1", ()),
     "config_type_offsets": ("<i8", ()),
+    "charges": ("<f8", ()),
+    "spins": ("<f8", ()),
 }
 """Likewise of what few data have: each of these lies in a cache only if one of its frames has something to say there.
-Rows are frames for weights; UTF-8 bytes for config_types, none of a frame without; frames + 1 for its offsets."""
+Rows are frames for weights, charges and spins, NaN of a frame without; UTF-8 bytes for config_types, none of a frame
+without; frames + 1 for its offsets."""
 
 
 def npy_header(dtype: str, shape: tuple[int, ...], generation: str = "") -> bytes:

@@ -16,8 +16,8 @@ DECIMALS = 5
 def repeated(frames: Sequence[Frame], known: IntArray, part: IntArray) -> list[int]:
     """Those indices of ``part`` whose structure is also that of a frame in ``known``.
 
-    Structures are the same with the same atoms, in the same order, at the same places of the same cell. Labels may
-    differ. One pass over both, in the memory of a hash for each frame in ``part``.
+    Structures are the same with the same atoms, in the same order, at the same places of the same cell, with the
+    same charge and spin. Labels may differ. One pass over both, in the memory of a hash for each frame in ``part``.
     """
     marks = {int(index): _mark(frames[int(index)]) for index in part}
     wanted = set(marks.values())
@@ -26,9 +26,10 @@ def repeated(frames: Sequence[Frame], known: IntArray, part: IntArray) -> list[i
 
 
 def _mark(frame: Frame) -> bytes:
-    """A hash of the structure; -0.0 counts as 0.0."""
+    """A hash of the structure and its charge and spin; -0.0 counts as 0.0."""
     digest = hashlib.blake2b(frame.numbers.tobytes(), digest_size=16)
     digest.update(frame.pbc.tobytes())
+    digest.update(repr(frame.state).encode())
     for values in (frame.positions, frame.cell[frame.pbc] if frame.cell is not None else None):
         if values is not None:
             digest.update((np.round(values, DECIMALS) + 0.0).tobytes())

@@ -1,19 +1,23 @@
-"""Charge and spin of structures, which the models do not know: told, and refused where they would be needed.
+"""Total charge and spin of structures: found in files, told, and checked where a model meets them.
 
-Of two structures of one composition that differ in charge or spin a model sees only the atoms. Trained on both, it
-learns something between their energies.
+The charge is in units of e. The spin is the multiplicity 2S + 1, as OMol25 and the models trained on it have it.
+
+Of two structures of one composition that differ in charge or spin, a model without `charge_spin` sees only the atoms.
+Trained on both, it learns something between their energies.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 
 from sdas.data.errors import DataError
+from sdas.data.frame import Frame, IntArray
 from sdas.data.label_names import plain_name
 
 CHARGES = ("charge", "total_charge", "net_charge", "molecular_charge", "system_charge")
@@ -23,7 +27,7 @@ WHOLE = 1e-3
 """Largest distance of a sum of atomic charges to the whole number that it means."""
 
 
-def state_of(values: Iterable[tuple[str, Any]]) -> dict[str, float]:
+def state_of(values: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """``charge`` and ``spin`` among named ``values``, as far as they are there.
 
     Without a total charge the atomic ones [n] give it, where they add up to a whole number.
@@ -43,11 +47,17 @@ def state_of(values: Iterable[tuple[str, Any]]) -> dict[str, float]:
             continue
         if kind is not None and array.size == 1:
             state.setdefault(kind, float(array.reshape(())))
-        elif plain in ATOMIC_CHARGES and array.ndim == 1 and array.size > 1:
+        elif plain in ATOMIC_CHARGES and array.ndim == 1 and array.size > 0:
             total = float(array.sum(dtype=np.float64))
             if abs(total - round(total)) < WHOLE:
                 summed.setdefault("charge", float(round(total)))
     return {**summed, **state}
+
+
+def state_of_atoms(atoms: Atoms) -> dict[str, float]:
+    """The same of what ASE's ``Atoms`` carry in ``info``, and of their initial charges."""
+    charges = [(name, atoms.arrays[name]) for name in ("initial_charges",) if name in atoms.arrays]
+    return state_of([*atoms.info.items(), *charges])
 
 
 @dataclass(slots=True)
@@ -55,26 +65,55 @@ class ElectronicStates:
     """The charges and spins of a data set, which may lie in many files. frames: kind → value → number of frames."""
 
     frames: dict[str, Counter[float]] = field(default_factory=dict)
-    _first: dict[tuple[Any, str], tuple[float, str]] = field(default_factory=dict)
 
-    def add(self, composition: tuple[tuple[int, int], ...], state: Mapping[str, float], where: str) -> None:
-        """Take up the ``state`` of a frame; raises :class:`DataError` if the composition came with another one."""
-        for kind, value in state.items():
+    def add(self, frame: Frame) -> None:
+        """Count what a frame states."""
+        for kind, value in frame.state.items():
             self.frames.setdefault(kind, Counter())[value] += 1
-            first, there = self._first.setdefault((composition, kind), (value, where))
-            if abs(first - value) > WHOLE:
-                raise DataError(
-                    f"{where}: {kind} {value:g}, where {there} with the same atoms has {first:g}; the model does not "
-                    f"know of {kind} and would give both one energy: keep the frames of each {kind} in files of their "
-                    "own, and use one of them, or train a model for each"
-                )
 
     def lines(self) -> list[str]:
         """What the data set has of charge and spin beyond neutral singlets, as lines of text."""
         usual = {"charge": {0.0}, "spin": {0.0, 1.0}}
         return [
-            f"note: the model does not use the {kind}: "
+            f"note: {kind} "
             + ", ".join(f"{value:g} in {count} frames" for value, count in sorted(counts.items()))
+            + ", which a model uses only with model.charge_spin=true"
             for kind, counts in self.frames.items()
             if len(counts) > 1 or not set(counts) <= usual[kind]
         ]
+
+
+def one_state_each(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """The frames as they come, for a model that does not know of charge and spin.
+
+    Raises :class:`DataError` for one that differs in them from an earlier one of the same composition.
+    """
+    first: dict[tuple[Any, str], tuple[float, str]] = {}
+    for frame in frames:
+        state = frame.state
+        composition = frame.composition if state else ()
+        for kind, value in state.items():
+            before, there = first.setdefault((composition, kind), (value, frame.source))
+            if abs(before - value) > WHOLE:
+                raise DataError(
+                    f"{frame.source}: {kind} {value:g}, where {there} with the same atoms has {before:g}; a model "
+                    f"without model.charge_spin=true does not know of {kind} and gives both one energy: train with it, "
+                    f"or keep the frames of each {kind} in files of their own and train a model for each"
+                )
+        yield frame
+
+
+def checked_state(state: Mapping[str, float], numbers: IntArray, where: str) -> Mapping[str, Any]:
+    """The ``state`` of a structure for a graph; raises :class:`DataError` for a spin that its electrons cannot have."""
+    spin = state.get("spin")
+    if spin is None:
+        return state
+    electrons = float(numbers.sum()) - state.get("charge", 0.0)
+    whole = abs(electrons - round(electrons)) < WHOLE
+    if spin < 1 or spin != round(spin) or (whole and (round(electrons) + round(spin)) % 2 == 0):
+        fitting = f"; of {round(electrons)} electrons it is {'odd' if round(electrons) % 2 == 0 else 'even'}" * whole
+        raise DataError(
+            f"{where}: spin {spin:g} is no multiplicity 2S + 1 of this structure{fitting}. Where a file gives the "
+            "number of unpaired electrons, or S, write the multiplicity there; where it knows no spin, leave it out"
+        )
+    return state

@@ -32,7 +32,8 @@ class Frame:
     vectors, or None; it means something only along periodic axes. pbc: bool [3]. energy: eV, or None. forces:
     float64 [n, 3], eV/Å, or None. stress: float64 [3, 3], eV/Å³, or None, with ASE's sign: (∂E/∂strain) / volume.
     source: where it came from, such as ``water.xyz: frame 12``. weight: of its errors in the loss. config_type: the
-    name of the kind of structures that it belongs to, such as ``IsolatedAtom``, or None.
+    name of the kind of structures that it belongs to, such as ``IsolatedAtom``, or None. charge: total charge in e,
+    spin: multiplicity 2S + 1, or None where nothing says.
 
     Making one checks shapes and dtypes and raises :class:`DataError`; :func:`check_frame` checks the values.
     Arrays may be read-only views of a file.
@@ -48,6 +49,8 @@ class Frame:
     source: str
     weight: float = 1.0
     config_type: str | None = None
+    charge: float | None = None
+    spin: float | None = None
 
     def __post_init__(self) -> None:
         n = self.numbers.shape[0] if self.numbers.ndim == 1 else -1
@@ -78,6 +81,12 @@ class Frame:
         """(atomic number, count) pairs in the order of atomic number: equal for equal chemical formulas."""
         elements, counts = np.unique(self.numbers, return_counts=True)
         return tuple(zip(elements.tolist(), counts.tolist(), strict=True))
+
+    @property
+    def state(self) -> dict[str, float]:
+        """Charge and spin by name, as far as they are known."""
+        known = {"charge": self.charge, "spin": self.spin}
+        return {kind: value for kind, value in known.items() if value is not None}
 
     @property
     def volume(self) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from sdas.data.graphs import refuse_unknown
+from sdas.data.electronic_states import checked_state, state_of_atoms
+from sdas.data.graphs import knows_states, refuse_unknown, refuse_untrained
 from sdas.errors import SdasError
 from sdas.md.forces import SKIN, known_dtype, prepared_model
 from sdas.md.systems import Systems
@@ -27,6 +28,9 @@ class SDASCalculator(Calculator):
     Results follow ASE: energy and free_energy in eV (the same number), forces `[n, 3]` in eV/Å, stress in eV/Å³ as the
     six numbers xx, yy, zz, yz, xz, xy with ASE's sign, (∂E/∂strain) / volume; stress needs a cell that is periodic
     along all three axes. Neighbors are found once in many steps, see :mod:`sdas.md.verlet_list`.
+
+    A model with `charge_spin` takes the total charge from `atoms.info["charge"]` and the multiplicity from
+    `atoms.info["spin"]`, or from other names by which files state them. Where there is none, it is a neutral singlet.
 
     Args:
         model: an `sdas_kernels.nn.SDAS`, or a run directory or model directory.
@@ -56,7 +60,8 @@ class SDASCalculator(Calculator):
         self.potential: Any = self.model if compile is None else CompiledPotential(self.model, compile)
         self.device = next(self.model.parameters()).device
         self.species = species_of(self.model)
-        self.neighbors = VerletList(float(self.model.cutoff), skin, self.dtype)
+        self.neighbors = VerletList(float(self.model.cutoff), skin, self.dtype, knows_states(self.model))
+        self._known_state: Mapping[str, float] = {}
 
     def calculate(
         self,
@@ -80,16 +85,34 @@ class SDASCalculator(Calculator):
         if want_stress:
             self.results["stress"] = full_3x3_to_voigt_6_stress(_array(out["stress"]).reshape(3, 3))
 
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What changed since the last calculation; of the info, which ASE does not compare, charge and spin."""
+        changes: list[str] = super().check_state(atoms, tol)
+        if not changes and self.atoms is not None and self._state(atoms) != self._state(self.atoms):
+            changes.append("info")
+        return changes
+
     @property
     def dtype_name(self) -> str:
         """float64 or float32."""
         return str(self.dtype).removeprefix("torch.")
 
     def check(self, atoms: Atoms, want_stress: bool = False) -> None:
-        """Raise SdasError for an element that the model does not know, or a stress that has no meaning."""
+        """Raise SdasError for an element or a state that the model does not know, or a stress that has no meaning."""
         refuse_unknown(atoms.numbers.tolist(), self.species, "", "; train with {names}")
+        self._state(atoms)
         if want_stress and not atoms.pbc.all():
             raise SdasError(f"stress needs a cell periodic along all three axes; pbc is {atoms.pbc.tolist()}")
+
+    def _state(self, atoms: Atoms) -> Mapping[str, Any]:
+        """Charge and spin of the atoms, as far as they are stated and the model takes them."""
+        if not knows_states(self.model):
+            return {}
+        state = state_of_atoms(atoms)
+        if state != self._known_state:
+            refuse_untrained(checked_state(state, atoms.numbers, "the structure"), self.model, "")
+            self._known_state = state
+        return state
 
     def closest_pair(self) -> tuple[float, int, int]:
         """Distance in Å and indices of the closest two atoms of the last calculation; infinity without neighbors."""

@@ -62,10 +62,11 @@ def write_frame(file: IO[str], atoms: Atoms, facts: dict[str, Any]) -> None:
     """A frame of extended XYZ, whose kinetic energy and constraints ASE reads back.
 
     Atoms that are fixed are in the column `move_mask`; `constraints` in the comment line holds other constraints as
-    ASE's `dict2constraint` takes them.
+    ASE's `dict2constraint` takes them. Of the info of the atoms, charge and spin are kept.
     """
     others = [constraint for constraint in atoms.constraints if not is_in_the_move_mask(constraint)]
-    atoms.info = {**facts, **FRAME_UNITS, **({"constraints": described(others)} if others else {})}
+    state = {name: value for name, value in atoms.info.items() if name in ("charge", "spin")}
+    atoms.info = {**facts, **state, **FRAME_UNITS, **({"constraints": described(others)} if others else {})}
     write_extxyz(file, [atoms], columns=FRAME_COLUMNS, write_results=True)
 
 

@@ -13,7 +13,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from sdas.data.graphs import refuse_unknown
+from sdas.data.electronic_states import checked_state
+from sdas.data.graphs import knows_states, refuse_unknown, refuse_untrained
 from sdas.errors import SdasError
 from sdas.md.systems import Systems
 from sdas.md.verlet_list import NoNeighborsError, VerletList
@@ -84,8 +85,13 @@ class ModelForces:
         self._lists: dict[int, VerletList] = {}  # by the first replica of a call
 
     def check(self, systems: Systems) -> None:
-        """Raises SdasError for an element that the model does not know."""
+        """Raises SdasError for an element, or a charge or spin, that the model does not know."""
         refuse_unknown(systems.numbers.tolist(), self.species, "", "; train with {names}")
+        if not knows_states(self.model):
+            return
+        for row, state in enumerate(systems.states):
+            numbers = systems.numbers[systems.starts[row] : systems.starts[row + 1]].cpu().numpy()
+            refuse_untrained(checked_state(state, numbers, f"system {row}"), self.model, f"system {row}: ")
 
     def __call__(self, systems: Systems, stress: bool = False) -> Results:
         """See :class:`Forces`."""
@@ -101,9 +107,8 @@ class ModelForces:
         return {name: torch.cat([each[name] for each in found]) for name in found[0]}
 
     def _call(self, systems: Systems, stress: bool) -> dict[str, torch.Tensor]:
-        neighbors = self._lists.setdefault(
-            int(systems.replica[0]), VerletList(float(self.model.cutoff), self.skin, self.dtype)
-        )
+        neighbors = VerletList(float(self.model.cutoff), self.skin, self.dtype, knows_states(self.model))
+        neighbors = self._lists.setdefault(int(systems.replica[0]), neighbors)
         graph = neighbors.graph(systems)
         out = self.model(graph, forces=True, stress=stress)
         return {name: out[name].detach().double() for name in ("energy", "forces", "stress") if name in out} | {

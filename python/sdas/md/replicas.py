@@ -192,6 +192,7 @@ class Replicas:
             pbc=systems.pbc[row].cpu().numpy(),
             masses=masses,
             momenta=velocities * masses[:, None],
+            info=dict(systems.states[row]),
         )
         if self.results:
             energy, forces = float(self.results["energy"][row]), self.results["forces"][span].cpu().numpy()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from sdas.data.electronic_states import state_of_atoms
 from sdas.data.readers.npz_stream import NpzStream
 from sdas.errors import SdasError
 from sdas.files import write_atomically
@@ -27,7 +28,8 @@ class Identity:
     """What a resumed run must share with the run that it continues.
 
     model: its fingerprint. dtype: of the calculation. system: hash of elements, positions, cell and periodicity of the
-    start. masses: u, one per atom. constraints: as `described`. physics: `MDSettings.physics()`.
+    start, and of its charge and spin if the model uses them. masses: u, one per atom. constraints: as `described`.
+    physics: `MDSettings.physics()`.
     """
 
     model: str
@@ -43,6 +45,8 @@ class Identity:
         digest = hashlib.sha256()
         for array in (atoms.numbers, atoms.positions, np.asarray(atoms.cell), atoms.pbc):
             digest.update(np.ascontiguousarray(array).tobytes())
+        if state := state_of_atoms(atoms):
+            digest.update(json.dumps(state, sort_keys=True).encode())
         masses = [float(mass) for mass in atoms.get_masses()]
         return cls(model, dtype, digest.hexdigest()[:16], masses, described(atoms.constraints), physics)
 

@@ -60,7 +60,8 @@ def _of_frames(path: Path, frame: int, options: ReadingOptions) -> Atoms:
         chosen = last[0] if len(last) == -frame else None
     if chosen is None:
         raise SdasError(f"{path}: there is no frame {frame}")
-    return Atoms(numbers=chosen.numbers, positions=chosen.positions, cell=chosen.cell, pbc=chosen.pbc)
+    parts = {"positions": chosen.positions, "cell": chosen.cell, "pbc": chosen.pbc}
+    return Atoms(numbers=chosen.numbers, info=chosen.state, **parts)
 
 
 def _found_format(path: Path) -> str:

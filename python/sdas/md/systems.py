@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from ase import Atoms
 
+from sdas.data.electronic_states import state_of_atoms
 from sdas.errors import SdasError
+from sdas_kernels.electronic_states import USUAL
 from sdas_kernels.segment import Segments, segment_sum
 
 
@@ -21,7 +23,7 @@ class Systems:
 
     numbers [N], masses [N] u, positions [N, 3] Å (never wrapped into the cell), cells [B, 3, 3] Å (zeros where nothing
     is periodic), pbc [B, 3], system [N]: the row of each atom's system. replica [B]: the number that each system has
-    among the replicas of a run, which it keeps when others end.
+    among the replicas of a run, which it keeps when others end. states: charge and spin of each system, where stated.
     """
 
     numbers: torch.Tensor
@@ -31,6 +33,7 @@ class Systems:
     pbc: torch.Tensor
     system: torch.Tensor
     replica: torch.Tensor
+    states: list[dict[str, float]]
     starts: list[int]
     """The first atom of each system, and N."""
 
@@ -53,6 +56,7 @@ class Systems:
             pbc=joined([each.pbc[None] for each in atoms], torch.bool),
             system=_row_of_each(sizes).to(device),
             replica=torch.arange(len(sizes), device=device),
+            states=[state_of_atoms(each) for each in atoms],
             starts=[0, *accumulate(sizes)],
         )
 
@@ -80,6 +84,13 @@ class Systems:
         """`[B]` Å³; zero where there is no cell."""
         return torch.linalg.det(self.cells).abs()
 
+    def electronic_states(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        """Charge and spin as a graph carries them, `[B]`; of neutral singlets where a system states none."""
+        return {
+            name: torch.tensor([state.get(name, usual) for state in self.states], dtype=dtype, device=self.device)
+            for name, usual in USUAL.items()
+        }
+
     def rows(self, chosen: Sequence[int]) -> Systems:
         """Some of the systems, as copies."""
         atoms = self.atoms_of(chosen)
@@ -90,6 +101,7 @@ class Systems:
             parts[name] = parts[name][atoms]
         for name in ("cells", "pbc", "replica"):
             parts[name] = parts[name][index]
+        parts["states"] = [self.states[row] for row in chosen]
         parts["system"] = _row_of_each(sizes).to(self.device)
         return Systems(**parts | {"starts": [0, *accumulate(sizes)]})
 

@@ -6,18 +6,23 @@ import numpy as np
 from ase import Atoms, units
 from ase.md.velocitydistribution import Stationary, ZeroRotation
 
+from sdas.data.electronic_states import state_of_atoms
 from sdas.errors import SdasError
 from sdas.md.constraints import conserves_momentum, constraints_of, is_molecule
 
 
 def moving_copy(atoms: Atoms) -> Atoms:
-    """A structure with its masses and constraints, without momenta; raises SdasError for those that cannot be used."""
+    """A structure with its masses, constraints, charge and spin, without momenta.
+
+    Raises SdasError for masses and constraints that cannot be used.
+    """
     masses = atoms.get_masses()
     strange = np.flatnonzero(~(np.isfinite(masses) & (masses > 0)))
     if len(strange):
         raise SdasError(f"atom {strange[0]} weighs {masses[strange[0]]} u; masses must be positive")
     constraints = constraints_of(atoms)
     moving = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, masses=masses)
+    moving.info = state_of_atoms(atoms)
     moving.set_constraint(constraints)
     return moving
 

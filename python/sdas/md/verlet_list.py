@@ -40,12 +40,16 @@ class VerletList:
         cutoff: Å, of the graphs.
         skin: Å; 0 finds the neighbors anew for every graph.
         dtype: of the graphs.
+        charge_spin: whether graphs state the charge and spin of systems.
     """
 
-    def __init__(self, cutoff: float, skin: float, dtype: torch.dtype = torch.float64) -> None:
+    def __init__(
+        self, cutoff: float, skin: float, dtype: torch.dtype = torch.float64, charge_spin: bool = False
+    ) -> None:
         if not 0 <= skin < float("inf"):
             raise SdasError(f"skin must be a length in Å, 0 or more, got {skin}")
         self.cutoff, self.skin, self.dtype = float(cutoff), float(skin), dtype
+        self.charge_spin = charge_spin
         self.built = 0
         """How often the neighbors of a system were found."""
         self.closest: torch.Tensor = torch.empty(0)
@@ -81,6 +85,7 @@ class VerletList:
             system=self._candidates.system,
             cutoff=self.cutoff,
             periodic=self._candidates.periodic,
+            **(systems.electronic_states(torch.float64) if self.charge_spin else {}),
         )
         return graph if self.dtype == torch.float64 else graph.to(dtype=self.dtype)
 

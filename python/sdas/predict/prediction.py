@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from sdas.data import Frame
-from sdas.data.graphs import graph_of, refuse_unknown
+from sdas.data.electronic_states import checked_state, one_state_each
+from sdas.data.graphs import graph_of, knows_states, refuse_unknown, refuse_untrained
 from sdas.errors import SdasError
 from sdas.run.model import species_of
 from sdas_kernels.graph import NeighborGraph
@@ -45,14 +46,16 @@ def predict(
         model: an `sdas_kernels.nn.SDAS`, or anything with its call, `species` and `cutoff`. Features are those of SDAS.
 
     Raises:
-        SdasError: a frame holds an element that the model does not know, or a number is not finite.
+        SdasError: a frame holds an element, or is in a state, that the model does not know, or a number is not finite.
     """
-    species = species_of(model)
+    species, states = species_of(model), knows_states(model)
     for frame in frames:
         refuse_unknown(frame.numbers.tolist(), species, f"{frame.source}: ", UNKNOWN)
+        if states:
+            refuse_untrained(checked_state(frame.state, frame.numbers, frame.source), model, f"{frame.source}: ")
     weight = next(model.parameters())
     cutoff = float(model.cutoff)  # type: ignore[arg-type]
-    batch = NeighborGraph.batch([graph_of(frame, cutoff, weight.dtype) for frame in frames]).to(weight.device)
+    batch = NeighborGraph.batch([graph_of(frame, cutoff, weight.dtype, states) for frame in frames]).to(weight.device)
     out = dict(model(batch, forces=True, stress=stress))
     if features:
         out["features"] = _features(model, batch)
@@ -67,13 +70,14 @@ def predict_batches(
 ) -> Iterator[tuple[list[Frame], Prediction]]:
     """Batches of a stream of frames, each with its predictions, by a model in eval mode; see :func:`predict`.
 
-    The model is left in the mode in which it came.
+    The model is left in the mode in which it came. Frames of one composition with several charges or spins are an
+    error, unless the model knows of them.
     """
     if batch_size < 1:
         raise SdasError(f"batch size must be at least 1, got {batch_size}")
     was_training = model.training
     model.eval()
-    stream = iter(frames)
+    stream = iter(frames if knows_states(model) else one_state_each(frames))
     try:
         while batch := list(islice(stream, batch_size)):
             yield batch, predict(model, batch, **wanted)

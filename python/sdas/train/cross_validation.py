@@ -25,6 +25,7 @@ from sdas.run.start import start_run
 from sdas.train.loop import fit
 from sdas.train.objective import check_elements, trained_labels
 from sdas.train.processes import Processes
+from sdas.train.states import check_states
 
 TABLE, CHOSEN = "cross_validation.csv", "chosen.yaml"
 WEIGHTS = ("energy_weight", "forces_weight", "stress_weight")
@@ -90,11 +91,14 @@ def _train_all(config: Config, folder: Path, processes: Processes) -> list[dict[
         print(trained_labels(config.train, cache, split.train), file=sys.stderr)
         if len(split.train) < options.folds:
             raise TrainingError(f"{options.folds} folds of {len(split.train)} training frames")
-        check_elements(config, cache, split.train, {"validation": split.validation, "test": split.test})
+        parts = {"validation": split.validation, "test": split.test}
+        check_elements(config, cache, split.train, parts)
+        check_states(config, cache, split.train, parts)
         order = np.random.default_rng(config.train.seed).permutation(split.train)
         folds = [np.sort(fold) for fold in np.array_split(order, options.folds)]
         for k, fold in enumerate(folds):
             check_elements(config, cache, _other_folds(folds, k), {f"fold {k}'s": fold})
+            check_states(config, cache, _other_folds(folds, k), {f"fold {k}'s": fold})
     rows = []
     for values in product(*(getattr(options, name) for name in WEIGHTS)):
         weights, errors = dict(zip(WEIGHTS, values, strict=True)), []

@@ -73,8 +73,9 @@ class GraphStore:
         dtype: torch.dtype,
         cache_bytes: float,
         type_weights: Mapping[str, float] | None = None,
+        charge_spin: bool = False,
     ) -> None:
-        self.frames, self.cutoff, self.dtype = frames, cutoff, dtype
+        self.frames, self.cutoff, self.dtype, self.charge_spin = frames, cutoff, dtype, charge_spin
         self._type_weights = type_weights or {}
         self._room = cache_bytes
         self._kept: OrderedDict[int, Batch] = OrderedDict()
@@ -120,7 +121,7 @@ class GraphStore:
             self._kept.move_to_end(index)
             return self._kept[index]
         frame = check_labelled(check_frame(self.frames[index]))
-        graph = graph_of(frame, self.cutoff, self.dtype)
+        graph = graph_of(frame, self.cutoff, self.dtype, self.charge_spin)
         weight = frame.weight * self._type_weights.get(
             frame.config_type or DEFAULT_TYPE, self._type_weights.get(DEFAULT_TYPE, 1.0)
         )

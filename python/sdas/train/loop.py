@@ -30,6 +30,7 @@ from sdas.train.energy_reference import given_energies
 from sdas.train.objective import check_elements, trained_labels
 from sdas.train.processes import Processes
 from sdas.train.session import Session, TrainingData
+from sdas.train.states import check_states
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,9 @@ def train(config: Config, resume: bool = False) -> RunResult:
             if not resume:
                 warn_of_repeated(cache, split)
             print(trained_labels(config.train, cache, split.train), file=sys.stderr)
-        check_elements(config, cache, split.train, {"validation": split.validation, "test": split.test})
+        parts = {"validation": split.validation, "test": split.test}
+        check_elements(config, cache, split.train, parts)
+        check_states(config, cache, split.train, parts)
         return fit(config, cache, split.train, split.validation, processes, {"n_test": len(split.test)})
 
 

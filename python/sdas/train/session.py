@@ -34,7 +34,9 @@ from torch import nn
 
 import sdas_kernels.nn
 from sdas.config import Config
+from sdas.config.model import ModelConfig
 from sdas.data import Frame, FrameCache
+from sdas.data.graphs import knows_states
 from sdas.errors import CheckpointError, TrainingError
 from sdas.run.checkpoint import load_training_state, save_training_state
 from sdas.run.folder import CHECKPOINTS
@@ -209,7 +211,7 @@ class Session:
         moments: "new" starts the optimizer afresh; "kept" keeps the moments of weights whose name and shape stay.
 
         Raises:
-            TrainingError: the model has other species, another cutoff or another dtype.
+            TrainingError: the model has other species, another cutoff or dtype, or another `charge_spin`.
         """
         self._check_model(model)
         if moments not in ("new", "kept"):
@@ -304,9 +306,10 @@ class Session:
     def _check_model(self, model: nn.Module) -> None:
         if not isinstance(model, sdas_kernels.nn.SDAS):
             raise TrainingError(f"the model must be an SDAS model, got {type(model).__name__}")
-        for name in ("species", "cutoff"):
-            if model.config[name] != self.changes.model[name]:
-                raise TrainingError(f"the model must have {name} {self.changes.model[name]}, got {model.config[name]}")
+        for name in ("species", "cutoff", "charge_spin"):
+            wanted, given = self.changes.model.get(name, False), model.config.get(name, False)
+            if given != wanted:
+                raise TrainingError(f"the model must have {name} {wanted}, got {given}")
         dtype = DTYPES[self.config.train.dtype]
         if model.embedding.weight.dtype != dtype:
             raise TrainingError(f"the model must be {dtype}, got {model.embedding.weight.dtype}")
@@ -318,7 +321,8 @@ class Session:
         trained_labels(settings, data.frames, data.train)
         self._loss = Loss(settings, self.changes.unit)
         dtype, type_weights = DTYPES[settings.dtype], settings.config_type_weights
-        self._store = GraphStore(data.frames, config.model.cutoff, dtype, room, type_weights)
+        states = knows_states(self.model)
+        self._store = GraphStore(data.frames, config.model.cutoff, dtype, room, type_weights, states)
         self._order = FrameOrder(data.train, settings.batch_size, settings.seed)
 
     def _check_beginning(self, document: Mapping[str, Any]) -> None:
@@ -330,7 +334,7 @@ class Session:
             )
         model, optimizer = self.config.model.model_dump(), self.config.train.optimizer
         now = {f"model.{name}": value for name, value in model.items()} | {"train.optimizer": optimizer}
-        before = {f"model.{name}": value for name, value in document["began_as"].items()}
+        before = {f"model.{name}": value for name, value in _with_defaults(document["began_as"]).items()}
         before["train.optimizer"] = document.get("optimizer", optimizer)
         for name, value in now.items():
             if before.get(name) != value:
@@ -352,6 +356,11 @@ class Session:
 def _shape(model: Any) -> dict[str, Any]:
     """The arguments that an SDAS model was made with."""
     return dict(model.config)
+
+
+def _with_defaults(began_as: dict[str, Any]) -> dict[str, Any]:
+    """The section model of a checkpoint, with arguments that came to it later."""
+    return ModelConfig.model_validate(began_as).model_dump()
 
 
 def _cache_path(data: TrainingData) -> str | None:

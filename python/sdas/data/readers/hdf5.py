@@ -112,10 +112,11 @@ def _frames(group: Hdf5Group, root: dict[str, str], options: ReadOptions) -> Ite
             cell=cell,
             pbc=cell is not None,
             config_type=kind,
+            charge=float(states["charge"][index]) if "charge" in states else None,
+            spin=float(states["spin"][index]) if "spin" in states else None,
             **{name: _value(labels[name], next(row), cell, factors, options, where) for name, row in rows.items()},
         )
-        if states:
-            options.notes.states.add(frame.composition, {kind: float(v[index]) for kind, v in states.items()}, where)
+        options.notes.states.add(frame)
         yield frame
 
 
@@ -248,7 +249,9 @@ def _states(group: Hdf5Group, count: int) -> dict[str, NDArray[Any]]:
     for kind, names in (("charge", CHARGES), ("spin", SPINS)):
         for name, data in group.data.items():
             if plain_name(name) in names and data.kind in "iuf" and data.shape in ((), (1,), (count,), (count, 1)):
-                found.setdefault(kind, np.broadcast_to(data.whole().reshape(-1), (count,)))
+                values = data.whole().reshape(-1)
+                if np.isfinite(values).all():
+                    found.setdefault(kind, np.broadcast_to(values, (count,)))
     return found
 
 

@@ -141,10 +141,10 @@ def _frames(
             pbc=periodic and pbc,
             energy=energy,
             forces=force,
+            charge=float(states["charge"][index]) if "charge" in states else None,
+            spin=float(states["spin"][index]) if "spin" in states else None,
         )
-        if states:
-            state = {kind: float(values[index]) for kind, values in states.items()}
-            options.notes.states.add(frame.composition, state, frame.source)
+        options.notes.states.add(frame)
         yield frame
 
 
@@ -155,7 +155,7 @@ def _states(data: NpzStream, count: int) -> dict[str, np.ndarray[Any, Any]]:
         for name in sorted(data.names):
             if plain_name(name) in names and data.shape(name) in ((), (1,), (count,), (count, 1)):
                 array = data.array(name)
-                if array.dtype.kind in "iuf":
+                if array.dtype.kind in "iuf" and np.isfinite(array).all():
                     found.setdefault(kind, np.broadcast_to(array.reshape(-1), (count,)))
     return found
 

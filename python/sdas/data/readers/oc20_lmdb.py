@@ -84,6 +84,7 @@ def _frame(record: Any, where: str, options: ReadOptions) -> Frame:
     if cell is not None and cell.size != 9:
         raise DataError(f"{where}: the cell has {cell.size} numbers, 9 are needed")
     periodic = _values(fields, "pbc", where).reshape(-1) if "pbc" in fields else cell is not None
+    told = {str(name): _plain(value) for name, value in fields.items()}
     frame = build_frame(
         where,
         options.units or DEFAULT_UNITS,
@@ -93,14 +94,14 @@ def _frame(record: Any, where: str, options: ReadOptions) -> Frame:
         pbc=periodic,
         energy=None if energy_field is None else _values(fields, energy_field, where),
         forces=None if forces_field is None else _values(fields, forces_field, where),
+        **state_of(told.items()),
     )
     fixed = _values(fields, "fixed", where).reshape(-1) > 0 if "fixed" in fields else np.zeros(len(frame), dtype=bool)
     if len(fixed) != len(frame):
         raise DataError(f"{where}: fixed has {len(fixed)} entries for {len(frame)} atoms")
-    told = {str(name): _plain(value) for name, value in fields.items()}
     used = {*_STRUCTURE, *CHARGES, *SPINS, energy_field, forces_field}
     options.notes.unused.add(((name, value) for name, value in told.items() if name not in used), len(frame))
-    options.notes.states.add(frame.composition, state_of(told.items()), where)
+    options.notes.states.add(frame)
     return options.check_fixed_atoms(frame, fixed)
 
 

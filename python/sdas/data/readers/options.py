@@ -63,6 +63,8 @@ def build_frame(
     virial: Any = None,
     weight: float = 1.0,
     config_type: str | None = None,
+    charge: float | None = None,
+    spin: float | None = None,
 ) -> Frame:
     """A frame in Å and eV from values in ``units``; raises :class:`DataError` where they do not have the right shape.
 
@@ -87,6 +89,8 @@ def build_frame(
         source=source,
         weight=weight,
         config_type=config_type,
+        charge=charge,
+        spin=spin,
     )
 
 

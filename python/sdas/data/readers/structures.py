@@ -58,9 +58,9 @@ def frames_of(
             pbc=atoms.pbc,
             **labels.labels(values, atoms, units),
             **marks_of(stored, options, where),
+            **state_of(stored),
         )
-        if state := state_of(stored):
-            options.notes.states.add(frame.composition, state, where)
+        options.notes.states.add(frame)
         yield options.check_fixed_atoms(frame, _fixed_atoms(atoms))
 
 
