@@ -11,6 +11,7 @@ from ase.build import molecule
 
 from sdas.config import parse_config
 from sdas.data import DataError, FrameCache, read_frames, write_cache
+from sdas.data.reading_notes import ReadingNotes, lines_about_reading
 from sdas.data.splits import PARTS
 from sdas.run.frames import check_files, convert_raw_files, open_data, warn_of_repeated
 
@@ -73,6 +74,21 @@ def test_a_part_may_be_a_cache(files, tmp_path):
     found = energies_of(tmp_path, {"train": str(tmp_path / "a.cache"), "test": files["b"]})
     assert sorted(found["train"] + found["validation"]) == of("a", 10)
     assert found["test"] == of("b", 5)
+
+
+def test_labels_of_other_names_in_other_files_are_pointed_out(files, tmp_path):
+    """A cache was made of coupled-cluster energies, a file has those of a functional."""
+    images = ase.io.read(files["a"], ":")
+    for atoms in images:
+        atoms.info["ccsd_energy"] = atoms.info["REF_energy"] - 1.0
+    ase.io.write(tmp_path / "both.xyz", images)
+    key, notes = {"energy_key": "ccsd_energy"}, ReadingNotes()
+    write_cache(read_frames(tmp_path / "both.xyz", **key, notes=notes), tmp_path / "cc.cache", notes=notes)
+    config = parse_config({"data": {"train": str(tmp_path / "cc.cache"), "test": files["b"]}}, "test").data
+    convert_raw_files(config, tmp_path / "run")
+    said = lines_about_reading(FrameCache.open(tmp_path / "run" / "frames").reading)
+    assert "note: the energy is called ccsd_energy and REF_energy in different files; is it the same?" in said
+    assert not any("the forces" in line for line in said)
 
 
 def test_a_cache_alone_is_used_where_it_lies(files, tmp_path):

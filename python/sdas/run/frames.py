@@ -55,16 +55,25 @@ def convert_raw_files(config: DataConfig, folder: Path) -> None:
     options, notes = config.reading(), ReadingNotes()
     told = {**options.model_dump(), "require": required(options), "notes": notes}
     streams = {part: [read_frames(path, **told) for path in paths] for part, paths in config.files().items()}
+    for path in filter(_is_cache, chain.from_iterable(config.files().values())):
+        for label, names in FrameCache.open(path).reading.get("labels", {}).items():
+            for name, count in names.items():
+                notes.found(label, name, count)
     frames = _with_labels(_counted(streams, notes), options, notes)
     write_cache(frames, folder / FRAMES, options=options, notes=notes)
 
 
 def _with_labels(frames: Iterator[Frame], options: ReadingOptions, notes: ReadingNotes) -> Iterator[Frame]:
-    """``frames``, of which each has a label, and some have those that were asked for by name."""
+    """``frames``, of which each has a label, and some have those that were asked for by name.
+
+    Within a file a label has one name; a remark says where the names in two files differ.
+    """
     yield from map(check_labelled, frames)
     for label in LABELS:
-        key = getattr(options, f"{label}_key")
-        if key is not None and key not in notes.labels.get(label, {}):
+        key, names = getattr(options, f"{label}_key"), list(notes.labels.get(label, {}))
+        if len(names) > 1:
+            notes.remarks[f"the {label} is called {' and '.join(names)} in different files; is it the same?"] += 1
+        if key is not None and key not in names:
             raise DataError(f"no frame has {key}, which {flag_of(f'{label}_key')} asks for")
 
 
@@ -146,4 +155,8 @@ def _split(config: DataConfig, cache: FrameCache) -> Split:
 def is_cache(config: DataConfig) -> bool:
     """Whether the frames are those of one cache, rather than of files to make one of."""
     paths = list(chain.from_iterable(config.files().values()))
-    return len(paths) == 1 and os.path.isdir(paths[0]) and detect_format(Path(paths[0])) == "cache"
+    return len(paths) == 1 and _is_cache(paths[0])
+
+
+def _is_cache(path: str) -> bool:
+    return os.path.isdir(path) and detect_format(Path(path)) == "cache"
