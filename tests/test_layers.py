@@ -39,7 +39,7 @@ SDAS = [
     "scaling active",
     "validate",
     "report",
-    "demo",
+    "demo scale",
     "cli",
 ]
 

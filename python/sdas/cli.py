@@ -17,6 +17,7 @@ from sdas.errors import SdasError, describe
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "data": ("sdas.data.cli", "app", "Fetch, convert, inspect and split data."),
     "train": ("sdas.train.cli", "train", "Train a model, resume a run, or choose loss weights by cross-validation."),
+    "scale": ("sdas.scale", "scale", "Train a model that grows where that lowers its error most per FLOP."),
     "evaluate": ("sdas.evaluate.cli", "evaluate", "Errors of a trained model on labeled frames."),
     "report": ("sdas.report.cli", "report", "Write the report of a run."),
     "md": ("sdas.md.cli", "md", "Run molecular dynamics with a trained model."),

@@ -4,6 +4,7 @@ from sdas.config.cross_validation import CrossValidationConfig
 from sdas.config.data import DataConfig, SplitConfig
 from sdas.config.load import Config, default_config, load_config, parse_config, render_config
 from sdas.config.model import ModelConfig
+from sdas.config.scaling import ScalingConfig
 from sdas.config.train import TrainConfig
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "CrossValidationConfig",
     "DataConfig",
     "ModelConfig",
+    "ScalingConfig",
     "SplitConfig",
     "TrainConfig",
     "default_config",

@@ -22,6 +22,7 @@ from pydantic import BaseModel, Field, ValidationError
 from sdas.config.cross_validation import CrossValidationConfig
 from sdas.config.data import DataConfig
 from sdas.config.model import ModelConfig
+from sdas.config.scaling import ScalingConfig
 from sdas.config.section import Section
 from sdas.config.train import REFERENCES, TrainConfig
 from sdas.errors import ConfigError
@@ -66,6 +67,7 @@ class Config(Section):
     cross_validation: CrossValidationConfig = Field(
         default_factory=CrossValidationConfig, description="Used by 'sdas train --cross-validate' only."
     )
+    scaling: ScalingConfig = Field(default_factory=ScalingConfig, description="Used by 'sdas scale' only.")
 
 
 def default_config() -> Config:
@@ -103,6 +105,8 @@ def parse_config(content: Any, source: str) -> Config:
             setattr(config.data, name, _absolute(paths))
         elif paths is not None:
             setattr(config.data, name, [_absolute(path) for path in paths])
+    if config.scaling.pool is not None:
+        config.scaling.pool = _absolute(config.scaling.pool)
     if config.data.split.indices is not None:
         config.data.split.indices = _absolute(config.data.split.indices)
     reference = config.train.energy_reference

@@ -20,7 +20,10 @@ from sdas.documents import read_document, write_document
 from sdas.errors import TrainingError
 from sdas.run.folder import RUN
 
-FIXED = ("data", "model", "train.batch_size", "train.dtype", "train.energy_reference", "train.optimizer", "train.seed")
+FIXED = (
+    *("data", "model", "scaling"),
+    *("train.batch_size", "train.dtype", "train.energy_reference", "train.optimizer", "train.seed"),
+)
 """Keys, and sections of keys, that make a run what it is."""
 FREE = ("data.graph_cache_gib", "data.path")
 """Keys among them that may change. A path may where a cache lies at it: its content is compared."""

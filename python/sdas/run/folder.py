@@ -9,8 +9,12 @@ SUMMARY = "summary.json"  # sizes, FLOPs, errors, versions, machine
 CHECKPOINTS = "checkpoints"  # the last training states
 MODEL = "model"  # the averaged model
 FRAMES = "frames"  # the cache made of raw files
+POOL = "pool"  # the cache of an adaptive run whose data can grow by those of another file
+LEDGER = "ledger.jsonl"  # the acts of an adaptive run
+SCALING = "scaling.json"  # what came of it
+TRIALS = "trials"  # its trials, while they are made
 DYNAMICS = "md"  # a run of dynamics by the model
 REPLICAS = "replicas"  # a run of many replicas at once
 LOCK = ".sdas-lock"  # held by the one process that writes
 
-BEFORE_FIRST_CHECKPOINT = frozenset({CONFIG, RUN, SPLIT, METRICS, FRAMES, "tensorboard"})
+BEFORE_FIRST_CHECKPOINT = frozenset({CONFIG, RUN, SPLIT, METRICS, FRAMES, POOL, "tensorboard"})

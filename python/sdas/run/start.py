@@ -16,7 +16,7 @@ from sdas.data.splits import Split
 from sdas.errors import ConfigError, TrainingError
 from sdas.files import as_argument, sweep, write_text
 from sdas.run.continuation import check_frames, check_settings, record_start
-from sdas.run.folder import BEFORE_FIRST_CHECKPOINT, CHECKPOINTS, CONFIG, FRAMES, LOCK, RUN, RUNS, SPLIT
+from sdas.run.folder import BEFORE_FIRST_CHECKPOINT, CHECKPOINTS, CONFIG, FRAMES, LOCK, POOL, RUN, RUNS, SPLIT
 from sdas.run.frames import is_cache
 
 
@@ -45,7 +45,8 @@ def start_run(config: Config) -> None:
     if FRAMES in names and RUN not in names:
         raise TrainingError(f"{folder / FRAMES}: no run made it there, so it is left alone; choose another run_dir")
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(folder / FRAMES, ignore_errors=True)
+    for name in (FRAMES, POOL):
+        shutil.rmtree(folder / name, ignore_errors=True)
     for name in (SPLIT, RUN):
         (folder / name).unlink(missing_ok=True)
     write_text(folder / CONFIG, render_config(config))

@@ -44,6 +44,8 @@ WIDEST = 3.0
 the others by no more than so many standard errors. α is known if the ends of its interval are not farther apart than
 the last factor."""
 
+LEAST_FITTED = 4
+"""Points that a fit wants."""
 HUBER = 1.345
 _SMALLEST_SCALE = 1e-4  # no validation is as exact as 0.01 %, and no fit here either
 _TRANSIENT = HUBER * (3 - HUBER / 2)  # Huber's cost of a residual of three scales
@@ -325,8 +327,8 @@ def _checked(compute: ArrayLike, error: ArrayLike) -> tuple[Array, Array]:
     c, e = np.asarray(compute, dtype=np.float64), np.asarray(error, dtype=np.float64)
     if c.ndim != 1 or c.shape != e.shape:
         raise ScalingError(f"compute and error must be two lists of one length, got shapes {c.shape} and {e.shape}")
-    if len(c) < 4:
-        raise ScalingError(f"a law of three parameters wants at least 4 points, got {len(c)}")
+    if len(c) < LEAST_FITTED:
+        raise ScalingError(f"a law of three parameters wants at least {LEAST_FITTED} points, got {len(c)}")
     for name, values in (("compute", c), ("error", e)):
         bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
         if len(bad):

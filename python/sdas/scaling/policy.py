@@ -8,14 +8,14 @@ may (the published rule) or the candidate that short trials rank first, their co
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from sdas.errors import ConfigError, ScalingError
 from sdas.scaling.law import Law
 
-Axis = Literal["width", "depth", "degree", "data"]
+Axis = Literal["width", "depth", "degree", "heads", "data"]
 AXES: tuple[Axis, ...] = get_args(Axis)
 Unit = Literal["relative", "eV/Å/FLOP"]
 
@@ -44,21 +44,24 @@ class Rules:
     budget_flops: for the whole run, trials included. delta_flops: ΔC, between two decisions.
 
     epsilon: the least marginal gain. In the unit ``relative`` it is compared with −d log E / d log C, a pure number;
-    in ``eV/Å/FLOP`` with −dE/dC. The default is the least exponent that has been published for such models.
+    in ``eV/Å/FLOP`` with −dE/dC. A model that follows a law of a smaller exponent than larger ones do is too small.
 
     target: an error in eV/Å that is good enough; 0 is none. grow: which sizes may grow. choose: ``trials`` ranks
     candidates by short trials, ``all`` grows everything at once. reset_optimizer: whether growth begins with a new
     optimizer state.
 
-    k_w, k_d, k_n: factors of channels, layers and frames; layers are rounded up, the degree grows by one.
-    largest_channels, largest_layers, largest_lmax: where growth ends; frames end with the pool.
+    k_w, k_d, k_n, k_h: factors of channels, layers, frames and heads; layers are rounded up, k_h is a whole number, the
+    degree grows by one. Heads never outgrow the channels: k_w brings room for them. largest_channels, largest_layers,
+    largest_lmax: where growth ends; frames end with the pool.
+
+    trial: how long a trial is, in ΔC. Trials are made only while they and a ΔC after them are within the budget.
 
     confidence: of the interval whose upper end is taken for the gain of a law that is not identifiable.
     """
 
     budget_flops: float
     delta_flops: float
-    epsilon: float = 0.05
+    epsilon: float = 0.25
     epsilon_unit: Unit = "relative"
     target: float = 0.0
     grow: tuple[Axis, ...] = AXES
@@ -66,10 +69,12 @@ class Rules:
     k_w: float = 2.0
     k_d: float = 1.5
     k_n: float = 2.0
+    k_h: float = 2.0
     largest_channels: int = 512
     largest_layers: int = 12
     largest_lmax: int = 4
     reset_optimizer: bool = False
+    trial: float = 0.5
     confidence: float = 0.95
 
     def __post_init__(self) -> None:
@@ -79,6 +84,8 @@ class Rules:
         _want("budget_flops", self.budget_flops, wanted, self.budget_flops >= self.delta_flops)
         for name in ("k_w", "k_d", "k_n"):
             _want(name, getattr(self, name), "greater than 1 and finite", 1 < getattr(self, name) < math.inf)
+        _want("k_h", self.k_h, "a whole number of at least 2", self.k_h >= 2 and self.k_h == int(self.k_h))
+        _want("trial", self.trial, "positive and finite", 0 < self.trial < math.inf)
         _want("epsilon_unit", self.epsilon_unit, f"one of {get_args(Unit)}", self.epsilon_unit in get_args(Unit))
         _want("target", self.target, "0 or more", 0 <= self.target < math.inf)
         _want("grow", self.grow, f"some of {AXES}", bool(self.grow) and set(self.grow) <= set(AXES))
@@ -93,9 +100,11 @@ class Rules:
         """The rules as published: width, depth and data grow at once, and the optimizer begins anew.
 
         The numbers are ours, since the publication's are not at hand: ΔC is a twentieth of the budget; k_W = 2,
-        k_D = 1.5, k_N = 2; and ε = 0.05 as a relative gain, since a gain per FLOP depends on the molecule.
+        k_D = 1.5, k_N = 2; and ε = 0.05 as a relative gain, since a gain per FLOP depends on the molecule. 0.05 is the
+        least exponent that has been published for such models.
         """
-        return cls(budget_flops, budget_flops / 20, grow=("width", "depth", "data"), choose="all", reset_optimizer=True)
+        grow: tuple[Axis, ...] = ("width", "depth", "data")
+        return cls(budget_flops, budget_flops / 20, epsilon=0.05, grow=grow, choose="all", reset_optimizer=True)
 
 
 @dataclass(frozen=True)
@@ -180,21 +189,23 @@ class Decision:
 def candidates(sizes: Sizes, pool_frames: int, rules: Rules) -> dict[Axis, Sizes]:
     """The sizes that each axis which may grow, and is not at its end, would lead to.
 
-    Raises :class:`ConfigError` where heads do not divide the channels that k_w leads to, now or later.
+    Heads grow only to numbers that divide the channels, and those that k_w leads to. Raises :class:`ConfigError` where
+    the heads in use do not.
     """
-    channels = rules.k_w * sizes.channels
-    while "width" in rules.grow and channels <= rules.largest_channels:
-        if not math.isclose(channels, sizes.heads * round(channels / sizes.heads)):
-            raise ConfigError(
-                f"scaling.k_w must lead to channels that {sizes.heads} heads divide: from {sizes.channels}, "
-                f"{rules.k_w:g} leads to {channels:g}"
-            )
-        channels *= rules.k_w
+    undivided = _undivided(sizes.channels, sizes.heads, rules)
+    if undivided is not None:
+        raise ConfigError(
+            f"scaling.k_w must lead to channels that {sizes.heads} heads divide: from {sizes.channels}, "
+            f"{rules.k_w:g} leads to {undivided:g}"
+        )
+    heads = int(rules.k_h) * sizes.heads
+    fits = sizes.channels % heads == 0 and _undivided(sizes.channels, heads, rules) is None
     frames = min(math.ceil(rules.k_n * sizes.frames), pool_frames)
     growths: dict[Axis, tuple[str, int, int]] = {
         "width": ("channels", round(rules.k_w * sizes.channels), rules.largest_channels),
         "depth": ("layers", math.ceil(rules.k_d * sizes.layers), rules.largest_layers),
         "degree": ("lmax", sizes.lmax + 1, rules.largest_lmax),
+        "heads": ("heads", heads, heads if fits else 0),
         "data": ("frames", frames, pool_frames),
     }
     return {
@@ -202,6 +213,14 @@ def candidates(sizes: Sizes, pool_frames: int, rules: Rules) -> dict[Axis, Sizes
         for axis, (name, value, largest) in growths.items()
         if axis in rules.grow and getattr(sizes, name) < value <= largest
     }
+
+
+def _undivided(channels: float, heads: int, rules: Rules) -> float | None:
+    """The first number of channels, of those that k_w leads to, which the heads do not divide."""
+    while "width" in rules.grow and (channels := rules.k_w * channels) <= rules.largest_channels:
+        if not math.isclose(channels, heads * round(channels / heads)):
+            return channels
+    return None
 
 
 def rank(trials: Iterable[Trial], state: State, rules: Rules) -> list[Rank]:
@@ -227,14 +246,15 @@ def rank(trials: Iterable[Trial], state: State, rules: Rules) -> list[Rank]:
     return sorted(ranked, key=lambda each: (-each.charged, AXES.index(each.trial.axis)))
 
 
-def decide(law: Law, state: State, rules: Rules) -> Decision:
-    """The next act, by the law of the curve up to ``state.compute``.
+def decide(law: Law | None, state: State, rules: Rules) -> Decision:
+    """The next act, by the law of the curve up to ``state.compute``; None where it has too few points for one.
 
     A gain is compared with ε as fitted if the law is identifiable, else by the upper end of its interval: E∞ and α can
     hardly be told apart on a short curve, and what grows cannot be taken back. So only a gain that is too small even
     when seen with hope lets anything grow.
     """
-    numbers: dict[str, Any] = {"law": law.as_dict(), "state": asdict(state), "rules": asdict(rules)}
+    fitted = law and law.as_dict()
+    numbers: dict[str, Any] = {"law": fitted, "state": asdict(state), "rules": asdict(rules)}
     until = min(state.spent + rules.delta_flops, rules.budget_flops)
     grown = candidates(state.sizes, state.pool_frames, rules)
     if state.spent >= rules.budget_flops:
@@ -243,8 +263,9 @@ def decide(law: Law, state: State, rules: Rules) -> Decision:
     if state.error <= rules.target:
         reason = f"The error {state.error:.4g} eV/Å has reached the target {rules.target:.4g} eV/Å."
         return Decision("stop", reason, state.spent, numbers=numbers)
-    if not law.ready:
-        return Decision("go on", f"The curve cannot be judged yet: {law.why}", until, numbers=numbers)
+    if law is None or not law.ready:
+        why = law.why if law else "it has too few points for a law."
+        return Decision("go on", f"The curve cannot be judged yet: {why}", until, numbers=numbers)
 
     numbers |= {"epsilon": rules.epsilon, "unit": rules.epsilon_unit} | _gain(law, state.compute, rules)
     judged = "" if law.identifiable else ", at the upper end of its interval,"
@@ -257,8 +278,12 @@ def decide(law: Law, state: State, rules: Rules) -> Decision:
         return Decision("stop", reason, state.spent, numbers=numbers)
     if rules.choose == "all":
         reason = f"Training no longer pays: {compared}. Everything that may grow does."
-        sizes = _together(state.sizes, grown)
+        sizes = together(state.sizes, grown)
         return Decision("scale up", reason, until, tuple(grown), sizes, rules.reset_optimizer, numbers)
+    needed = rules.delta_flops * (1 + rules.trial * len(grown))
+    if not state.trials and rules.budget_flops - state.spent < needed:
+        reason = f"Training no longer pays, and trials would not pay back within the budget: {compared}."
+        return Decision("go on", reason, until, numbers=numbers)
     if not state.trials:
         reason = f"Training no longer pays: {compared}. Trials will tell what to grow."
         return Decision("try", reason, until, tuple(grown), numbers=numbers)
@@ -294,7 +319,7 @@ def _gain(law: Law, compute: float, rules: Rules) -> dict[str, Any]:
     return {"gain": gain, "gain_interval": list(interval), "judged_gain": gain if law.identifiable else interval[1]}
 
 
-def _together(sizes: Sizes, grown: dict[Axis, Sizes]) -> Sizes:
+def together(sizes: Sizes, grown: Mapping[Axis, Sizes]) -> Sizes:
     """All growths at once."""
     changed = {name: value for each in grown.values() for name, value in _changes(sizes, each).items()}
     return replace(sizes, **changed)

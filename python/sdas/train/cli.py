@@ -49,10 +49,7 @@ def train(
     if print_config and not (files or overrides or given):
         typer.echo(render_config(default_config()), nl=False)
         return
-    if resume is None:
-        settings = _new_run(files or [], overrides, reading)
-    else:
-        settings = _old_run(resume, files, overrides, given)
+    settings = new_run(files or [], overrides, reading) if resume is None else old_run(resume, files, overrides, given)
     if print_config:
         typer.echo(render_config(settings), nl=False)
         return
@@ -89,7 +86,7 @@ def train(
     typer.echo(f"model: {result.run_dir / 'model'}")
 
 
-def _new_run(files: list[Path], overrides: list[str], values: dict[str, Any]) -> Config:
+def new_run(files: list[Path], overrides: list[str], values: dict[str, Any]) -> Config:
     """The configuration of a run on ``files``, of which one may be a configuration."""
     configs = [path for path in files if path.suffix.lower() in CONFIG_SUFFIXES]
     data = [str(path) for path in files if path not in configs]
@@ -113,7 +110,7 @@ def _new_run(files: list[Path], overrides: list[str], values: dict[str, Any]) ->
     return settings
 
 
-def _old_run(run: Path, files: list[Path] | None, overrides: list[str], given: dict[str, Any]) -> Config:
+def old_run(run: Path, files: list[Path] | None, overrides: list[str], given: dict[str, Any]) -> Config:
     """The configuration of a run that goes on."""
     if files:
         raise ConfigError(f"{files[0]}: the run in {run} has its frames and its configuration: --resume takes no files")

@@ -7,8 +7,8 @@ beforehand (:mod:`sdas.train.energy_reference`).
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdas.config import Config
-from sdas.data import Frame
+from sdas.data import Frame, FrameCache
+from sdas.data.splits import Split
 from sdas.documents import write_document
 from sdas.run.checkpoint import check_place, save_model, versions
 from sdas.run.fingerprint import model_fingerprint
@@ -47,8 +48,21 @@ def train(config: Config, resume: bool = False) -> RunResult:
     Raises :class:`sdas.errors.SdasError` for data, configurations and checkpoints that cannot be used, and
     :class:`TrainingError` when the loss is not finite; the state before that step is kept.
     """
-    with Processes(config.train.device) as processes, ExitStack() as lock, ExitStack() as undo:
-        folder = Path(config.run_dir)
+    with Processes(config.train.device) as processes, opened_run(config, processes, resume) as (cache, split):
+        parts = {"validation": split.validation, "test": split.test}
+        check_elements(config, cache, split.train, parts)
+        check_states(config, cache, split.train, parts)
+        return fit(config, cache, split.train, split.validation, processes, {"n_test": len(split.test)})
+
+
+@contextmanager
+def opened_run(config: Config, processes: Processes, resume: bool) -> Iterator[tuple[FrameCache, Split]]:
+    """The frames of the run in ``config.run_dir`` and their split: of a new run, or of one that is resumed.
+
+    The first process holds the lock of the folder until the block ends, and writes what describes the run.
+    """
+    folder = Path(config.run_dir)
+    with ExitStack() as lock, ExitStack() as undo:
         if processes.first:
             lock.enter_context(locked(folder))
             if resume:
@@ -70,10 +84,7 @@ def train(config: Config, resume: bool = False) -> RunResult:
             if not resume:
                 warn_of_repeated(cache, split)
             print(trained_labels(config.train, cache, split.train), file=sys.stderr)
-        parts = {"validation": split.validation, "test": split.test}
-        check_elements(config, cache, split.train, parts)
-        check_states(config, cache, split.train, parts)
-        return fit(config, cache, split.train, split.validation, processes, {"n_test": len(split.test)})
+        yield cache, split
 
 
 def fit(
@@ -94,13 +105,18 @@ def fit(
         if done:
             session.validate()
             session.save()
-        summary = _summary(session, done, facts or {})
-        if processes.first:
-            if done:
-                save_model(session.folder / MODEL, session.averaged, {"training": summary})
-            write_document(session.folder / SUMMARY, summary)
-        processes.wait()
-        return RunResult(session.folder, summary)
+        return finish(session, done, facts or {})
+
+
+def finish(session: Session, done: bool, facts: dict[str, Any]) -> RunResult:
+    """Write the model, if the run is ``done``, and summary.json with the ``facts``."""
+    summary = _summary(session, done, facts)
+    if session.processes.first:
+        if done:
+            save_model(session.folder / MODEL, session.averaged, {"training": summary})
+        write_document(session.folder / SUMMARY, summary)
+    session.processes.wait()
+    return RunResult(session.folder, summary)
 
 
 def _summary(session: Session, done: bool, facts: dict[str, Any]) -> dict[str, Any]:

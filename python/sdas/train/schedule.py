@@ -3,8 +3,27 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from sdas.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """A factor of the rate: it goes in a straight line from `first` to `last` while the FLOPs of a run go from `start`
+    to `end`; before and after it stays."""
+
+    start: float
+    end: float
+    first: float
+    last: float
+
+    def factor(self, flops: float) -> float:
+        """The factor at a point of the run."""
+        if self.end <= self.start:
+            return self.last
+        passed = min(max((flops - self.start) / (self.end - self.start), 0.0), 1.0)
+        return self.first + (self.last - self.first) * passed
 
 
 def learning_rate(config: TrainConfig, step: int, progress: float) -> float:

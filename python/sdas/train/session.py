@@ -50,7 +50,7 @@ from sdas.train.optimizers import make_optimizer, set_rate
 from sdas.train.order import FrameOrder
 from sdas.train.processes import Processes
 from sdas.train.rows import Rows
-from sdas.train.schedule import ema_decay, learning_rate
+from sdas.train.schedule import Ramp, ema_decay, learning_rate
 from sdas.train.state import Progress, capture, restore
 from sdas.train.torch_settings import torch_settings
 from sdas.train.until import Until
@@ -68,11 +68,12 @@ class TrainingData:
 
 @dataclass
 class Changes:
-    """What `use_model`, `use_data` and `learning_rate` made of a run; saved with it.
+    """What `use_model`, `use_data`, `learning_rate` and `ramp` made of a run; saved with it.
 
     model: arguments of the SDAS model in use. unit: that of the loss, eV. learning_rate: the largest one, None
     while it is the configured one. data: the path of the frame cache in use, None if the frames are not a cache.
     data_since: the step since which. energy_reference: what is recorded of it; None in a run of an earlier version.
+    ramp: a factor of the rate, None for none.
     """
 
     model: dict[str, Any]
@@ -81,6 +82,7 @@ class Changes:
     data: str | None
     data_since: int = 0
     energy_reference: dict[str, Any] | None = None
+    ramp: Ramp | None = None
 
 
 class Session:
@@ -119,7 +121,7 @@ class Session:
                 self._take_up(model)
             else:
                 self._check_beginning(saved.document)
-                self.changes = Changes(**saved.document["changes"])
+                self.changes = _changes(saved.document["changes"])
                 self._take_up(sdas_kernels.nn.SDAS(**self.changes.model).to(DTYPES[self.config.train.dtype]))
                 self.progress = restore(saved, self.flop_models, self.model, self.averaged, self.optimizer)
                 self._data = self._saved_data(saved.tensors)
@@ -155,6 +157,15 @@ class Session:
             raise TrainingError(f"the learning rate must be positive, got {rate}")
         self.changes.learning_rate = float(rate)
 
+    @property
+    def ramp(self) -> Ramp | None:
+        """What multiplies the rate besides, from one number of FLOPs to another: a warm-up or a decay."""
+        return self.changes.ramp
+
+    @ramp.setter
+    def ramp(self, ramp: Ramp | None) -> None:
+        self.changes.ramp = ramp
+
     def advance(self, until: Until) -> bool:
         """Train until that point of the run; False if a signal asked to stop before, with the state saved.
 
@@ -185,12 +196,16 @@ class Session:
         progress = self.progress
         if progress.steps_since_row:
             self._count_all_flops()
-            averaged, batch_size = self.averaged, self.config.train.batch_size
-            errors = validate(averaged, self._store, self._data.validation, batch_size, self.processes)
-            row = progress.end_row(self._order.epoch(progress.step - self.changes.data_since), self._rate, errors)
+            epoch = self._order.epoch(progress.step - self.changes.data_since)
+            row = progress.end_row(epoch, self._rate, self.errors())
             if self._rows is not None:
                 self._rows.write(row)
         return progress.last
+
+    def errors(self) -> dict[str, float] | None:
+        """Errors of the averaged weights on the validation frames, as they are now; nothing is written."""
+        batch_size = self.config.train.batch_size
+        return validate(self.averaged, self._store, self._data.validation, batch_size, self.processes)
 
     def save(self) -> None:
         """Write a checkpoint; of the older ones the last is kept."""
@@ -273,7 +288,8 @@ class Session:
 
     def _rate_now(self) -> float:
         settings = self.config.train.model_copy(update={"learning_rate": self.learning_rate})
-        return learning_rate(settings, self.progress.step, self.end.fraction(self.progress))
+        rate = learning_rate(settings, self.progress.step, self.end.fraction(self.progress))
+        return rate if self.ramp is None else rate * self.ramp.factor(self.progress.flops)
 
     def _diverged(self, loss: float, norm: float, indices: NDArray[np.int64]) -> None:
         self.save()
@@ -361,6 +377,12 @@ def _shape(model: Any) -> dict[str, Any]:
 def _with_defaults(began_as: dict[str, Any]) -> dict[str, Any]:
     """The section model of a checkpoint, with arguments that came to it later."""
     return ModelConfig.model_validate(began_as).model_dump()
+
+
+def _changes(saved: dict[str, Any]) -> Changes:
+    """As they were saved."""
+    ramp = saved.get("ramp")
+    return Changes(**{**saved, "ramp": None if ramp is None else Ramp(**ramp)})
 
 
 def _cache_path(data: TrainingData) -> str | None:

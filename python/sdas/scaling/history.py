@@ -1,0 +1,123 @@
+"""What a ledger tells: the curve, the growths, the trials and the decisions of an adaptive run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sdas.scaling.law import LEAST_FITTED, Law, fit
+from sdas.scaling.ledger import Line, read_ledger
+
+RUN = "."
+"""The folder of points of the run itself; others are of trials."""
+
+
+@dataclass(frozen=True)
+class HistoryPoint:
+    """A validation. spent: FLOPs until then, trials included. flops: without trials that were lost. error: eV/Å."""
+
+    spent: int
+    flops: int
+    error: float
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What grew, to which sizes, after how many FLOPs, and the error in eV/Å before it and right after it."""
+
+    axes: list[str]
+    sizes: dict[str, int]
+    spent: int
+    before: float
+    born: float
+
+
+@dataclass
+class History:
+    """An adaptive run as far as it has come.
+
+    start: the first line. points: of the run, winners' trials included, until the cool-down; cooled: of that.
+    lost: of each trial that was lost, its points. curve: points since the last growth, with ``since`` FLOPs at it.
+    rounds: of each round of trials, the outcomes, and the axis that was taken or None. ended: the last line, or None.
+    """
+
+    start: Line
+    points: list[HistoryPoint] = field(default_factory=list)
+    cooled: list[HistoryPoint] = field(default_factory=list)
+    lost: list[list[HistoryPoint]] = field(default_factory=list)
+    curve: list[HistoryPoint] = field(default_factory=list)
+    since: int = 0
+    growths: list[Growth] = field(default_factory=list)
+    decisions: list[Line] = field(default_factory=list)
+    rounds: list[tuple[list[Line], str | None]] = field(default_factory=list)
+    ended: Line | None = None
+
+    def law(self) -> Law | None:
+        """Of the curve since the last growth; None if it has too few points."""
+        if len(self.curve) < LEAST_FITTED:
+            return None
+        compute = [point.flops - self.since for point in self.curve]
+        return fit(compute, [point.error for point in self.curve], seed=self.start["seed"])
+
+    def sizes(self) -> list[tuple[int, dict[str, int]]]:
+        """FLOPs spent and the sizes from there on."""
+        return [(0, self.start["sizes"]), *((growth.spent, growth.sizes) for growth in self.growths)]
+
+
+def read_history(folder: Path) -> History:
+    """The history of the run in a folder; raises :class:`sdas.errors.ScalingError` without a ledger."""
+    return history_of(read_ledger(folder))
+
+
+def history_of(lines: Iterable[Line]) -> History:
+    """The history that these lines tell. A run that has not begun has no line, and an empty history."""
+    lines = list(lines)
+    history = History(lines[0] if lines else {})
+    trials: dict[str, list[HistoryPoint]] = {}
+    tried: list[Line] = []
+    cooling = False
+    for line in lines:
+        kind = line["kind"]
+        if kind == "validated":
+            point = HistoryPoint(line["spent"], line["flops"], line["error"])
+            if line["folder"] != RUN:
+                _append(trials.setdefault(line["folder"], []), point)
+            elif cooling:
+                _append(history.cooled, point)
+            else:
+                _append(history.points, point)
+                _append(history.curve, point)
+        elif kind == "tried":
+            tried.append(line)
+        elif kind == "decided":
+            history.decisions.append(line)
+            if tried:
+                history.rounds.append((tried, line["axes"][0] if line["action"] == "scale up" else None))
+                tried = []
+        elif kind == "grown":
+            _grow(history, line, trials.pop(line["folder"], []))
+        elif kind == "cooling":
+            cooling = True
+        elif kind == "ended":
+            history.ended = line
+        if kind in ("grown", "cooling"):
+            history.lost += trials.values()
+            trials = {}
+    return history
+
+
+def _append(points: list[HistoryPoint], point: HistoryPoint) -> None:
+    """A step that is longer than the way between two validations leads to one point only."""
+    if not points or point.flops > points[-1].flops:
+        points.append(point)
+
+
+def _grow(history: History, line: Line, winner: list[HistoryPoint]) -> None:
+    """A new curve begins, with the winner's trial; those that were lost count as made before it."""
+    before = history.points[-1].error
+    history.growths.append(Growth(line["axes"], line["sizes"], line["spent"], before, line["born"]))
+    lost = line["spent"] - line["flops"]
+    history.since = line["flops"]
+    history.curve = [HistoryPoint(point.flops + lost, point.flops, point.error) for point in winner]
+    history.points += history.curve
