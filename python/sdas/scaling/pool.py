@@ -18,9 +18,10 @@ from sdas.data.splits import Split
 from sdas.errors import ScalingError
 from sdas.run.folder import POOL
 from sdas.run.frames import required
-from sdas.train.objective import check_elements, check_states
+from sdas.train.objective import check_elements
 from sdas.train.processes import Processes
 from sdas.train.session import TrainingData
+from sdas.train.states import check_states
 
 
 @dataclass(frozen=True, eq=False)
