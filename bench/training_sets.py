@@ -1,7 +1,7 @@
 """Does one recipe train molecules and bulk alike? Errors after short runs on frames of 2 to 192 atoms, none tuned for.
 
     python bench/training_sets.py --data ../shared/data --out bench/results/training/sets.json [--only water si]
-        [--set train.lambda_energy=0.001] [--label "energy weight 0.001"]
+        [--set train.energy_weight=1] [--label "energy weight 1"]
 
 Every set is one `sdas train` and one `sdas evaluate`, run as users run them, with the defaults of the package but for
 the steps, the batch and the split. Cells that the file holds already are not run again. Beside each model stands what

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sdas.config import ModelConfig, default_config, load_config, parse_config, render_config
+from sdas.config import ModelConfig, default_config, load_config, load_data_config, parse_config, render_config
 from sdas.errors import ConfigError
 from sdas.files import write_text
 from sdas_kernels.nn import SDAS
@@ -172,3 +172,11 @@ def test_weights_of_earlier_versions_are_not_taken_for_those_of_now(section):
         load_config(None, ["data.path=x", "train.steps=1", f"{section}.lambda_energy=0.1"])
     with pytest.raises(ConfigError, match=rf"{section}\.lambda_forces is gone: its name is forces_weight"):
         load_config(None, ["data.path=x", "train.steps=1", f"{section}.lambda_forces=1.0"])
+
+
+def test_the_data_of_a_run_of_an_earlier_version_can_still_be_read(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("data:\n  path: /frames\n  units: Ha\ntrain:\n  steps: 5\n  lambda_energy: 0.1\n")
+    with pytest.raises(ConfigError, match=r"train\.lambda_energy is gone"):
+        load_config(path)
+    assert (load_data_config(path).path, load_data_config(path).units) == ("/frames", "Ha")

@@ -12,6 +12,7 @@ from sdas.evaluate import load_evaluation, save_evaluation
 from sdas.report import UNITS, write_report
 from sdas.report.numbers import accuracy_per_resource
 from sdas.report.page import duration, short
+from sdas.train.rows import COLUMNS
 
 
 class Page(HTMLParser):
@@ -188,7 +189,11 @@ def test_a_run_on_energies_alone_has_a_report(run_dir):
     bare = dataclasses.replace(before, reference_forces=np.full_like(before.reference_forces, np.nan))
     metrics = {**before.metrics, **dict.fromkeys(key for key in before.metrics if key.startswith("force_"))}
     save_evaluation(dataclasses.replace(bare, metrics=metrics, by_element={}), run_dir, data=facts["data"])
+    steps = range(10, 101, 10)
+    rows = [f"{s},1,{s},0.01,{1 / s},{900 / s},{100 / s},,,{s * 1e10},800" for s in steps]
+    (run_dir / "metrics.csv").write_text("\n".join([",".join(COLUMNS), *rows]) + "\n")
     text = write_report(run_dir).read_text()
+    assert "validation energy MAE (meV/atom)" in text
     assert "Predicted energies over reference energies" in text
     assert "Predicted forces over reference forces" not in text
     assert json.loads((run_dir / "report.json").read_text())["apr"] is None

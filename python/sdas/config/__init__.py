@@ -2,7 +2,7 @@
 
 from sdas.config.cross_validation import CrossValidationConfig
 from sdas.config.data import DataConfig, SplitConfig
-from sdas.config.load import Config, default_config, load_config, parse_config, render_config
+from sdas.config.load import Config, default_config, load_config, load_data_config, parse_config, render_config
 from sdas.config.model import ModelConfig
 from sdas.config.scaling import ScalingConfig
 from sdas.config.train import TrainConfig
@@ -17,6 +17,7 @@ __all__ = [
     "TrainConfig",
     "default_config",
     "load_config",
+    "load_data_config",
     "parse_config",
     "render_config",
 ]

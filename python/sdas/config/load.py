@@ -93,6 +93,11 @@ def load_config(
     return parse_config(content, "the command line" if path is None else str(path))
 
 
+def load_data_config(path: str | os.PathLike[str]) -> DataConfig:
+    """The section ``data`` of the configuration of a run, which may be of an earlier version in its other sections."""
+    return parse_config({"data": _read_yaml(Path(path)).get("data")}, str(path)).data
+
+
 def parse_config(content: Any, source: str) -> Config:
     """Check nested dictionaries as they come from YAML; ``source`` is named in errors."""
     try:

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from sdas.config import load_config
+from sdas.config import load_data_config
 from sdas.config.reading import ReadingOptions, make_reading_options
 from sdas.data import Frame, FrameCache, read_frames
 from sdas.data.errors import DataError
@@ -109,7 +109,7 @@ def frames_of_the_run(run: Path) -> LabelledFrames:
     """The test frames of a run; raises :class:`SdasError` if it has none."""
     if not (run / CONFIG).is_file():
         raise SdasError(f"{run} is not a run directory: name files of labelled frames after it")
-    cache, split = open_data(load_config(run / CONFIG).data, run)
+    cache, split = open_data(load_data_config(run / CONFIG), run)
     if len(split.test) == 0:
         raise SdasError(f"{run}: the run kept no frames for tests: name files of labelled frames after it")
     files = [cache.path, *(path for path in [run / SPLIT] if path.is_file())]
@@ -151,7 +151,7 @@ def training_of(model: Path) -> Training:
     run = next((folder for folder in (model, model.resolve().parent) if (folder / CONFIG).is_file()), None)
     if run is None:
         return Training()
-    config = load_config(run / CONFIG).data
+    config = load_data_config(run / CONFIG)
     try:
         cache = open_cache(config, run)
     except DataError:

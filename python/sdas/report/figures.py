@@ -14,6 +14,12 @@ from sdas.report.svg import ACCENT, INK, MUTED, SECOND, new_axes, style, to_svg
 DENSITY_BINS = 90
 DENSITY_RGB = (0.31, 0.52, 0.96)
 """A blue that stands out on white and on black; the picture's transparency carries the count."""
+VALIDATION_ERRORS = {
+    "val_force_mae_mev_per_ang": "force MAE (meV/Å)",
+    "val_energy_mae_mev_per_atom": "energy MAE (meV/atom)",
+    "val_stress_mae_mev_per_ang3": "stress MAE (meV/Å³)",
+}
+"""Columns of metrics.csv and their titles, the first that is there to be shown."""
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -67,21 +73,27 @@ def error_histogram(evaluation: Evaluation) -> str | None:
 
 
 def learning_curve(metrics: dict[str, np.ndarray], against: str) -> str | None:
-    """Validation force MAE against "train_flops" or "wall_s", both axes logarithmic; None without two points."""
-    x, y = metrics.get(against, np.empty(0)), metrics.get("val_force_mae_mev_per_ang", np.empty(0))
-    if len(x) != len(y):
-        return None
-    good = np.isfinite(x) & np.isfinite(y) & (x > 0) & (y > 0)
-    if good.sum() < 2:
-        return None
+    """A validation error against "train_flops" or "wall_s", both axes logarithmic; None without two points.
+
+    The error is that of forces, or where no frame has any that of energies, else of stresses.
+    """
+    for name, error in VALIDATION_ERRORS.items():
+        x, y = metrics.get(against, np.empty(0)), metrics.get(name, np.empty(0))
+        good = np.isfinite(x) & np.isfinite(y) & (x > 0) & (y > 0) if len(x) == len(y) else np.zeros(0, bool)
+        if good.sum() >= 2:
+            return _learning_curve(x[good], y[good], against, error)
+    return None
+
+
+def _learning_curve(x: np.ndarray, y: np.ndarray, against: str, error: str) -> str:
     label = {"train_flops": "training FLOPs", "wall_s": "wall time (s)"}[against]
     with style():
         figure, axes = new_axes()
-        axes.plot(x[good], y[good], color=ACCENT, marker="o", markersize=3.5)
-        axes.set(xlabel=label, ylabel="validation force MAE (meV/Å)")
+        axes.plot(x, y, color=ACCENT, marker="o", markersize=3.5)
+        axes.set(xlabel=label, ylabel=f"validation {error}")
         _log_axis(axes, "x")
         _log_axis(axes, "y")
-        return to_svg(figure, f"learning-{against.replace('_', '-')}", f"Validation force error against {label}")
+        return to_svg(figure, f"learning-{against.replace('_', '-')}", f"Validation error against {label}")
 
 
 def training_loss(metrics: dict[str, np.ndarray]) -> str | None:

@@ -90,37 +90,38 @@ class Loss:
 
         predicted: what the model gives for ``terms``.
         """
-        found: list[torch.Tensor] = []
+        parts: list[torch.Tensor] = []
         if terms.energy:
             sizes = batch.sizes if self.settings.energy_per == "atom" else batch.sizes.sqrt()
-            error = self._error(predicted["energy"], batch.energy, terms) / sizes
-            found.append(self._mean(error[:, None], batch.weight, total.energies) * weights.energy)
+            error = _error(predicted["energy"], batch.energy, terms) / (self.unit * sizes)
+            parts.append(self._mean(error[:, None], batch.weight, total.energies) * weights.energy)
         if terms.forces:
-            error = self._error(predicted["forces"], batch.forces, terms)
+            error = _error(predicted["forces"], batch.forces, terms) / self.unit
             of_atoms = None if batch.weight is None else batch.weight[batch.graph.system]
-            found.append(self._mean(error, of_atoms, total.atoms_with_forces) * weights.forces)
+            parts.append(self._mean(error, of_atoms, total.atoms_with_forces) * weights.forces)
         if terms.stress:
-            volumes = (batch.volumes / batch.sizes).to(batch.stress.dtype)
-            error = self._error(predicted["stress"], batch.stress, terms) * volumes[:, None, None]
-            found.append(self._mean(error.flatten(1), batch.weight, total.stresses) * weights.stress)
-        return sum(found, start=torch.zeros((), dtype=torch.float64, device=batch.energy.device))
-
-    def _error(self, predicted: torch.Tensor, label: torch.Tensor, terms: Terms) -> torch.Tensor:
-        """Over s; zero where there is no label."""
-        error = (predicted - label) / self.unit
-        return torch.where(torch.isnan(label), 0.0, error) if terms.masked else error
+            factor = (batch.volumes / (self.unit * batch.sizes)).to(batch.stress.dtype)
+            error = _error(predicted["stress"], batch.stress, terms) * factor[:, None, None]
+            parts.append(self._mean(error.flatten(1), batch.weight, total.stresses) * weights.stress)
+        return sum(parts[1:], start=parts[0]) if parts else torch.zeros(())
 
     def _mean(self, error: torch.Tensor, weight: torch.Tensor | None, labels: int) -> torch.Tensor:
         """Σ weight ℓ(error) over the rows of ``error``, divided by the number of ``labels`` of all processes."""
         cost = self._cost(error)
-        return (cost if weight is None else cost * weight.to(cost.dtype)).sum() / labels
+        weighted = cost if weight is None else cost * weight[:, None].to(cost.dtype)
+        return weighted.sum() / (cost.shape[1] * labels)
 
     def _cost(self, error: torch.Tensor) -> torch.Tensor:
-        """ℓ of every row of ``error`` [rows, components]."""
+        """What has the mean ℓ in every row of ``error`` [rows, components]: [rows, components], or [rows, 1]."""
         if self.settings.loss == "norm":
-            return torch.linalg.vector_norm(error, dim=1)
+            return torch.linalg.vector_norm(error, dim=1, keepdim=True)
         if self.settings.loss == "squared":
-            return error.square().mean(1)
-        delta = self.settings.huber_delta
-        size = error.abs()
-        return torch.where(size <= delta, error.square(), delta * (2 * size - delta)).mean(1)
+            return error.square()
+        delta, size = self.settings.huber_delta, error.abs()
+        return torch.where(size <= delta, error.square(), delta * (2 * size - delta))
+
+
+def _error(predicted: torch.Tensor, label: torch.Tensor, terms: Terms) -> torch.Tensor:
+    """Zero where there is no label."""
+    error = predicted - label
+    return torch.where(torch.isnan(label), 0.0, error) if terms.masked else error
