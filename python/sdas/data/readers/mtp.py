@@ -6,6 +6,7 @@ so the stress is −PlusStress / volume. Types count from 0, and only the type m
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,17 +43,18 @@ def read_mtp(path: Path, options: ReadOptions) -> Iterator[Frame]:
         )
     elements = numbers_of_symbols(options.type_map, f"{path}: the type map")
     with Lines(path) as lines:
-        yield from frames_of(_structures(lines, elements), path, "frame", options, lambda info: Declaration())
+        structures = _structures(lines, elements, options.notes.remarks)
+        yield from frames_of(structures, path, "frame", options, lambda info: Declaration())
 
 
-def _structures(lines: Lines, elements: NDArray[np.int64]) -> Iterator[Atoms]:
+def _structures(lines: Lines, elements: NDArray[np.int64], remarks: Counter[str]) -> Iterator[Atoms]:
     while (line := lines.next_filled()) is not None:
         if line.strip() != BEGIN:
             raise DataError(f"{lines.where}: expected {BEGIN}, got {line.strip()[:60]!r}")
-        yield _structure(lines, elements)
+        yield _structure(lines, elements, remarks)
 
 
-def _structure(lines: Lines, elements: NDArray[np.int64]) -> Atoms:
+def _structure(lines: Lines, elements: NDArray[np.int64], remarks: Counter[str]) -> Atoms:
     size, cell, table, info = 0, None, {}, dict[str, Any]()
     while (line := lines.needed(END).strip()) != END:
         word, *rest = line.split() or [""]
@@ -67,7 +69,8 @@ def _structure(lines: Lines, elements: NDArray[np.int64]) -> Atoms:
         elif word == "PlusStress:":
             info["virial"] = _virial(lines, rest)
         elif word in ("Stress:", "Virial:"):
-            raise DataError(f"{lines.where}: {word[:-1]} of early versions has no one sign; write PlusStress instead")
+            lines.needed(word)
+            remarks[f"{word[:-1]}, which early versions of MLIP wrote, has no one sign and is not read"] += 1
         elif word == "Feature" and rest:
             info[f"{word} {rest[0]}"] = " ".join(rest[1:])
         elif word:
