@@ -57,9 +57,10 @@ class Lines:
 
     def count(self, text: str, what: str) -> int:
         """The number of ``what`` in ``text``, at least 1."""
-        if not text.strip().isdecimal() or len(text) > 40 or int(text) < 1:
-            raise DataError(f"{self.where}: expected the number of {what}, got {text.strip()[:60]!r}")
-        return int(text)
+        word = text.strip()
+        if not word.isdecimal() or len(word) > 40 or int(word) < 1:
+            raise DataError(f"{self.where}: expected the number of {what}, got {word[:60]!r}")
+        return int(word)
 
     def numbers(self, words: Iterable[str], count: int, what: str) -> list[float]:
         """``words`` as so many numbers; ``*^`` is an exponent, as Mathematica writes it."""
