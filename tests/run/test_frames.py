@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import ase
 import ase.io
 import numpy as np
 import pytest
@@ -137,6 +138,21 @@ def test_frames_with_any_label_are_taken_and_those_with_none_refused(files, tmp_
     ase.io.write(tmp_path / "mixed.xyz", images)
     with pytest.raises(DataError, match=r"mixed.xyz: frame 4: no energy, forces or stress"):
         convert_raw_files(config, tmp_path / "other")
+
+
+def test_isolated_atoms_are_in_no_part_and_not_enough(files, tmp_path):
+    """They may lie in the files of any part; their energy here is 7."""
+    atom = ase.Atoms("H", info={"REF_energy": 7.0, "config_type": "IsolatedAtom"})
+    atom.set_array("REF_forces", np.zeros((1, 3)))
+    for name in ("a", "d"):
+        ase.io.write(tmp_path / "with.xyz", [atom, *ase.io.read(files[name], ":")], format="extxyz")
+        (tmp_path / "with.xyz").replace(files[name])
+    found = energies_of(tmp_path, {"train": files["a"], "test": files["d"]})
+    assert sorted(found["train"] + found["validation"]) == of("a", 10)
+    assert found["test"] == of("d", 3)
+    ase.io.write(tmp_path / "alone.xyz", atom)
+    with pytest.raises(DataError, match=r"alone.xyz: isolated atoms alone"):
+        energies_of(tmp_path / "other", {"train": str(tmp_path / "alone.xyz")})
 
 
 def test_more_frames_than_there_are(files, tmp_path):

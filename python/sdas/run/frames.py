@@ -141,6 +141,8 @@ def _split(config: DataConfig, cache: FrameCache) -> Split:
     counts = cache.reading["parts"] if own else {"train": len(cache)}
     inside = structures(cache)
     divided = inside[inside < counts["train"]]
+    if not len(divided):
+        raise DataError(f"{', '.join(config.files()['train'])}: isolated atoms alone, of which nothing is learned")
     choose = random_split if config.split.method == "random" else composition_split
     numbers = sizes_from_fractions(len(divided), asked) if fractions else [int(size) for size in asked]
     made, first = choose(cache, numbers, config.split.seed, divided), counts["train"]
