@@ -183,6 +183,17 @@ def test_a_large_set_is_read_in_blocks(tmp_path, monkeypatch):
     assert len(list(frames)) == 4 * 500 - 100
 
 
+def test_a_heap_that_leads_to_itself_is_refused(tmp_path):
+    """HDF5's library goes through such a heap of text without an end."""
+    path = made(tmp_path / "a.h5", {"energy": "eV", "positions": "Å"}, energy=ENERGIES)
+    content = bytearray(path.read_bytes())
+    first = content.index(b"GCOL") + 16
+    content[first : first + 16] = bytes(16)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.h5: not a sound HDF5 file: a heap at byte \d+ is damaged"):
+        list(read_frames(path, require=()))
+
+
 def test_another_hdf5_file_says_what_it_holds(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["pictures"] = np.zeros((3, 4))

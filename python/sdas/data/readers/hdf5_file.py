@@ -7,6 +7,7 @@ refused. Groups may be linked in circles: each is visited once.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,9 @@ from sdas.data.readers.bounds import array_bytes, in_bounds, most_bytes, too_lar
 
 T = TypeVar("T")
 
+HEAPS_CHECKED = 1 << 28
+"""Bytes of the largest file whose heaps are looked through before the library is."""
+_HEAP, _HEAP_HEAD, _HEAP_VERSION, _OBJECT_HEAD = b"GCOL", 16, 1, 16
 MAGIC = b"\x89HDF\r\n\x1a\n"
 BLOCK_BYTES = 1 << 20
 """Rows are read together up to that many bytes, and at least one."""
@@ -137,8 +141,30 @@ def groups_of(path: Path) -> Iterator[Hdf5Group]:
     """Every group of the HDF5 file ``path``, its root first; the file is open as long as this iterator lives."""
     import h5py  # takes a tenth of a second
 
+    if path.stat().st_size <= HEAPS_CHECKED:
+        _check_heaps(path)
     with h5py.File(path, "r") as file:
         yield from Hdf5Group(path, file["/"]).walk()
+
+
+def _check_heaps(path: Path) -> None:
+    """Raise :class:`DataError` for a heap of text that HDF5's library would go through without an end.
+
+    A global heap is ``GCOL``, a version and its size, then objects of an index, a count and a size. Free space has the
+    index 0, and a size that takes in its own head: of size 0 it leads to itself.
+    """
+    with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        start = content.find(_HEAP)
+        while start >= 0:
+            head = content[start : start + _HEAP_HEAD]
+            place, end = start + _HEAP_HEAD, start + int.from_bytes(head[8:], "little")
+            while head[4] == _HEAP_VERSION and place + _OBJECT_HEAD <= min(end, len(content)):
+                index = int.from_bytes(content[place : place + 2], "little")
+                size = int.from_bytes(content[place + 8 : place + _OBJECT_HEAD], "little")
+                if index == 0 and size == 0:
+                    raise DataError(f"{path}: not a sound HDF5 file: a heap at byte {start} is damaged")
+                place += _OBJECT_HEAD + (size + 7) // 8 * 8 if index else size
+            start = content.find(_HEAP, start + 1)
 
 
 def is_hdf5(path: Path) -> bool:
