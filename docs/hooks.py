@@ -19,7 +19,7 @@ RESULTS = Path("bench") / "results"
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages and pictures that lie elsewhere."""
-    results = sorted((ROOT / RESULTS).iterdir())
+    results = sorted(path for path in (ROOT / RESULTS).iterdir() if path.is_file())
     paths = [*ROOT_PAGES, *(str(RESULTS / path.name) for path in results)]
     for path in paths:
         files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))

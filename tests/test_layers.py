@@ -35,7 +35,7 @@ SDAS = [
     "run",
     "predict",
     "train evaluate md label doctor",
-    "interpret free_energy diffusion",
+    "interpret free_energy diffusion simulate",
     "scaling active",
     "validate",
     "report",

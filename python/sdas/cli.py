@@ -27,6 +27,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 }
 """Subcommand: module, the function or Typer app in it, and the line in the help of ``sdas``."""
 
+BENEATH: dict[str, dict[str, tuple[str, str]]] = {"data": {"simulate": ("sdas.simulate.cli", "simulate")}}
+"""Subcommands of a group that rooms above its own provide: module and function."""
+
 
 class LazyGroup(TyperGroup):
     """A group whose subcommands stand in :data:`COMMANDS`, and which prints our own errors as one line."""
@@ -42,13 +45,9 @@ class LazyGroup(TyperGroup):
         module, attribute, summary = COMMANDS[cmd_name]
         if ctx.meta.get("sdas.help"):
             return TyperCommand(cmd_name, help=summary)
-        found = getattr(importlib.import_module(module), attribute)
-        if not isinstance(found, typer.Typer):
-            function, found = found, typer.Typer(add_completion=False)
-            found.command(cmd_name)(function)
-        command = typer.main.get_command(found)
-        command.name = cmd_name
-        command.params = [p for p in command.params if p.name not in ("install_completion", "show_completion")]
+        command = _imported(module, attribute, cmd_name)
+        for name, (place, function) in BENEATH.get(cmd_name, {}).items():
+            command.add_command(_imported(place, function, name), name)
         return command
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -72,6 +71,18 @@ class LazyGroup(TyperGroup):
                 raise
             typer.secho(f"error: {describe(error)}", err=True, fg=typer.colors.RED)
             raise typer.Exit(1) from None
+
+
+def _imported(module: str, attribute: str, name: str) -> Any:
+    """The command ``name`` of a function or Typer app in a module."""
+    found = getattr(importlib.import_module(module), attribute)
+    if not isinstance(found, typer.Typer):
+        function, found = found, typer.Typer(add_completion=False)
+        found.command(name)(function)
+    command: Any = typer.main.get_command(found)
+    command.name = name
+    command.params = [p for p in command.params if p.name not in ("install_completion", "show_completion")]
+    return command
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -28,6 +28,10 @@ class LabelError(SdasError):
     """A structure that an oracle cannot label, or a store of labels that cannot be read or written."""
 
 
+class SimulationError(SdasError):
+    """A molecule that cannot be made or simulated."""
+
+
 class ScalingError(SdasError):
     """A learning curve, or a state of an adaptive run, that no law can be fitted to or decided by."""
 

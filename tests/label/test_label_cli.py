@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -47,14 +48,16 @@ def test_labels_are_written_failures_are_listed_and_nothing_is_computed_twice(co
     assert not (tmp_path / "out.failed.json").exists()
 
 
-def test_a_charge_that_the_file_states_must_be_the_oracles(command, molecule):
+def test_frames_keep_the_state_they_were_computed_in(command, molecule):
     pytest.importorskip("tblite")
-    write_frames("in.xyz", [(molecule([8, 1], [[0, 0, 0], [0, 0, 0.97]]), {"charge": -1})])
-    result = command("--oracle", "tblite", "--set", "spin=1")
+    hydroxide = replace(molecule([8, 1], [[0, 0, 0], [0, 0, 0.97]]), charge=-1.0, config_type="ion", weight=2.0)
+    write_frames("in.xyz", [(hydroxide, {})])
+    assert command("--oracle", "tblite").exit_code == 0
+    (frame,) = read_frames("out.xyz")
+    assert (frame.charge, frame.spin, frame.config_type, frame.weight) == (-1.0, 1.0, "ion", 2.0)
+    result = command("--oracle", "tblite", "--set", "charge=0")
     assert result.exit_code == 1
-    assert "1 frames state charge -1, the oracle is set to charge 0" in result.stderr
-    result = command("--oracle", "tblite", "--set", "charge=-1")
-    assert result.exit_code == 0, result.output
+    assert "in.xyz: frame 0: states charge -1, the oracle is set to charge 0" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -63,7 +66,7 @@ def test_a_charge_that_the_file_states_must_be_the_oracles(command, molecule):
         (["--oracle", "tblite", "--set", "charge"], "--set charge: must read NAME=VALUE"),
         (["--oracle", "tblite", "--workers", "0"], "resources: workers: input should be greater than or equal to 1"),
         (["--oracle", "tblite", "--engine", "slurm"], "resources: engine: input should be 'local' or 'ray'"),
-        (["--oracle", "tblite"], "1 electrons at charge 0 need an odd number of unpaired ones"),
+        (["--oracle", "tblite"], "1 electrons at charge 0 have an even multiplicity"),
         (["--oracle", "nonsense"], "oracle 'nonsense': must read"),
     ],
 )

@@ -22,6 +22,10 @@ def oracle_of(text, **settings):
     return make_oracle(parse_oracle(text, settings), 1000)
 
 
+def label_of(oracle, frame):
+    return oracle.compute(oracle.prepared(frame))
+
+
 def frame_of(atoms):
     cell = atoms.cell.array if atoms.pbc.any() else None
     return Frame(atoms.numbers.astype(np.int64), atoms.positions, cell, atoms.pbc, None, None, None, "here")
@@ -50,6 +54,11 @@ class TestPySCF:
         label = oracle_of("pyscf:hf/sto-3g", density_fitting=False).compute(frame)
         assert label.energy / HARTREE == pytest.approx(-1.1167, abs=5e-5)
 
+    def test_a_frame_says_its_own_spin(self, molecule):
+        """Szabo and Ostlund, section 3.5.2: the hydrogen atom has −0.4666 Hartree by STO-3G."""
+        label = label_of(oracle_of("pyscf:hf/sto-3g"), replace(molecule([1], [[0, 0, 0]]), spin=2.0))
+        assert label.energy / HARTREE == pytest.approx(-0.4666, abs=5e-5)
+
     def test_forces_are_the_gradient(self):
         frame = frame_of(g2("H2O"))
         frame.positions[1] += [0.05, 0.1, -0.05]
@@ -59,7 +68,7 @@ class TestPySCF:
         assert abs(label.forces.sum(axis=0)).max() < 5e-3, "of the grid, which does not move with atoms"
 
     def test_a_radical_is_computed_with_its_unpaired_electron(self):
-        label = oracle_of("pyscf:pbe/sto-3g", spin=1).compute(frame_of(g2("OH")))
+        label = label_of(oracle_of("pyscf:pbe/sto-3g", spin=2), frame_of(g2("OH")))
         assert label.facts["spin_square"] == pytest.approx(0.75, abs=0.02)
 
     def test_forces_are_the_gradient_where_levels_cross(self, molecule):
@@ -93,18 +102,25 @@ class TestPySCF:
     def test_what_cannot_be_computed_is_said_before(self, molecule):
         hydrogens = molecule([1, 1], [[0, 0, 0], [0, 0, 0.7]])
         for frame, settings, words in (
-            (molecule([1], [[0, 0, 0]], "x: frame 3"), {}, "x: frame 3: 1 electrons at charge 0 need an odd number"),
-            (hydrogens, {"spin": 1}, "need an even number of unpaired ones, got spin 1"),
-            (hydrogens, {"charge": 2}, "leaves 0 electrons"),
+            (
+                molecule([1], [[0, 0, 0]], "x: frame 3"),
+                {},
+                "x: frame 3: 1 electrons at charge 0 have an even",
+            ),
+            (hydrogens, {"spin": 2}, "2 electrons at charge 0 have an odd multiplicity"),
+            (replace(hydrogens, charge=1.0), {}, "1 electrons at charge 1 have an even multiplicity"),
+            (replace(hydrogens, charge=-2.0), {"charge": -1}, "states charge -2, the oracle is set to charge -1"),
+            (replace(hydrogens, spin=0.0), {}, "got spin 0"),
+            (hydrogens, {"charge": 2}, "leaves it no electron"),
             (molecule([94, 94], [[0, 0, 0], [0, 0, 3]]), {}, "the basis def2-svp has no Pu"),
             (frame_of(bulk("Si")), {}, "is periodic"),
         ):
             with pytest.raises(LabelError, match=words):
-                oracle_of("pyscf:pbe/def2-svp", **settings).check(frame)
+                oracle_of("pyscf:pbe/def2-svp", **settings).prepared(frame)
         with pytest.raises(LabelError, match="PySCF has no functional 'bpe'"):
             oracle_of("pyscf:bpe/def2-svp")
         with pytest.raises(LabelError, match="PySCF has no basis 'def3'"):
-            oracle_of("pyscf:pbe/def3").check(hydrogens)
+            oracle_of("pyscf:pbe/def3").prepared(hydrogens)
 
 
 class TestTBLite:
@@ -140,7 +156,7 @@ class TestTBLite:
 
     def test_an_element_that_it_lacks_is_named(self, molecule):
         with pytest.raises(LabelError, match="GFN2-xTB has no Fr"):
-            oracle_of("tblite").check(molecule([87, 1], [[0, 0, 0], [0, 0, 3]]))
+            oracle_of("tblite").prepared(molecule([87, 1], [[0, 0, 0], [0, 0, 3]]))
 
 
 def test_a_calculator_of_ase_gives_its_own_numbers():
@@ -173,7 +189,7 @@ def test_a_model_is_an_oracle_whose_address_follows_its_weights(make_model, mole
     label = oracle.compute(frame)
     assert label.forces[1, 1] == pytest.approx(slope(oracle, frame, 1, 1, 1e-4), abs=1e-6)
     with pytest.raises(LabelError, match="here: the model does not know Fe"):
-        oracle.check(molecule([26], [[0, 0, 0]]))
+        oracle.prepared(molecule([26], [[0, 0, 0]]))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from sdas.errors import LabelError
 from sdas.label import Failure, Label, LabelStore, address
 from sdas.label.store import DATABASE
 
-METHOD = {"oracle": "tblite", "charge": 0}
+METHOD = {"oracle": "tblite", "accuracy": 0.1}
 
 
 @pytest.fixture
@@ -37,7 +37,9 @@ def test_an_address_is_of_structure_and_method_alone(water):
         (replace(water, cell=np.eye(3), pbc=np.ones(3, bool)), METHOD),
         (replace(water, cell=np.eye(3), pbc=np.array([True, True, False])), METHOD),
         (replace(water, cell=2 * np.eye(3), pbc=np.ones(3, bool)), METHOD),
-        (water, METHOD | {"charge": 1}),
+        (replace(water, charge=1.0), METHOD),
+        (replace(water, spin=1.0), METHOD),
+        (water, METHOD | {"accuracy": 1}),
     ]
     assert len({key, *(address(*other) for other in others)}) == 1 + len(others)
 

@@ -6,22 +6,23 @@ parse_oracle("pyscf:pbe/def2-svp", {"dispersion": "d4"})
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from sdas.config.section import Section
+from sdas.config.section import Section, validated
 from sdas.errors import ConfigError
 
-S = TypeVar("S", bound=Section)
 KNOWN = "pyscf:FUNCTIONAL/BASIS, tblite[:METHOD], ase:MODULE:CLASS or model:RUN"
 
 
 class MoleculeConfig(Section):
-    """The electrons of every frame."""
+    """The electrons of frames that do not state them; one that states another number is refused."""
 
-    charge: int = Field(default=0, description="Total charge of every frame, e.")
-    spin: int = Field(default=0, ge=0, description="Unpaired electrons of every frame, 2S: 1 for a radical.")
+    charge: int | None = Field(default=None, description="Total charge, e; null: that of the frame, or 0.")
+    spin: int | None = Field(
+        default=None, ge=1, description="Multiplicity 2S + 1, 2 for a radical; null: that of the frame, or 1."
+    )
 
 
 class PySCFConfig(MoleculeConfig):
@@ -100,22 +101,9 @@ def parse_oracle(text: str, settings: Mapping[str, Any] | None = None) -> Oracle
         raise ConfigError(f"oracle {text!r}: must read {KNOWN}")
     if twice := sorted(named.keys() & given.keys()):
         raise ConfigError(f"oracle {text!r}: {twice[0]} is set to {given[twice[0]]!r} too; say it once")
-    return _validated(section, {**named, **given}, f"oracle {text!r}")
+    return validated(section, {**named, **given}, f"oracle {text!r}")
 
 
 def parse_resources(**given: Any) -> ResourcesConfig:
     """Resources by name; raises :class:`ConfigError` naming the one at fault."""
-    return _validated(ResourcesConfig, given, "resources")
-
-
-def _validated(section: type[S], values: Mapping[str, Any], source: str) -> S:
-    try:
-        return section.model_validate(dict(values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            keys = ", ".join(section.model_fields)
-            raise ConfigError(f"{source}: {name} is no setting; there are: {keys}") from None
-        message = first["msg"][0].lower() + first["msg"][1:]
-        raise ConfigError(f"{source}: {name}: {message}, got {first.get('input')!r}") from None
+    return validated(ResourcesConfig, given, "resources")

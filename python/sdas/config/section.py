@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sdas.errors import ConfigError
 
 
 class Section(BaseModel):
     """Base of the sections: an unknown key is an error, and so is NaN or infinity."""
 
     model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+
+
+S = TypeVar("S", bound=Section)
+
+
+def validated(section: type[S], values: Mapping[str, Any], source: str) -> S:
+    """A section of these values; raises :class:`ConfigError` with the ``source`` and the first key at fault."""
+    try:
+        return section.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            keys = ", ".join(section.model_fields)
+            raise ConfigError(f"{source}: {name} is no setting; there are: {keys}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        message = message[0].lower() + message[1:]
+        raise ConfigError(f"{source}: {name}: {message}, got {first.get('input')!r}") from None

@@ -60,13 +60,14 @@ class ASEOracle:
         except PackageNotFoundError:
             return found
 
-    def check(self, frame: Frame) -> None:
-        """Ask the calculator, if it can tell."""
+    def prepared(self, frame: Frame) -> Frame:
+        """The frame as it is, if the calculator does not object. It is told the charge and the spin in ``info``."""
         if hasattr(self.calculator, "check"):
             try:
                 self.calculator.check(_atoms(frame))
             except SdasError as error:
                 raise LabelError(f"{frame.source}: {error}") from None
+        return frame
 
     def compute(self, frame: Frame) -> Label:
         """Energy and forces, and stress along three periodic axes if the calculator has it.
@@ -84,4 +85,4 @@ class ASEOracle:
 
 
 def _atoms(frame: Frame) -> Atoms:
-    return Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc)
+    return Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc, info=dict(frame.state))

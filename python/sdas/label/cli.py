@@ -12,12 +12,10 @@ import typer
 import yaml
 from tqdm import tqdm
 
-from sdas.config.label import MoleculeConfig, OracleConfig, parse_oracle, parse_resources
+from sdas.config.label import parse_oracle, parse_resources
 from sdas.config.reading import make_reading_options
 from sdas.config.reading_flags import takes_reading_options
 from sdas.data import Frame, read_frames
-from sdas.data.electronic_states import ElectronicStates
-from sdas.data.reading_notes import ReadingNotes
 from sdas.data.writing import write_frames
 from sdas.documents import write_document
 from sdas.errors import ConfigError, LabelError
@@ -61,19 +59,17 @@ def label(
     resources = parse_resources(
         engine=engine, workers=workers, threads=threads, memory_mib=memory, timeout_s=timeout, retries=retries
     )
-    notes = ReadingNotes()
-    structures = list(read_frames(frames, **make_reading_options(given).model_dump(), require=(), notes=notes))
-    check_states(notes.states, config, frames)
+    structures = list(read_frames(frames, **make_reading_options(given).model_dump(), require=()))
     failures = out.with_name(f"{out.stem}.failed.json")
     with (
         LabelStore.open(store or out.with_name(f"{out.stem}.labels")) as labels,
         tqdm(total=len(structures), desc="label", unit="frame", disable=None) as bar,
     ):
         done = label_frames(structures, config, labels, resources, retry_failed=retry_failed, progress=bar.update)
-    _write(structures, done, config, out)
+    _write(done, out)
     failed = done.failed
     if failed:
-        write_document(failures, _failures(structures, done, frames))
+        write_document(failures, _failures(done, frames))
     else:
         failures.unlink(missing_ok=True)
     labelled = len(structures) - len(failed)
@@ -106,27 +102,10 @@ def read_settings(words: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
-def check_states(states: ElectronicStates, config: OracleConfig, source: Path) -> None:
-    """Raise :class:`LabelError` where a file states another charge or spin than the oracle would compute."""
-    if not isinstance(config, MoleculeConfig):
-        return
-    possible = {"charge": {config.charge}, "spin": {config.spin, config.spin + 1}}  # unpaired electrons, or 2S + 1
-    for kind, counts in states.frames.items():
-        for value, count in counts.items():
-            if value not in possible[kind]:
-                raise LabelError(
-                    f"{source}: {count} frames state {kind} {value:g}, the oracle is set to {kind} "
-                    f"{getattr(config, kind)}: label them on their own, with --set {kind}=…"
-                )
-
-
-def _write(frames: Sequence[Frame], done: Labelling, config: OracleConfig, out: Path) -> None:
-    state: dict[str, Any] = {}
-    if isinstance(config, MoleculeConfig) and (config.charge or config.spin):
-        state = {"charge": config.charge, "multiplicity": config.spin + 1}
+def _write(done: Labelling, out: Path) -> None:
     labelled = [
-        (_with_label(frame, outcome), {**state, **_facts(frame, outcome, key)})
-        for frame, outcome, key in zip(frames, done.outcomes, done.keys, strict=True)
+        (_with_label(frame, outcome), _facts(frame, outcome, key))
+        for frame, outcome, key in zip(done.frames, done.outcomes, done.keys, strict=True)
         if isinstance(outcome, Label)
     ]
     if not labelled:
@@ -149,10 +128,12 @@ def _facts(frame: Frame, label: Label, key: str) -> dict[str, Any]:
     }
 
 
-def _failures(frames: Sequence[Frame], done: Labelling, source: Path) -> Mapping[str, Any]:
+def _failures(done: Labelling, source: Path) -> Mapping[str, Any]:
     rows = []
     for index in done.failed:
         outcome = done.outcomes[index]
         assert isinstance(outcome, Failure)
-        rows.append({"index": index, "frame": frames[index].source, "kind": outcome.kind, "reason": outcome.reason})
-    return {"source": str(source), "frames": len(frames), "failed": rows}
+        rows.append(
+            {"index": index, "frame": done.frames[index].source, "kind": outcome.kind, "reason": outcome.reason}
+        )
+    return {"source": str(source), "frames": len(done.frames), "failed": rows}

@@ -19,8 +19,12 @@ SECONDS_BETWEEN_LOOKS = 0.2
 
 @dataclass(frozen=True)
 class Labelling:
-    """outcomes: of each frame, in their order. keys: of each, in the store. computed: structures computed now."""
+    """frames: with the charge and the spin that they were computed with. outcomes: of each, in their order.
 
+    keys: of each, in the store. computed: structures computed now.
+    """
+
+    frames: Sequence[Frame]
     outcomes: list[Outcome]
     keys: list[str]
     computed: int
@@ -53,8 +57,7 @@ def label_frames(
     """
     resources = resources or ResourcesConfig()
     judge = make_oracle(oracle, resources.memory_mib)
-    for frame in frames:
-        judge.check(frame)
+    frames = [judge.prepared(frame) for frame in frames]
     return _Labelling(frames, judge, store, retry_failed, progress).run(_engine(oracle, resources), resources)
 
 
@@ -89,7 +92,7 @@ class _Labelling:
                 self._take_in(number, outcome)
             if len(self.open) == before:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
-        return Labelling([self.outcomes[key] for key in self.keys], self.keys, self.computed)
+        return Labelling(self.frames, [self.outcomes[key] for key in self.keys], self.keys, self.computed)
 
     def _claimed(self) -> Iterator[tuple[int, Frame]]:
         """Index and frame of what this process is to compute."""

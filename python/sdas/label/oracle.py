@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from ase.data import chemical_symbols
 
-from sdas.config.label import OracleConfig, PySCFConfig, TBLiteConfig
+from sdas.config.label import MoleculeConfig, OracleConfig, PySCFConfig, TBLiteConfig
 from sdas.data.frame import FloatArray, Frame
 from sdas.errors import LabelError
 
@@ -57,8 +57,11 @@ class Oracle(Protocol):
         """The programs that compute, and their versions."""
         ...
 
-    def check(self, frame: Frame) -> None:
-        """Raise :class:`LabelError` for what can be known not to work before anything is computed."""
+    def prepared(self, frame: Frame) -> Frame:
+        """The frame with the charge and the spin that it is computed with.
+
+        Raises :class:`LabelError` for what can be known not to work before anything is computed.
+        """
         ...
 
     def compute(self, frame: Frame) -> Label:
@@ -106,17 +109,30 @@ def _attempt(oracle: Oracle, frame: Frame) -> Label | Failure:
     return label
 
 
-def check_electrons(frame: Frame, charge: int, spin: int) -> None:
-    """Raise :class:`LabelError` unless ``spin`` unpaired electrons are possible at this ``charge``."""
-    electrons = int(frame.numbers.sum()) - charge
-    if electrons < max(spin, 1):
-        raise LabelError(f"{frame.source}: charge {charge} leaves {electrons} electrons, of which {spin} are unpaired")
-    if (electrons - spin) % 2:
-        wanted = "an odd" if electrons % 2 else "an even"
+def with_electrons(frame: Frame, config: MoleculeConfig) -> Frame:
+    """The frame with charge and multiplicity: its own, or those of the configuration, or of a neutral singlet.
+
+    Raises :class:`LabelError` where frame and configuration differ, and for a multiplicity that cannot be.
+    """
+    charge, spin = (_agreed(frame, config, kind, usual) for kind, usual in (("charge", 0.0), ("spin", 1.0)))
+    electrons, unpaired = int(frame.numbers.sum()) - charge, spin - 1
+    if electrons < 1:
+        raise LabelError(f"{frame.source}: charge {charge:g} leaves it no electron")
+    if electrons < unpaired or unpaired < 0 or (electrons - unpaired) % 2:
+        wanted = "an even" if electrons % 2 else "an odd"
         raise LabelError(
-            f"{frame.source}: {electrons} electrons at charge {charge} need {wanted} number of unpaired ones, got spin "
-            f"{spin}; set spin (unpaired electrons, --set spin={spin + 1}) or charge (--set charge={charge + 1})"
+            f"{frame.source}: {electrons:g} electrons at charge {charge:g} have {wanted} multiplicity 2S + 1, got spin "
+            f"{spin:g}; set spin or charge (--set spin=2 for a radical, --set charge=1 for a cation)"
         )
+    return replace(frame, charge=charge, spin=spin)
+
+
+def _agreed(frame: Frame, config: MoleculeConfig, kind: str, usual: float) -> float:
+    """``charge`` or ``spin`` of a frame and a configuration that do not contradict each other."""
+    stated, asked = getattr(frame, kind), getattr(config, kind)
+    if None not in (stated, asked) and stated != asked:
+        raise LabelError(f"{frame.source}: states {kind} {stated:g}, the oracle is set to {kind} {asked}")
+    return float(next((value for value in (stated, asked) if value is not None), usual))
 
 
 def symbols(numbers: Any) -> str:

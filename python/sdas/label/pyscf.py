@@ -19,7 +19,7 @@ from sdas.config.label import PySCFConfig
 from sdas.data.frame import Frame
 from sdas.data.units import BOHR, HARTREE
 from sdas.errors import LabelError
-from sdas.label.oracle import Label, UnconvergedError, check_electrons, symbols
+from sdas.label.oracle import Label, UnconvergedError, symbols, with_electrons
 
 LEVEL_SHIFT = 0.3
 """Hartree; larger than the gap of what does not converge."""
@@ -47,8 +47,8 @@ class PySCFOracle:
 
     @property
     def method(self) -> dict[str, Any]:
-        """All of the configuration but how long to try."""
-        return {"oracle": "pyscf", **self.config.model_dump(exclude={"max_cycle"})}
+        """All of the configuration but how long to try, and the electrons, which are of the frame."""
+        return {"oracle": "pyscf", **self.config.model_dump(exclude={"max_cycle", "charge", "spin"})}
 
     @property
     def versions(self) -> dict[str, str]:
@@ -57,24 +57,24 @@ class PySCFOracle:
         names += ["pyscf-dispersion"] if self.config.dispersion else []
         return {name: version(name) for name in names} | ({"gpu4pyscf": _gpu_version()} if self.on_gpu else {})
 
-    def check(self, frame: Frame) -> None:
-        """Molecules only, of elements in the basis, with a possible number of unpaired electrons."""
+    def prepared(self, frame: Frame) -> Frame:
+        """Molecules only, of elements in the basis, with a multiplicity that can be."""
         if frame.pbc.any():
             raise LabelError(f"{frame.source}: is periodic; the oracle pyscf computes molecules in open space")
-        check_electrons(frame, self.config.charge, self.config.spin)
         missing = [number for number in set(frame.numbers.tolist()) - self._known if not self._has(number)]
         if missing:
             raise LabelError(
                 f"{frame.source}: the basis {self.config.basis} has no {symbols(missing)}; choose another basis"
             )
         self._known.update(frame.numbers.tolist())
+        return with_electrons(frame, self.config)
 
     def compute(self, frame: Frame) -> Label:
-        """Energy and forces; raises :class:`UnconvergedError`."""
+        """Energy and forces of a prepared frame; raises :class:`UnconvergedError`."""
         way, field = self._solved(self._field(frame))
         forces = -np.asarray(field.nuc_grad_method().kernel(), dtype=np.float64) * (HARTREE / BOHR)
         facts: dict[str, Any] = {"converged_by": way}
-        if self.config.spin:
+        if frame.spin != 1:
             facts["spin_square"] = float(field.spin_square()[0])
         return Label(float(field.e_tot) * HARTREE, forces, None, facts)
 
@@ -115,7 +115,7 @@ class PySCFOracle:
         """The self-consistent field of a frame, not yet solved."""
         from pyscf import dft, gto
 
-        config = self.config
+        config, unpaired = self.config, int(frame.spin or 1) - 1
         molecule = gto.M(
             atom=[
                 (int(number), tuple(place)) for number, place in zip(frame.numbers, frame.positions / BOHR, strict=True)
@@ -123,12 +123,12 @@ class PySCFOracle:
             unit="Bohr",
             basis=config.basis,
             ecp=config.basis if _needs_core(config.basis, frame) else {},
-            charge=config.charge,
-            spin=config.spin,
+            charge=int(frame.charge or 0),
+            spin=unpaired,
             verbose=0,
             max_memory=self.memory_mib,
         )
-        field = (dft.UKS if config.spin else dft.RKS)(molecule, xc=config.functional)
+        field = (dft.UKS if unpaired else dft.RKS)(molecule, xc=config.functional)
         if config.density_fitting:
             field = field.density_fit()
         field.disp = config.dispersion

@@ -8,8 +8,8 @@
 The store is an SQLite file in a folder, with a write-ahead log: each label is one transaction, on disk when ``put``
 returns. What is killed loses the labels in flight alone, and any number of processes may write at once.
 
-An address is the SHA-256 of the method with all its settings and of numbers, positions, cell and pbc, bit for bit. Each
-row carries the SHA-256 of its content.
+An address is the SHA-256 of the method with all its settings and of numbers, positions, cell, pbc, charge and spin, bit
+for bit. Each row carries the SHA-256 of its content.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PATIENCE_S = 60.0
 _TABLES = """
 CREATE TABLE IF NOT EXISTS labels (
     key TEXT PRIMARY KEY, energy REAL NOT NULL, forces BLOB NOT NULL, stress BLOB,
-    numbers BLOB NOT NULL, positions BLOB NOT NULL, cell BLOB, pbc BLOB NOT NULL,
+    numbers BLOB NOT NULL, positions BLOB NOT NULL, cell BLOB, pbc BLOB NOT NULL, charge REAL, spin REAL,
     facts TEXT NOT NULL, written REAL NOT NULL, checksum TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS failures (
     key TEXT NOT NULL, kind TEXT NOT NULL, reason TEXT NOT NULL, facts TEXT NOT NULL, source TEXT NOT NULL,
@@ -50,7 +50,8 @@ CREATE INDEX IF NOT EXISTS failures_by_key ON failures (key);
 
 def address(frame: Frame, method: Mapping[str, Any]) -> str:
     """The key of a label: equal for equal structures and methods, whatever the source of the frame."""
-    digest = hashlib.sha256(json.dumps(dict(method), sort_keys=True, separators=(",", ":")).encode())
+    words = {"method": dict(method), "state": frame.state}
+    digest = hashlib.sha256(json.dumps(words, sort_keys=True, separators=(",", ":")).encode())
     cell = frame.cell if frame.pbc.any() and frame.cell is not None else np.zeros((3, 3))
     for values in (frame.numbers, frame.positions, cell, frame.pbc):
         plain = np.ascontiguousarray(values) + (0 if values.dtype == np.bool_ else values.dtype.type(0))  # no −0.0
@@ -118,10 +119,11 @@ class LabelStore:
         facts = json.dumps(dict(label.facts), sort_keys=True, allow_nan=False)
         cell = None if frame.cell is None else _bytes(frame.cell)
         energy = float(label.energy)
+        checksum = _checksum(key, energy, forces, stress, facts)
         self._write(
-            "INSERT OR IGNORE INTO labels VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO labels VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             key, energy, forces, stress, frame.numbers.astype("<i8").tobytes(), _bytes(frame.positions), cell,
-            frame.pbc.tobytes(), facts, time.time(), _checksum(key, energy, forces, stress, facts),
+            frame.pbc.tobytes(), frame.charge, frame.spin, facts, time.time(), checksum,
         )  # fmt: skip
 
     def failure(self, key: str) -> Failure | None:

@@ -11,7 +11,7 @@ from sdas.config.label import TBLiteConfig
 from sdas.data.frame import Frame
 from sdas.data.units import BOHR, HARTREE
 from sdas.errors import LabelError
-from sdas.label.oracle import Label, UnconvergedError, check_electrons, symbols
+from sdas.label.oracle import Label, UnconvergedError, symbols, with_electrons
 
 HEAVIEST = 86
 KELVIN = 3.166808578545117e-6
@@ -34,23 +34,26 @@ class TBLiteOracle:
 
     @property
     def method(self) -> dict[str, Any]:
-        """All of the configuration."""
-        return {"oracle": "tblite", **self.config.model_dump()}
+        """All of the configuration but the electrons, which are of the frame."""
+        return {"oracle": "tblite", **self.config.model_dump(exclude={"charge", "spin"})}
 
     @property
     def versions(self) -> dict[str, str]:
         """Of tblite."""
         return {"tblite": version("tblite")}
 
-    def check(self, frame: Frame) -> None:
-        """Elements up to Rn, with a possible number of unpaired electrons."""
-        check_electrons(frame, self.config.charge, self.config.spin)
+    def prepared(self, frame: Frame) -> Frame:
+        """Elements up to Rn, with a multiplicity that can be."""
         heavy = frame.numbers[frame.numbers > HEAVIEST]
         if len(heavy):
             raise LabelError(f"{frame.source}: {self.config.method} has no {symbols(heavy)}; it ends at Rn")
+        return with_electrons(frame, self.config)
 
     def compute(self, frame: Frame) -> Label:
-        """Energy, forces and, along three periodic axes, stress; raises :class:`UnconvergedError`."""
+        """Energy and forces of a prepared frame, and stress along three periodic axes.
+
+        Raises :class:`UnconvergedError`.
+        """
         way, found = self._solved(frame)
         stress = None
         if frame.pbc.all() and frame.volume is not None:
@@ -74,7 +77,7 @@ class TBLiteOracle:
         config = self.config
         cell = frame.cell / BOHR if frame.cell is not None and frame.pbc.any() else None
         calculator = Calculator(
-            config.method, frame.numbers, frame.positions / BOHR, config.charge, config.spin, cell,
+            config.method, frame.numbers, frame.positions / BOHR, frame.charge or 0, int(frame.spin or 1) - 1, cell,
             frame.pbc if cell is not None else None,
         )  # fmt: skip
         calculator.set("verbosity", 0)
