@@ -31,28 +31,13 @@ VARIANTS = ("eager", "compiled")
 
 
 def build(settings: Settings) -> Model:
-    """Presets' radial network (depth 1, width 128) and the builder's defaults."""
-    set_global_state()
-    names = [chemical_symbols[z] for z in settings.species]
-    exported = settings.variant == "compiled" and settings.step == "forces"
-    model = NequIPGNNModel(
-        seed=settings.seed,
-        model_dtype="float32",
-        type_names=names,
-        r_max=settings.cutoff,
-        num_layers=settings.layers,
-        l_max=settings.lmax,
-        parity=False,
-        num_features=settings.channels,
-        avg_num_neighbors=settings.neighbors,
-        per_type_energy_scales=1.0,
-        per_type_energy_shifts=dict.fromkeys(names, 0.0),
-        compile_mode="compile" if settings.variant == "compiled" and not exported else "eager",
-    )
+    """The network, run as the variant says."""
+    exports = settings.variant == "compiled" and settings.step == "forces"
+    model = network(settings, "compile" if settings.variant == "compiled" and not exports else "eager")
     model.train(settings.step == "training")
     parameters = [p for p in model.parameters() if p.requires_grad]
     count = sum(p.numel() for p in parameters)
-    if settings.step == "forces" and not exported:
+    if settings.step == "forces" and not exports:
         model.requires_grad_(False)
     runners: dict[str, Any] = {}
 
@@ -60,13 +45,13 @@ def build(settings: Settings) -> Model:
         single = len(arrays["cells"]) == 1
         if settings.variant == "compiled" and settings.step == "training" and single:
             raise ValueError("NequIP's compiled training mode runs a batch with a single frame eagerly")
-        data = atomic_data(arrays, settings, cell=exported or bool(arrays["pbc"].any()))
-        if not exported:
+        data = atomic_data(arrays, settings, cell=exports or bool(arrays["pbc"].any()))
+        if not exports:
             runners["model"] = model
             return data
         target = "ase" if single else "batch"
         if target not in runners:
-            runners[target] = _exported(model, data, target, settings)
+            runners[target] = exported(model, data, target, settings)
         runners["model"] = runners[target]
         return {name: data[name] for name in COMPILE_TARGET_DICT[target]["input"]}
 
@@ -82,6 +67,26 @@ def build(settings: Settings) -> Model:
         return (torch.cat([p.grad.flatten() for p in parameters]),)
 
     return Model(load, {"forces": forces, "training": training}[settings.step], count, ("nequip", "e3nn"))
+
+
+def network(settings: Settings, compile_mode: str = "eager") -> Any:
+    """Presets' radial network (depth 1, width 128) and the builder's defaults."""
+    set_global_state()
+    names = [chemical_symbols[z] for z in settings.species]
+    return NequIPGNNModel(
+        seed=settings.seed,
+        model_dtype="float32",
+        type_names=names,
+        r_max=settings.cutoff,
+        num_layers=settings.layers,
+        l_max=settings.lmax,
+        parity=False,
+        num_features=settings.channels,
+        avg_num_neighbors=settings.neighbors,
+        per_type_energy_scales=1.0,
+        per_type_energy_shifts=dict.fromkeys(names, 0.0),
+        compile_mode=compile_mode,
+    )
 
 
 def atomic_data(arrays: dict[str, np.ndarray], settings: Settings, cell: bool) -> dict[str, torch.Tensor]:
@@ -100,7 +105,7 @@ def atomic_data(arrays: dict[str, np.ndarray], settings: Settings, cell: bool) -
     return data
 
 
-def _exported(model: torch.nn.Module, data: dict[str, torch.Tensor], name: str, settings: Settings) -> torch.nn.Module:
+def exported(model: torch.nn.Module, data: dict[str, torch.Tensor], name: str, settings: Settings) -> torch.nn.Module:
     """The export for one target, from the cache if it has one of these settings and versions."""
     target = COMPILE_TARGET_DICT[name]
     said = repr((settings, name, version("nequip"), version("torch")))

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.calculators.calculator import all_changes
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 from ase.filters import FrechetCellFilter
 
@@ -159,3 +160,24 @@ def test_in_inference_mode_it_gives_the_same_results(make_model, systems, config
             found = [tried.get_property(name, atoms) for name in ("energy", "forces", "stress")]
             for one, other in zip(found, wanted, strict=True):
                 np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_any_change_that_a_model_reads_is_seen(pair_potential, crystal):
+    calculator = crystal.calc = SDASCalculator(pair_potential)
+    assert calculator.check_state(crystal) == list(all_changes)
+    crystal.get_forces()
+    assert calculator.check_state(crystal) == []
+    for change, name in (
+        (lambda atoms: atoms.positions.__setitem__((0, 0), np.nextafter(atoms.positions[0, 0], 9)), "positions"),
+        (lambda atoms: atoms.set_cell(1.01 * atoms.cell.array), "cell"),
+        (lambda atoms: atoms.set_pbc([True, True, False]), "pbc"),
+        (lambda atoms: atoms.set_atomic_numbers([8, 16]), "numbers"),
+    ):
+        changed = crystal.copy()
+        change(changed)
+        assert calculator.check_state(changed) == [name]
+    before = calculator.neighbors.built
+    assert crystal.get_potential_energy() == calculator.results["energy"]
+    assert calculator.neighbors.built == before
+    longer = crystal.repeat((2, 1, 1))
+    assert set(calculator.check_state(longer)) == {"positions", "numbers", "cell"}

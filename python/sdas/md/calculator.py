@@ -63,6 +63,22 @@ class SDASCalculator(Calculator):
         self.neighbors = VerletList(float(self.model.cutoff), skin, self.dtype, knows_states(self.model))
         self._known_state: Mapping[str, float] = {}
 
+    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
+        """What has changed since the last calculation, of what a model reads; compared exactly, whatever `tol`.
+
+        ASE's own comparison, to a tolerance and of ten arrays, takes longer than the model does for a molecule.
+        """
+        before = self.atoms
+        if before is None:
+            return list(all_changes)
+        pairs = {
+            "positions": (before.positions, atoms.positions),
+            "numbers": (before.numbers, atoms.numbers),
+            "cell": (before.cell.array, atoms.cell.array),
+            "pbc": (before.pbc, atoms.pbc),
+        }
+        return [name for name, (old, new) in pairs.items() if not np.array_equal(old, new)]
+
     def calculate(
         self,
         atoms: Atoms | None = None,
