@@ -24,7 +24,7 @@ from sdas.run.model import load_run_model, species_of
 from sdas_kernels.nn.inference import recording_allowed
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
-SKIN = 1.0
+SKIN = 0.5
 """Å beyond the cutoff up to which pairs are listed."""
 
 Results = Mapping[str, torch.Tensor]
