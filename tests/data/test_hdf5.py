@@ -100,6 +100,31 @@ def test_groups_of_one_structure_and_charges_are_read(tmp_path):
     assert any("charge 1 in 1 frames" in line for line in notes.document()["remarks"])
 
 
+def test_axes_that_are_not_periodic_are_honoured(tmp_path):
+    path = made(tmp_path / "a.h5", cell=9 * np.eye(3), pbc=[True, True, False], energy=ENERGIES)
+    assert next(read_frames(path, units="eV", require=())).pbc.tolist() == [True, True, False]
+    path = made(tmp_path / "b.h5", cell=9 * np.eye(3), pbc=np.zeros((COUNT, 3), dtype=bool))
+    assert not any(frame.pbc.any() for frame in read_frames(path, units="eV", require=()))
+    path = made(tmp_path / "c.h5", pbc=[True, True, True])
+    with pytest.raises(DataError, match="periodic along abc but no cell is given"):
+        next(read_frames(path, units="eV", require=()))
+
+
+def test_labels_that_mace_keeps_in_a_group_of_their_own_are_found(tmp_path):
+    with h5py.File(tmp_path / "train.h5", "w") as file:
+        for k in range(2):
+            group = file.create_group(f"config_batch_0/config_{k}")
+            group["atomic_numbers"], group["positions"] = [8, 1, 1], POSITIONS[k]
+            group["cell"], group["pbc"], group["config_type"] = np.zeros((3, 3)), [False] * 3, "Default"
+            group["properties/energy"], group["properties/forces"] = ENERGIES[k], FORCES[k]
+            group["properties/stress"], group["properties/virials"] = "None", "None"
+    frames = list(read_frames(tmp_path / "train.h5", units="eV"))
+    assert [frame.energy for frame in frames] == ENERGIES[:2].tolist()
+    assert frames[0].config_type == "Default"
+    assert frames[0].stress is None
+    np.testing.assert_array_equal(frames[1].forces, FORCES[1])
+
+
 @pytest.mark.parametrize(
     ("data", "complaint"),
     [
@@ -109,7 +134,7 @@ def test_groups_of_one_structure_and_charges_are_read(tmp_path):
         ({"positions": [b"x"]}, "must have shape"),
         ({"atomic_numbers": [b"O", b"H", b"Xx"]}, "'Xx', which is no chemical element"),
         ({"energy": ENERGIES.astype("S4")}, "energy: holds .S4 where numbers are needed"),
-        ({"cell": np.eye(2)}, r"a cell must have shape \[3, 3\] or \[4, 3, 3\]"),
+        ({"cell": np.eye(2)}, r"/water/cell: must have shape \[3, 3\] or \[4, 3, 3\]"),
         ({"forces": FORCES[:, :2]}, "forces must have shape"),
         ({"positions": None}, "no group has both atomic numbers"),
     ],

@@ -32,6 +32,11 @@ from sdas.data.units import Units
 NUMBERS = ("atomic_numbers", "species", "numbers", "nuclear_charges", "z", "Z")
 POSITIONS = ("conformations", "coordinates", "geometry", "positions", "coords", "R", "pos")
 CELLS = ("cell", "cells", "lattice", "unit_cell")
+PERIODICITY = ("pbc",)
+KINDS = ("config_type", "subset")
+"""Text that names the kind of the frames of a group, SPICE's subset among them."""
+PROPERTIES = "properties"
+"""The group within a group in which MACE keeps labels."""
 _ENERGIES = {
     **dict.fromkeys(("energies", "wb97x_dz.energy"), USUAL),
     **dict.fromkeys(("E", "internal_energy_at_0K"), UNUSUAL),
@@ -72,6 +77,8 @@ def _all_frames(path: Path, options: ReadOptions) -> Iterator[Frame]:
         seen = seen or sorted(group.data)[:20]
         if is_set(group):
             found += 1
+            if PROPERTIES in group.groups:
+                group.take_in(PROPERTIES)
             yield from _frames(group, root, options)
     if not found:
         raise DataError(
@@ -95,13 +102,15 @@ def _frames(group: Hdf5Group, root: dict[str, str], options: ReadOptions) -> Ite
     labels = {name: label for name, label in found.items() if label and (name != "stress" or cells is not None)}
     factors = _factors(group, root, positions, labels, options)
     numbers = _numbers(numbers_data, count, atoms)
-    states, subset = _states(group, count), group.data.get("subset")
-    kind = subset.words()[0] if subset is not None and subset.kind == "S" and subset.shape in ((), (1,)) else None
-    used = {numbers_data.name, positions.name, *(label.data.name for label in labels.values())}
-    _note_unused(group, used | {cells.name if cells is not None else "", "subset"}, count, atoms, options)
+    states, kind = _states(group, count), _kind(group)
+    periodic = _first(group, PERIODICITY)
+    parts = [data for data in (numbers_data, positions, cells, periodic) if data is not None]
+    used = {data.name for data in (*parts, *(label.data for label in labels.values()))}
+    _note_unused(group, used.union(KINDS), count, atoms, options)
     rows = {name: _rows(label.data, count) for name, label in labels.items()}
-    boxes = repeat(None) if cells is None else _cell_rows(cells, count)
-    for index, (place, box) in enumerate(zip(_rows(positions, count), boxes)):  # noqa: B905
+    boxes = repeat(None) if cells is None else _alike_or_per_frame(cells, count, (3, 3))
+    axes = repeat(cells is not None) if periodic is None else _alike_or_per_frame(periodic, count, (3,))
+    for index, (place, box, pbc) in enumerate(zip(_rows(positions, count), boxes, axes)):  # noqa: B905
         where = f"{group.where}: conformation {index}"
         cell = None if box is None else box.astype(np.float64) * factors["length"]
         frame = build_frame(
@@ -110,7 +119,7 @@ def _frames(group: Hdf5Group, root: dict[str, str], options: ReadOptions) -> Ite
             numbers=numbers[index] if numbers.ndim == 2 else numbers,
             positions=place.astype(np.float64) * factors["length"],
             cell=cell,
-            pbc=cell is not None,
+            pbc=pbc,
             config_type=kind,
             charge=float(states["charge"][index]) if "charge" in states else None,
             spin=float(states["spin"][index]) if "spin" in states else None,
@@ -159,21 +168,27 @@ def _numbers(data: Hdf5Data, count: int, atoms: int) -> NDArray[Any]:
     return array.reshape(count, atoms) if data.shape == (count, atoms) else array.reshape(atoms)
 
 
-def _cell_rows(cells: Hdf5Data, count: int) -> Iterable[NDArray[Any]]:
-    shape = cells.shape or ()
-    if shape == (3, 3):
-        return repeat(cells.whole())
-    if shape == (count, 3, 3):
-        return cells
-    raise DataError(f"{cells.where}: a cell must have shape [3, 3] or [{count}, 3, 3], got {list(shape)}")
+def _alike_or_per_frame(data: Hdf5Data, count: int, shape: tuple[int, ...]) -> Iterable[NDArray[Any]]:
+    """Values of this ``shape``: one for all conformations, or one for each."""
+    if data.shape == shape:
+        return repeat(data.whole())
+    if data.shape == (count, *shape):
+        return data
+    raise DataError(f"{data.where}: must have shape {list(shape)} or {[count, *shape]}, got {list(data.shape or ())}")
+
+
+def _kind(group: Hdf5Group) -> str | None:
+    data = _first(group, KINDS)
+    return data.words()[0] if data is not None and data.kind == "S" and data.shape in ((), (1,)) else None
 
 
 def _label(group: Hdf5Group, label: str, count: int, options: ReadOptions) -> _Label | None:
     """The data set of ``label``: the one that was asked for, or the one with the best of the usual names."""
     asked: str | None = getattr(options, f"{label}_key")
-    tiers = {name: tier for name in group.data if (tier := _tier(name, label)) is not None}
+    there = [name for name, data in group.data.items() if data.kind != "S" or data.shape]  # MACE writes "None"
+    tiers = {name: tier for name in there if (tier := _tier(name, label)) is not None}
     best = min(tiers.values(), default=None)
-    names = [name for name in group.data if (tiers.get(name) == best if asked is None else name == asked)]
+    names = [name for name in there if (tiers.get(name) == best if asked is None else name == asked)]
     if not names or (asked is None and best is None):
         return None
     if len(names) > 1:

@@ -121,6 +121,10 @@ class Hdf5Group:
         """The group ``name`` in this one."""
         return Hdf5Group(self._path, self._group[name])
 
+    def take_in(self, name: str) -> None:
+        """Add the data sets of the group ``name`` in this one to its own."""
+        self.data = {**self.group(name).data, **self.data}
+
     def walk(self, visited: set[tuple[Any, ...]] | None = None, depth: int = 0) -> Iterator[Hdf5Group]:
         """This group and all below it in the order of their names, each once."""
         from h5py import h5o
