@@ -6,7 +6,9 @@ units and unit words drawn at random.
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +33,11 @@ from sdas.data.units import BOHR, GPA, HARTREE, KCAL_PER_MOL
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
+_spec = importlib.util.spec_from_file_location("foreign_files", Path(__file__).with_name("foreign_files.py"))
+foreign = importlib.util.module_from_spec(_spec)
+sys.modules["foreign_files"] = foreign
+_spec.loader.exec_module(foreign)
+
 SERVERS = ("mysql", "postgresql")
 FORMATS = sorted(name for name, f in ioformats.items() if f.can_read and f.can_write and name not in SERVERS)
 STRUCTURES: dict[str, Callable[[], Atoms]] = {
@@ -51,10 +58,18 @@ def forces_on(atoms: Atoms) -> np.ndarray[Any, Any]:
 
 def frame_or_refusal(path: Path, *arguments: str) -> Frame | str:
     """The first frame of a file that ``sdas data info`` accepts, or the one line with which it refuses."""
+    outcome = summary_or_refusal(path, *arguments)
+    if outcome.startswith("error: "):
+        return outcome
+    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    return next(read_frames(path, options.get("--format"), units=options.get("--units"), require=()))
+
+
+def summary_or_refusal(path: Path, *arguments: str) -> str:
+    """What ``sdas data info`` prints of a file, or the one line with which it refuses."""
     result = CliRunner().invoke(app, ["info", str(path), *arguments])
     if result.exit_code == 0:
-        options = dict(zip(arguments[::2], arguments[1::2], strict=True))
-        return next(read_frames(path, options.get("--format"), units=options.get("--units"), require=()))
+        return result.stdout
     assert result.exit_code == 1, (result.output, result.exception)
     assert isinstance(result.exception, SystemExit), result.exception
     lines = result.stderr.strip().splitlines()
@@ -228,3 +243,18 @@ def test_names_and_units_in_any_spelling_give_right_values_or_a_refusal(case: Ca
     elif not case.units and case.asked is None:
         assert case.twice is not None, (case, frame)
         assert case.apart, (case, frame)
+
+
+@pytest.mark.parametrize("file", foreign.FOREIGN, ids=lambda file: file.name)
+def test_files_of_other_programs_with_any_bytes_changed_are_read_or_refused_in_one_line(tmp_path: Path, file) -> None:
+    path = file.write(tmp_path / file.name)
+    flags = [word for name, value in file.options.items() for word in (f"--{name.replace('_', '-')}", value)]
+    part = path if path.is_file() else max((p for p in path.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content, rng = part.read_bytes(), np.random.default_rng(5)
+    for _ in range(15):
+        changed = bytearray(content)
+        for place in rng.integers(0, len(content), 3):
+            changed[place] = int(rng.integers(0, 256))
+        part.write_bytes(bytes(changed))
+        outcome = summary_or_refusal(path, *flags)
+        assert "error: " in outcome or "frames: " in outcome
