@@ -4,7 +4,7 @@ A group with atomic numbers and positions holds conformations: positions [m, n, 
 numbers or symbols [n], or [m, n] for groups that are made by size. The names of labels are found as in other files;
 gradients become forces. A unit is the one that the attributes of a data set name (``units``, ``unit`` or ``u``). SPICE
 without them is in Hartree and bohr, the ANI sets in Hartree and Å; any other file must be told by ``units``. NaN stands
-for a label that is missing, as in ANI-1x.
+for a label that is missing, as in ANI-1x. A ``cell`` makes all axes periodic unless ``pbc`` says otherwise.
 """
 
 from __future__ import annotations
