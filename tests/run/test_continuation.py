@@ -17,6 +17,7 @@ from sdas.config import Config, parse_config, render_config
 from sdas.config.section import Section
 from sdas.data import FrameCache, Split, write_cache
 from sdas.data.frame import Frame
+from sdas.documents import read_document, write_document
 from sdas.errors import TrainingError
 from sdas.run.checkpoint import load_training_state
 from sdas.run.continuation import FIXED, FREE, check_frames, check_settings, record_start
@@ -196,3 +197,11 @@ def test_a_run_killed_before_its_first_checkpoint_is_started_or_resumed(config, 
             shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
         done = run(*command)
         assert done.exit_code == 0, done.stderr
+
+
+def test_a_run_whose_settings_have_another_meaning_by_now_does_not_go_on(config, folder):
+    stored = read_document(folder / "run.json")
+    stored["settings"]["train"]["lambda_energy"] = 0.1
+    write_document(folder / "run.json", stored)
+    with pytest.raises(TrainingError, match=r"lambda_energy is gone: .*; the run was begun by an earlier version"):
+        check_settings(config, folder, from_cache=True)

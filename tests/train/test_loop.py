@@ -240,6 +240,15 @@ def test_energies_alone_cost_less_than_energies_and_forces(make_config, tmp_path
     assert flops[1] < 0.6 * flops[0]
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_a_batch_without_anything_that_is_trained_costs_nothing(make_config, mixed_cache_path, optimizer):
+    data, settings = {"path": str(mixed_cache_path)}, {"batch_size": 1, "steps": 24, "validate_every": 1}
+    result = train(make_config(data=data, optimizer=optimizer, energy_weight=0.0, **settings))
+    empty = [row for row in read_rows(result.run_dir) if float(row["loss"]) == 0]
+    split = json.loads((result.run_dir / "split.json").read_text())
+    assert len(empty) == sum(FrameCache.open(mixed_cache_path)[index].forces is None for index in split["train"]) > 0
+
+
 def test_the_weights_of_frames_and_their_types_are_in_the_loss(make_config, tmp_path, cache_path):
     frames = [replace(frame, weight=0.5, config_type="gas") for frame in FrameCache.open(cache_path)]
     write_cache(frames, tmp_path / "weighted")

@@ -18,7 +18,7 @@ from sdas.config import render_config
 from sdas.errors import CheckpointError
 from sdas.run.checkpoint import load_training_state
 from sdas.run.lock import FolderInUseError
-from sdas.train import train
+from sdas.train import session, train
 from sdas.train.rows import read_rows
 
 
@@ -149,6 +149,22 @@ def test_a_checkpoint_of_another_model_is_refused(make_config):
     shutil.rmtree(Path(config.run_dir) / "checkpoints")
     shutil.copytree(Path(other.run_dir) / "checkpoints", Path(config.run_dir) / "checkpoints")
     with pytest.raises(CheckpointError, match="does not fit this run"):
+        train(config, resume=True)
+
+
+def test_a_checkpoint_whose_loss_had_no_unit_is_refused(make_config, monkeypatch):
+    config = make_config(steps=2)
+    train(config)
+
+    def earlier(folder):
+        saved = load_training_state(folder)
+        saved.document["changes"]["force_rms"] = saved.document["changes"].pop("unit")
+        return saved
+
+    monkeypatch.setattr(session, "load_training_state", earlier)
+    with pytest.raises(
+        CheckpointError, match="the checkpoint is of an earlier version, whose loss weighed errors of the"
+    ):
         train(config, resume=True)
 
 

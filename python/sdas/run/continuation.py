@@ -17,7 +17,7 @@ from sdas.config.section import Section
 from sdas.data import FrameCache, Split
 from sdas.data.splits import PARTS
 from sdas.documents import read_document, write_document
-from sdas.errors import TrainingError
+from sdas.errors import ConfigError, TrainingError
 from sdas.run.folder import RUN
 
 FIXED = (
@@ -36,7 +36,12 @@ def check_settings(config: Config, folder: Path, from_cache: bool) -> list[str]:
     """
     path = folder / RUN
     stored = read_document(path, TrainingError, "what the run was started with is not known; start another")
-    before, now = _flat(parse_config(stored["settings"], str(path))), _flat(config)
+    try:
+        before, now = _flat(parse_config(stored["settings"], str(path))), _flat(config)
+    except ConfigError as error:
+        raise TrainingError(
+            f"{error}; the run was begun by an earlier version: finish it with that one, or start another"
+        ) from None
     changed = {key: f"{key} ({_shown(before.get(key))} → {_shown(value)})" for key, value in now.items()}
     changed = {key: text for key, text in changed.items() if before.get(key) != now[key] and key != "run_dir"}
     may_change = [key for key in now if _is_free(key, from_cache)]
