@@ -137,11 +137,14 @@ def test_log_trajectory_and_summary_tell_the_same(make, tmp_path):
 
 @pytest.mark.parametrize("name", ["two.extxyz", "two.traj"])
 def test_a_trajectory_is_written_for_others_to_read(make, tmp_path, name):
-    run_replicas(make("npt"), 10, tmp_path / "run", every=5)
+    replicas = make("npt")
+    replicas.motion.systems.states[1]["charge"] = 2.0
+    run_replicas(replicas, 10, tmp_path / "run", every=5)
     trajectory = Trajectory(tmp_path / "run" / TRAJECTORY)
     trajectory.write(1, tmp_path / name)
     frames = ase.io.read(tmp_path / name, ":")
     assert [frame.info["step"] for frame in frames] == [0, 5, 10]
+    assert {frame.info["charge"] for frame in frames} == {2.0} or name.endswith(".traj")
     for frame, wanted in zip(frames, trajectory.atoms(1), strict=True):
         np.testing.assert_allclose(frame.positions, wanted.positions, atol=1e-7)
         np.testing.assert_allclose(frame.cell.array, wanted.cell.array, atol=1e-7)

@@ -151,6 +151,19 @@ def test_what_gives_no_forces_is_refused(pair_potential, molecule):
         Replicas(EnergyFunction(lambda systems: systems.positions.sum(), False), [molecule])
 
 
+def test_positions_may_be_changed_from_outside(pair_potential, molecule):
+    replicas = Replicas(pair_potential, [molecule] * 2)
+    before = replicas.results["energy"].clone()
+    replicas.motion.systems.positions[0, 0] += 0.1
+    replicas.evaluate()
+    other = molecule.copy()
+    other.positions[0, 0] += 0.1
+    wanted = Replicas(pair_potential, [other, molecule]).results
+    assert float((replicas.results["energy"] - before).abs()[0]) > 1e-3
+    torch.testing.assert_close(replicas.results["energy"], wanted["energy"], rtol=0, atol=1e-12)
+    torch.testing.assert_close(replicas.results["forces"], wanted["forces"], rtol=0, atol=1e-12)
+
+
 # each ends by itself
 
 

@@ -66,7 +66,8 @@ class SDASCalculator(Calculator):
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
         """What has changed since the last calculation, of what a model reads; compared exactly, whatever `tol`.
 
-        ASE's own comparison, to a tolerance and of ten arrays, takes longer than the model does for a molecule.
+        "info" stands for charge and spin. ASE's own comparison, to a tolerance and of ten arrays, takes longer than the
+        model does for a molecule.
         """
         before = self.atoms
         if before is None:
@@ -77,7 +78,10 @@ class SDASCalculator(Calculator):
             "cell": (before.cell.array, atoms.cell.array),
             "pbc": (before.pbc, atoms.pbc),
         }
-        return [name for name, (old, new) in pairs.items() if not np.array_equal(old, new)]
+        changes = [name for name, (old, new) in pairs.items() if not np.array_equal(old, new)]
+        if not changes and self._state(atoms) != self._state(before):
+            changes.append("info")
+        return changes
 
     def calculate(
         self,
@@ -100,13 +104,6 @@ class SDASCalculator(Calculator):
         self.results = {"energy": energy, "free_energy": energy, "forces": _array(out["forces"])}
         if want_stress:
             self.results["stress"] = full_3x3_to_voigt_6_stress(_array(out["stress"]).reshape(3, 3))
-
-    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """What changed since the last calculation; of the info, which ASE does not compare, charge and spin."""
-        changes: list[str] = super().check_state(atoms, tol)
-        if not changes and self.atoms is not None and self._state(atoms) != self._state(self.atoms):
-            changes.append("info")
-        return changes
 
     @property
     def dtype_name(self) -> str:

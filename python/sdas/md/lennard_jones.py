@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-
 from sdas.errors import SdasError
 from sdas.md.forces import SKIN, Results
 from sdas.md.systems import Systems
 from sdas.md.verlet_list import VerletList
+from sdas_kernels.segment import Segments, of_receivers, segment_sum, sum_to_receivers
 
 ARGON_EV, ARGON_ANG = 0.0103, 3.405
 
@@ -37,19 +36,18 @@ class LennardJones:
     def __call__(self, systems: Systems, stress: bool = False) -> Results:
         """See :class:`sdas.md.forces.Forces`."""
         graph = self._list.graph(systems)
-        receivers = graph.receivers
         vectors = graph.edge_vectors()
         squares = vectors.square().sum(1)
         sixth = (self.sigma**2 / squares) ** 3
         shift = (self.sigma / self.cutoff) ** 6
         pair = 4 * self.epsilon * (sixth * (sixth - 1) - shift * (shift - 1))
         pull = (24 * self.epsilon * (1 - 2 * sixth) * sixth / squares)[:, None] * vectors  # on the receiver
-        forces = torch.zeros_like(systems.positions).index_add_(0, receivers, pull)
-        of_edges = systems.system[receivers]
-        energy = pair.new_zeros(len(systems)).index_add_(0, of_edges, pair) / 2
-        found = {"energy": energy, "forces": forces, "closest": self._list.closest}
+        index = graph.edges.tensors()
+        of_edges = Segments(of_receivers(systems.system, index))
+        energy = segment_sum(pair, of_edges, len(systems)) / 2
+        found = {"energy": energy, "forces": sum_to_receivers(pull, index), "closest": self._list.closest}
         if stress:
             outer = vectors[:, :, None] * pull[:, None, :] / 2
-            by_strain = outer.new_zeros(len(systems), 3, 3).index_add_(0, of_edges, outer)
+            by_strain = segment_sum(outer, of_edges, len(systems))
             found["stress"] = by_strain / systems.volumes()[:, None, None]
         return found

@@ -260,7 +260,7 @@ class Replicas:
             grow(motion, growth)
         systems.positions += dt / 2 * motion.velocities
         self.step += 1
-        self._evaluate()
+        self.evaluate()
         if len(self):
             self._kick(dt / 2)
             self._end(self._faults())
@@ -270,8 +270,11 @@ class Replicas:
         motion.velocities += dt / motion.systems.masses[:, None] * self.results["forces"]
         motion.held.project(motion.velocities, motion.systems)
 
-    def _evaluate(self) -> None:
-        """Results of the present positions; a system that has none ends."""
+    def evaluate(self) -> None:
+        """Results of the present positions; a system that has none ends.
+
+        To be called after positions or cells in `motion.systems` were changed from outside, as by a Monte Carlo move.
+        """
         self.results = {}
         while len(self) and not self.results:
             positions = self.motion.systems.sum(self.motion.systems.positions.sum(1))

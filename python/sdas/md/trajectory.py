@@ -3,7 +3,7 @@
     frames = Trajectory("out/trajectory").frames(3)        # arrays of replica 3
     Trajectory("out/trajectory").write(3, "three.extxyz")  # or .traj: anything that ASE writes
 
-    systems.npz      numbers [N], masses [N] u, pbc [B, 3], starts [B + 1] of all replicas
+    systems.npz      numbers [N], masses [N] u, pbc [B, 3], starts [B + 1] and states (charge and spin) of all replicas
     00000.npz, …     steps [T], replicas [R], starts [R + 1], positions [T, n, 3] Å and momenta [T, n, 3] in ASE's unit,
                      both float32, cells [T, R, 3, 3] Å and energies [T, R] eV, float64
 
@@ -12,6 +12,7 @@ Positions are never wrapped into the cell. The replicas of a chunk are those tha
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +64,7 @@ class TrajectoryWriter:
             masses=systems.masses.cpu().numpy(),
             pbc=systems.pbc.cpu().numpy(),
             starts=np.array(systems.starts),
+            states=np.array(json.dumps(systems.states)),
         )
 
     def add(self, replicas: Replicas) -> None:
@@ -118,6 +120,7 @@ class Trajectory:
         with NpzStream(self.folder / SYSTEMS) as stored:
             self.numbers, self.masses = stored.array("numbers"), stored.array("masses")
             self.pbc, self.starts = stored.array("pbc"), stored.array("starts")
+            self.states: list[dict[str, float]] = json.loads(stored.text("states") or "[]")
 
     def __len__(self) -> int:
         """How many replicas there are."""
@@ -155,7 +158,7 @@ class Trajectory:
                 pbc=self.pbc[replica],
                 masses=self.masses[span],
                 momenta=frames["momenta"][row],
-                info={"step": step},
+                info={"step": step, **self.states[replica]},
             )
             if np.isfinite(frames["energies"][row]):
                 made.calc = SinglePointCalculator(made, energy=float(frames["energies"][row]))
