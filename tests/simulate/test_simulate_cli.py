@@ -55,3 +55,15 @@ def test_what_cannot_be_simulated_is_one_line(tmp_path, words, said):
     assert said in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_moves_the_atoms_too(tmp_path, make_model):
+    from sdas.run.checkpoint import save_model
+
+    save_model(tmp_path / "run", make_model(channels=4, heads=4, lmax=1, layers=1))
+    out = tmp_path / "pool.extxyz"
+    result = run("--smiles", "CO", "--engine", f"model:{tmp_path / 'run'}", "--frames", 2, "--out", out, *SHORT)
+    assert result.exit_code == 0, result.output
+    assert len(list(read_frames(out, require=()))) == 2
+    result = run("--smiles", "CF", "--engine", f"model:{tmp_path / 'run'}", "--out", out)
+    assert "the model does not know F" in result.stderr

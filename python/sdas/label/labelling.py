@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from sdas.config.label import OracleConfig, ResourcesConfig
 from sdas.data.frame import Frame
+from sdas.label.actors import Actors
 from sdas.label.oracle import Failure, Label, Oracle, make_oracle
 from sdas.label.pool import Engine, Outcome, label_all
 from sdas.label.processes import Processes
@@ -62,7 +63,7 @@ def label_frames(
 
 
 def _engine(oracle: OracleConfig, resources: ResourcesConfig) -> Engine:
-    return Processes(oracle, resources)
+    return Actors(oracle, resources) if resources.engine == "ray" else Processes(oracle, resources)
 
 
 class _Labelling:

@@ -1,7 +1,8 @@
 """Frames to workers, and what comes back: each worker gets one frame at a time, and a clock.
 
-The engine says where workers are: processes of this machine (:mod:`sdas.label.processes`), or actors of a Ray cluster.
-A worker that dies is replaced, and its frame tried again; one that takes too long is killed, and its frame given up.
+The engine says where workers are: processes of this machine (:mod:`sdas.label.processes`), or actors of a Ray cluster
+(:mod:`sdas.label.actors`). A worker that dies is replaced, and its frame tried again. One that takes too long is
+killed, and its frame is given up.
 """
 
 from __future__ import annotations

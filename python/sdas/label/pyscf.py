@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -122,7 +123,7 @@ class PySCFOracle:
             ],
             unit="Bohr",
             basis=config.basis,
-            ecp=config.basis if _needs_core(config.basis, frame) else {},
+            ecp=_core_potentials(config.basis, frame),
             charge=int(frame.charge or 0),
             spin=unpaired,
             verbose=0,
@@ -159,19 +160,18 @@ def _check_functional(name: str) -> None:
         raise LabelError(f"PySCF has no functional {name!r}: {error}") from None
 
 
-def _needs_core(basis: str, frame: Frame) -> bool:
-    """Whether the basis replaces the core of an element by a potential, as def2 sets do from Rb on."""
+def _core_potentials(basis: str, frame: Frame) -> dict[str, str]:
+    """Element → ``basis``, of those whose core the basis replaces by a potential, as def2 sets do from Rb on."""
     from pyscf.gto.basis import load_ecp
 
+    found = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for number in set(frame.numbers.tolist()):
-            try:
-                if load_ecp(basis, symbols([number])):
-                    return True
-            except Exception:  # there are no potentials by this name
-                continue
-    return False
+        for symbol in map(symbols, np.unique(frame.numbers)[:, None]):
+            with suppress(Exception):  # raised where there are no potentials by this name
+                if load_ecp(basis, symbol):
+                    found[symbol] = basis
+    return found
 
 
 def _gpu_version() -> str:

@@ -1,0 +1,97 @@
+"""Workers that are actors of a Ray cluster, anywhere in it: that of ``RAY_ADDRESS``, one that runs here, or a new one.
+
+Labels come back to this process, which alone writes to the store. Every node must have the programs of the oracle, and
+the files that it is made of.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from sdas.config.label import OracleConfig, ResourcesConfig
+from sdas.data.frame import Frame
+from sdas.errors import LabelError
+from sdas.label.oracle import make_oracle, outcome_of
+from sdas.label.pool import Outcome, Worker, WorkerDiedError
+from sdas.label.processes import THREADS
+
+MIB = 2**20
+
+
+class Actors:
+    """Starts actors for one oracle. Raises :class:`LabelError` without Ray, and where no node has room for one."""
+
+    def __init__(self, oracle: OracleConfig, resources: ResourcesConfig) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise LabelError("the engine ray needs Ray: pip install 'sdas-kernels[ray]'") from None
+        if not ray.is_initialized():
+            ray.init(log_to_driver=False, configure_logging=False)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        needed = {"CPU": resources.threads, "memory": resources.memory_mib * MIB}
+        if not any(all(node.get(name, 0) >= amount for name, amount in needed.items()) for node in nodes):
+            raise LabelError(
+                f"no node of the Ray cluster has {resources.threads} CPUs and {resources.memory_mib} MiB of memory: "
+                "ask for fewer --threads or less --memory"
+            )
+        path = os.pathsep.join(place or os.getcwd() for place in sys.path)
+        environment = {**dict.fromkeys(THREADS, str(resources.threads)), "PYTHONPATH": path}
+        self.ray = ray
+        self.make = ray.remote(_Labeller).options(
+            num_cpus=resources.threads, memory=needed["memory"], runtime_env={"env_vars": environment}
+        )
+        self.arguments = (oracle, resources.memory_mib)
+
+    def start(self) -> Worker:
+        """A new actor, somewhere."""
+        return ActorWorker(self.ray, self.make.remote(*self.arguments))
+
+    def wait(self, workers: Sequence[Worker], timeout_s: float | None) -> Sequence[Worker]:
+        """Those whose answer is there, or that died."""
+        ours = [worker for worker in workers if isinstance(worker, ActorWorker)]
+        answers = [worker.answer for worker in ours]
+        self.ray.wait(answers, num_returns=1, timeout=timeout_s)
+        there, _ = self.ray.wait(answers, num_returns=len(answers), timeout=0)
+        return [worker for worker in ours if worker.answer in there]
+
+
+class ActorWorker:
+    """One actor and the answer that it owes."""
+
+    def __init__(self, ray: Any, actor: Any) -> None:
+        self.ray, self.actor = ray, actor
+        self.answer = actor.begin.remote()
+
+    def submit(self, frame: Frame) -> None:
+        """Send a frame."""
+        self.answer = self.actor.label.remote(frame)
+
+    def collect(self) -> Outcome | None:
+        """Take the answer, None of an actor that is ready."""
+        try:
+            outcome: Outcome | None = self.ray.get(self.answer)
+        except self.ray.exceptions.RayActorError as error:
+            raise WorkerDiedError(f"in Ray: {str(error).splitlines()[0]}") from None
+        return outcome
+
+    def kill(self) -> None:
+        """End its process."""
+        self.ray.kill(self.actor)
+
+
+class _Labeller:
+    """What runs in an actor."""
+
+    def __init__(self, oracle: OracleConfig, memory_mib: int) -> None:
+        self.oracle = make_oracle(oracle, memory_mib)
+
+    def begin(self) -> None:
+        """Say that the oracle is made."""
+
+    def label(self, frame: Frame) -> Outcome:
+        """The outcome of a frame."""
+        return outcome_of(self.oracle, frame)
