@@ -3,7 +3,7 @@
 A self-consistent field that does not converge by DIIS is tried again, each time from the density that was reached:
 with a level shift and damping, and then by Newton's method. If that does not help there is no label.
 
-Where gpu4pyscf is installed, the calculation runs on the GPU.
+Where gpu4pyscf is installed, the calculation runs on the GPU; that has not been tried on one yet.
 """
 
 from __future__ import annotations
@@ -73,7 +73,10 @@ class PySCFOracle:
     def compute(self, frame: Frame) -> Label:
         """Energy and forces of a prepared frame; raises :class:`UnconvergedError`."""
         way, field = self._solved(self._field(frame))
-        forces = -np.asarray(field.nuc_grad_method().kernel(), dtype=np.float64) * (HARTREE / BOHR)
+        gradient = field.nuc_grad_method().kernel()
+        if hasattr(gradient, "get"):  # an array on the GPU
+            gradient = gradient.get()
+        forces = -np.asarray(gradient, dtype=np.float64) * (HARTREE / BOHR)
         facts: dict[str, Any] = {"converged_by": way}
         if frame.spin != 1:
             facts["spin_square"] = float(field.spin_square()[0])
