@@ -128,6 +128,17 @@ def test_parsing_does_not_need_a_file():
     assert parse_config({"data": {"path": "/x"}, "train": {"steps": 3}}, "test").train.batch_size == 8
 
 
+def test_one_of_three_says_how_large_a_batch_is():
+    def parse(**train):
+        return parse_config({"data": {"path": "/x"}, "train": {"steps": 3, **train}}, "test").train
+
+    assert parse().batch_budget == parse(batch_atoms=None).batch_budget == ("size", 8)
+    assert parse(batch_atoms=500).batch_budget == ("atoms", 500)
+    assert parse(batch_size=None, batch_edges=9000).batch_budget == ("edges", 9000)
+    with pytest.raises(ConfigError, match="give one of batch_size and batch_atoms, and null for the other"):
+        parse(batch_size=8, batch_atoms=500)
+
+
 def test_the_section_model_has_the_arguments_of_the_model():
     signature = inspect.signature(SDAS.__init__).parameters
     named = {name: p.default for name, p in signature.items() if p.kind is p.POSITIONAL_OR_KEYWORD and name != "self"}

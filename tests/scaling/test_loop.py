@@ -226,6 +226,13 @@ def test_an_epsilon_that_is_not_positive_is_refused(make_config):
             make_config(epsilon=epsilon)
 
 
+def test_batches_by_a_budget_are_refused(make_config):
+    config = make_config()
+    by_atoms = config.train.model_copy(update={"batch_size": None, "batch_atoms": 9})
+    with pytest.raises(ConfigError, match=r"set it, and train.batch_atoms to null"):
+        loop.scale(config.model_copy(update={"train": by_atoms}))
+
+
 def test_a_resumed_run_keeps_its_rules(make_config, monkeypatch):
     config = make_config()
     with monkeypatch.context() as patch:

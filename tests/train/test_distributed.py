@@ -41,10 +41,16 @@ def run_processes(config, tmp_path, count: int) -> None:
         assert process.returncode == 0, stderr
 
 
-@pytest.mark.parametrize(("optimizer", "cache"), [("adam", "mixed_cache_path"), ("muon", "cache_path")])
-def test_two_processes_follow_the_curve_of_one(make_config, tmp_path, request, optimizer, cache):
-    # An odd batch: the two hold different numbers, and of mixed frames different labels.
-    settings = {"batch_size": 5, "steps": 10, "validate_every": 1, "optimizer": optimizer}
+@pytest.mark.parametrize(
+    ("optimizer", "cache", "budget"),
+    [
+        # Frames of two to four atoms: some batches hold two, of different labels, the others leave a process without.
+        pytest.param("adam", "mixed_cache_path", {"batch_size": None, "batch_atoms": 4}, id="one frame or two"),
+        pytest.param("muon", "cache_path", {"batch_size": 5}, id="an odd number"),
+    ],
+)
+def test_two_processes_follow_the_curve_of_one(make_config, tmp_path, request, optimizer, cache, budget):
+    settings = budget | {"steps": 10, "validate_every": 1, "optimizer": optimizer}
     settings["data"] = {"path": str(request.getfixturevalue(cache))}
     one = train(make_config("one", **settings))
     config = make_config("two", **settings)

@@ -21,6 +21,7 @@ from sdas.errors import ConfigError, TrainingError
 from sdas.run.checkpoint import load_model, load_training_state, read_model_document
 from sdas.train import session, train
 from sdas.train.flop_model import FlopModel
+from sdas.train.order import FrameOrder
 from sdas.train.rows import COLUMNS, read_rows
 from sdas_kernels.flops import FlopCounter
 from sdas_kernels.graph import NeighborGraph
@@ -48,6 +49,31 @@ def test_a_run_leaves_all_its_files(make_config):
     assert int(rows[1]["train_flops"]) == summary["train_flops"]
     assert read_model_document(folder / "model")["extra"]["training"]["steps"] == 12
     assert load_training_state(folder / "checkpoints").step == 12
+
+
+@pytest.mark.parametrize("budget", [{"batch_atoms": 10}, {"batch_edges": 24}])
+def test_a_run_by_a_budget_of_atoms_or_edges_sees_every_frame_once_an_epoch(make_config, monkeypatch, budget):
+    seen, step = [], session.Session._step
+
+    def watched(self, counts_all):
+        indices = self._order.batch(self.progress.step)
+        unit, most = self.config.train.batch_budget
+        assert self._store.costs(indices, unit).sum() <= most
+        seen.extend(indices.tolist())
+        step(self, counts_all)
+
+    monkeypatch.setattr(session.Session, "_step", watched)
+    result = train(make_config(batch_size=None, steps=24, **budget))
+    used = json.loads((result.run_dir / "split.json").read_text())["train"]
+    assert sorted(seen[: len(used)]) == sorted(seen[len(used) : 2 * len(used)]) == sorted(used)
+    assert result.summary["status"] == "complete"
+    epochs = [float(row["epoch"]) for row in read_rows(result.run_dir)]
+    assert epochs[-1] == pytest.approx(len(seen) / len(used))
+
+
+def test_a_frame_beyond_the_budget_is_named(make_config):
+    with pytest.raises(TrainingError, match=r"train.batch_atoms 3 is less than the 4 atoms of frame \d+: raise it"):
+        train(make_config(batch_size=None, batch_atoms=3))
 
 
 def test_the_saved_model_has_the_validation_error_that_the_run_tells(make_config):
@@ -108,7 +134,7 @@ def test_the_first_loss_is_the_published_one(make_config):
     assert result.summary["loss_unit_ev"] == pytest.approx(s)
     torch.manual_seed(0)
     model, _ = session.build_model(config, frames, np.array(split["train"]))
-    picked = [frames[int(i)] for i in session.FrameOrder(np.array(split["train"]), 4, 0).batch(0)]
+    picked = [frames[int(i)] for i in FrameOrder(np.array(split["train"]), 4, 0).batch(0)]
     energy, force = [], []
     for frame in picked:
         out = model(NeighborGraph.build(frame.positions.copy(), frame.numbers, 3.0, dtype=torch.float64))

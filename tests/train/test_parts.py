@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import sys
+import threading
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sdas.config import TrainConfig
-from sdas.data import Frame, FrameCache
+from sdas.data import DataError, Frame, FrameCache
+from sdas.data.graphs import graph_of
 from sdas.errors import TrainingError
+from sdas.train.feed import Feed
 from sdas.train.graphs import GraphStore
-from sdas.train.order import FrameOrder
+from sdas.train.order import BudgetedOrder, FrameOrder, in_batches, share
+from sdas.train.processes import Processes
 from sdas.train.rows import COLUMNS, Rows, read_rows
 from sdas.train.schedule import ema_decay, learning_rate
 from sdas.train.state import Progress
@@ -35,6 +41,107 @@ def test_every_epoch_is_another_permutation_and_any_step_is_found_directly():
     assert np.array_equal(FrameOrder(frames, 4, seed=1).batch(3), order.batch(3))
     assert not np.array_equal(np.concatenate([FrameOrder(frames, 4, seed=2).batch(s) for s in range(5)]), stream)
     assert order.epoch(5) == 4.0
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=30), st.integers(60, 200), st.integers(0, 5))
+def test_a_budget_holds_every_frame_once_an_epoch_and_the_next_one_would_not_fit(costs, budget, seed):
+    frames, n = 3 * np.arange(len(costs)) + 7, len(costs)
+    costs = np.array(costs)
+    order, batches = BudgetedOrder(frames, costs, budget, seed), []
+    while order.epoch(len(batches)) < 3:
+        batches.append(order.batch(len(batches)))
+    stream = np.concatenate(batches)
+    for epoch in range(3):
+        assert sorted(stream[epoch * n : (epoch + 1) * n]) == frames.tolist()
+    spent = [costs[(batch - 7) // 3].sum() for batch in batches]
+    assert max(spent) <= budget
+    for batch, following, cost in zip(batches[:-1], batches[1:], spent[:-1], strict=True):
+        assert len(batch) > 0
+        assert cost + costs[(following[0] - 7) // 3] > budget
+    last = len(batches) - 1
+    assert np.array_equal(BudgetedOrder(frames, costs, budget, seed).batch(last), batches[last])
+
+
+def test_a_budget_of_frames_is_a_number_of_frames():
+    frames = np.array([3, 5, 7, 11, 13])
+    one, other = BudgetedOrder(frames, np.ones(5, dtype=np.int64), 4, 1), FrameOrder(frames, 4, 1)
+    assert all(np.array_equal(one.batch(step), other.batch(step)) for step in (7, 0, 3, 11))
+    assert one.epoch(5) == other.epoch(5) == 4.0
+
+
+def test_batches_of_a_list_hold_what_fits():
+    indices, costs = np.array([9, 8, 7, 6, 5]), np.array([4, 4, 1, 8, 1])
+    assert [part.tolist() for part in in_batches(indices, costs, 9)] == [[9, 8, 7], [6, 5]]
+    assert [part.tolist() for part in in_batches(indices, costs, 8)] == [[9, 8], [7], [6], [5]]
+    assert in_batches(indices[:0], costs[:0], 8) == []
+
+
+def test_processes_share_a_batch_by_its_cost():
+    indices, costs = np.array([4, 2, 9, 7, 1]), np.array([10, 192, 90, 100, 20])
+    shares = [share(indices, costs, rank, 2) for rank in range(2)]
+    assert [part.tolist() for part in shares] == [[4, 2], [9, 7, 1]]
+    assert [share(indices[:2], costs[:2], rank, 3).tolist() for rank in range(3)] == [[2], [4], []]
+    dealt = [share(np.arange(7), np.full(7, 9), rank, 3).tolist() for rank in range(3)]
+    assert dealt == [[0, 3, 6], [1, 4], [2, 5]]
+
+
+@pytest.fixture
+def fed(cache_path):
+    """An order, and what makes batches of it."""
+    frames = FrameCache.open(cache_path)
+    return FrameOrder(np.arange(12), 5, seed=3), GraphStore(frames, 3.0, torch.float64, 2**30)
+
+
+def test_batches_that_are_made_ahead_are_those_of_their_steps(fed):
+    order, store = fed
+    feed = Feed(order, store, Processes("cpu"))
+    for step in (0, 1, 2, 7, 8, 3):
+        indices, batch = feed.take(step)
+        assert indices.tolist() == order.batch(step).tolist()
+        wanted = store.batch(indices)
+        assert torch.equal(batch.graph.positions, wanted.graph.positions)
+        assert torch.equal(batch.graph.senders, wanted.graph.senders)
+        assert torch.equal(batch.energy, wanted.energy)
+    feed.close()
+
+
+def test_the_next_batch_is_made_while_a_step_computes(fed):
+    """By another thread; what goes wrong in it is raised when its step comes."""
+    order, store = fed
+    made, make = [], store.batch
+
+    def watched(indices):
+        made.append((indices.tolist(), threading.current_thread() is threading.main_thread()))
+        if len(made) == 3:
+            raise DataError("frame 7 is damaged")
+        return make(indices)
+
+    store.batch = watched
+    feed = Feed(order, store, Processes("cpu"))
+    feed.take(0)
+    feed._next[1].result()
+    assert made == [(order.batch(0).tolist(), True), (order.batch(1).tolist(), False)]
+    feed.take(1)
+    with pytest.raises(DataError, match="frame 7 is damaged"):
+        feed.take(2)
+    feed.close()
+
+
+def test_a_batch_of_no_frames_has_nothing(fed):
+    _, store = fed
+    batch = store.batch(np.arange(0))
+    assert (batch.graph.num_atoms, batch.graph.num_edges, batch.graph.num_systems) == (0, 0, 0)
+    assert (batch.counts.frames, batch.counts.energies) == (0, 0)
+    assert batch.energy.shape == (0,)
+
+
+def test_frames_cost_themselves_their_atoms_or_their_edges(fed):
+    _, store = fed
+    indices = np.array([2, 0, 5])
+    assert store.costs(indices, "size").tolist() == [1, 1, 1]
+    assert store.costs(indices, "atoms").tolist() == [len(store.frames[k]) for k in (2, 0, 5)]
+    graphs = [graph_of(store.frames[k], 3.0, torch.float64) for k in (2, 0, 5)]
+    assert store.costs(indices, "edges").tolist() == [graph.num_edges for graph in graphs]
 
 
 def test_cosine_with_warmup():

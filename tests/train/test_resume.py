@@ -47,7 +47,9 @@ def final_tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_kill_and_resume_gives_the_same_bits(make_config, tmp_path, mixed_cache_path):
-    settings = {"steps": 30, "deterministic": True, "checkpoint_every": 3, "validate_every": 5, "dtype": "float32"}
+    """With batches by a number of atoms, which are found anew from the first one on."""
+    settings = {"batch_size": None, "batch_atoms": 11, "steps": 30, "deterministic": True, "dtype": "float32"}
+    settings |= {"checkpoint_every": 3, "validate_every": 5}
     settings |= {"data": {"path": str(mixed_cache_path)}, "energy_weight_late": 40.0, "late_from": 0.6}
     left_alone = make_config("alone", **settings)
     whole = start(left_alone, tmp_path)

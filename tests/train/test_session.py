@@ -144,7 +144,7 @@ def test_a_model_that_grew_is_as_good_as_before_and_goes_on(opened):
         frames = session.data.validation
 
         def errors():
-            return validate(session.averaged, session._store, frames, 4, session.processes)
+            return validate(session.averaged, session._store, frames, ("size", 4), session.processes)
 
         before, sizes = errors(), {"channels": 8, "heads": 4, "layers": 2, "lmax": 2}
         session.use_model(grow(session.model, **sizes), grow(session.averaged, **sizes), moments="kept")
@@ -156,7 +156,7 @@ def test_a_model_that_grew_is_as_good_as_before_and_goes_on(opened):
         shipped = errors()
     with opened(steps=100) as again:
         assert {name: again.model.config[name] for name in sizes} == sizes
-        assert validate(again.averaged, again._store, frames, 4, again.processes) == shipped
+        assert validate(again.averaged, again._store, frames, ("size", 4), again.processes) == shipped
 
 
 @pytest.mark.parametrize(("moments", "kept"), [("new", False), ("kept", True)])

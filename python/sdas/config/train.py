@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from sdas.config.section import Section
 
 DEFAULT_MINUTES = 30.0
+DEFAULT_BATCH_SIZE = 8
+BATCH_UNITS = ("size", "atoms", "edges")
 REFERENCES = ("auto", "fit", "isolated")
 """Words for where energies of the elements come from."""
 
@@ -16,7 +18,25 @@ REFERENCES = ("auto", "fit", "isolated")
 class TrainConfig(Section):
     """The training recipe. What the loss is stands in :mod:`sdas.train.loss`."""
 
-    batch_size: int = Field(default=8, ge=1, le=1_000_000, description="Frames per step, over all processes.")
+    batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Frames per step, over all processes; 8 where none of this, batch_atoms and batch_edges is given.",
+    )
+    batch_atoms: int | None = Field(
+        default=None,
+        ge=1,
+        le=10**9,
+        description="Most atoms per step, over all processes, in place of batch_size: for frames of many sizes.",
+    )
+    batch_edges: int | None = Field(
+        default=None,
+        ge=1,
+        le=10**12,
+        description="Most directed pairs within the cutoff per step, in place of batch_size; the graphs of all frames "
+        "are built before the first step.",
+    )
     steps: int | None = Field(
         default=None, ge=1, le=10**12, description="Optimizer steps of the run, in place of minutes."
     )
@@ -106,8 +126,24 @@ class TrainConfig(Section):
             return {**content, "minutes": DEFAULT_MINUTES}
         return content
 
+    @model_validator(mode="before")
+    @classmethod
+    def _some_batch(cls, content: Any) -> Any:
+        if isinstance(content, dict) and all(content.get(f"batch_{unit}") is None for unit in BATCH_UNITS):
+            return {**content, "batch_size": DEFAULT_BATCH_SIZE}
+        return content
+
+    @property
+    def batch_budget(self) -> tuple[str, int]:
+        """What limits a batch, and how much of it: ("size", frames), ("atoms", atoms) or ("edges", edges)."""
+        budgets = ((unit, getattr(self, f"batch_{unit}")) for unit in BATCH_UNITS)
+        return next((unit, most) for unit, most in budgets if most is not None)
+
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
+        given = [f"batch_{unit}" for unit in BATCH_UNITS if getattr(self, f"batch_{unit}") is not None]
+        if len(given) > 1:
+            raise ValueError(f"give one of {' and '.join(given)}, and null for the other")
         if self.steps is not None and self.minutes is not None:
             raise ValueError("give one of steps and minutes, not both")
         energies = self.energy_weight or self.energy_weight_late

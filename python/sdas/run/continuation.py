@@ -22,7 +22,8 @@ from sdas.run.folder import RUN
 
 FIXED = (
     *("data", "model", "scaling"),
-    *("train.batch_size", "train.dtype", "train.energy_reference", "train.optimizer", "train.seed"),
+    *("train.batch_size", "train.batch_atoms", "train.batch_edges"),
+    *("train.dtype", "train.energy_reference", "train.optimizer", "train.seed"),
 )
 """Keys, and sections of keys, that make a run what it is."""
 FREE = ("data.graph_cache_gib", "data.path")

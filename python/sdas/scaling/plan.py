@@ -111,6 +111,7 @@ def plan(config: Config) -> Plan:
             found = costs(config, pool, _stages(config, rules, pool), processes)
     check_budget(found[0], rules)
     assert config.scaling.flops is not None
+    assert config.train.batch_size is not None
     return Plan(rules, config.scaling.flops, config.scaling.validations, found, config.train.batch_size, history)
 
 

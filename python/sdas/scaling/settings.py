@@ -44,7 +44,13 @@ def starting_sizes(config: Config, pool: Pool) -> Sizes:
 
 
 def check_settings(config: Config, rules: Rules, pool: Pool) -> None:
-    """Raise :class:`ConfigError` for what would only fail once a model grows."""
+    """Raise :class:`ConfigError` for what would only fail once a model grows, or has no plan."""
+    if config.train.batch_size is None:
+        unit, _ = config.train.batch_budget
+        raise ConfigError(
+            f"scaling counts steps of train.batch_size frames: set it, and train.batch_{unit} to null, as steps by a "
+            "budget do not cost alike"
+        )
     sizes = starting_sizes(config, pool)
     candidates(sizes, len(pool.order), rules)
     if config.model.layer != "default" and set(rules.grow) != {"data"}:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from threading import Lock
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from sdas.data import Frame, FrameCache, check_frame
 from sdas.data.frame import LABELS, check_labelled
 from sdas.data.graphs import graph_of
-from sdas_kernels.graph import NeighborGraph
+from sdas_kernels.graph import EdgeIndex, NeighborGraph
 
 DEFAULT_TYPE = "Default"
 """Stands for frames of any config_type that has no weight of its own, or of none."""
@@ -81,10 +82,14 @@ class GraphStore:
         self._kept: OrderedDict[int, Batch] = OrderedDict()
         self._sizes = frames.atom_counts() if isinstance(frames, FrameCache) else np.array([len(f) for f in frames])
         self._known = {label: labelled(frames, label) for label in LABELS}
+        self._in_use = Lock()
 
     def batch(self, indices: NDArray[np.int64]) -> Batch:
-        """The frames of these indices side by side, on the CPU."""
-        parts = [self._one(index) for index in indices.tolist()]
+        """The frames of these indices side by side, on the CPU. Several threads may ask."""
+        with self._in_use:
+            parts = [self._one(index) for index in indices.tolist()]
+        if not parts:
+            return self._nothing()
         counts = self.counts(indices)
         graph = NeighborGraph.batch([part.graph for part in parts])
         volumes = torch.cat([part.volumes for part in parts])
@@ -115,6 +120,33 @@ class GraphStore:
             atoms_with_forces=int(sizes[known["forces"]].sum()),
             stresses=int(np.count_nonzero(known["stress"])),
         )
+
+    def costs(self, indices: NDArray[np.int64], unit: str) -> NDArray[np.int64]:
+        """What each of these frames takes of a budget of "size" (1 each), "atoms" or "edges", for which it is built."""
+        if unit == "size":
+            return np.ones(len(indices), dtype=np.int64)
+        if unit == "atoms":
+            return np.asarray(self._sizes[indices], dtype=np.int64)
+        with self._in_use:
+            return np.array([self._one(index).graph.num_edges for index in indices.tolist()], dtype=np.int64)
+
+    def _nothing(self) -> Batch:
+        """A batch of no frames."""
+        whole = torch.empty(0, dtype=torch.int64)
+        graph = NeighborGraph.of_checked(
+            positions=torch.empty(0, 3, dtype=self.dtype),
+            numbers=whole,
+            edges=EdgeIndex.of_sorted(whole, whole, 0),
+            cell_shifts=torch.empty(0, 3, dtype=self.dtype),
+            cells=torch.empty(0, 3, 3, dtype=self.dtype),
+            pbc=torch.empty(0, 3, dtype=torch.bool),
+            system=whole,
+            cutoff=self.cutoff,
+            periodic=False,
+        )
+        number = torch.empty(0, dtype=torch.float64)
+        none = self.counts(np.empty(0, dtype=np.int64))
+        return Batch(graph, number, graph.positions, graph.cells, None, number, number, none)
 
     def _one(self, index: int) -> Batch:
         if index in self._kept:

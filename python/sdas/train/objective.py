@@ -20,6 +20,7 @@ from sdas.data.frame import LABELS
 from sdas.errors import ConfigError, TrainingError
 from sdas.train.energy_reference import EnergyReference, energy_reference
 from sdas.train.graphs import DEFAULT_TYPE, Batch, GraphStore, labelled
+from sdas.train.order import in_batches, share
 from sdas.train.processes import Processes
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -107,19 +108,25 @@ def _check_config_types(settings: TrainConfig, frames: Sequence[Frame], train: N
 
 
 def validate(
-    model: nn.Module, store: GraphStore, indices: NDArray[np.int64], batch_size: int, processes: Processes
+    model: nn.Module,
+    store: GraphStore,
+    indices: NDArray[np.int64],
+    budget: tuple[str, int],
+    processes: Processes,
 ) -> dict[str, float] | None:
     """Mean absolute errors over frames shared out to all processes, of the labels that they have; None without frames.
 
     energy_mae_mev and energy_mae_mev_per_atom are means over frames, force_mae_mev_per_ang and stress_mae_mev_per_ang3
-    over components. Raises :class:`TrainingError` if they are not finite.
+    over components. A batch holds what fits into the ``budget``, (unit, most), as :meth:`GraphStore.costs` has units.
+    Raises :class:`TrainingError` if they are not finite.
     """
     if len(indices) == 0:
         return None
-    own = indices[processes.rank :: processes.size]
+    unit, most = budget
+    own = share(indices, store.costs(indices, "atoms"), processes.rank, processes.size)
     sums = torch.zeros(4, dtype=torch.float64, device=processes.device)
-    for first in range(0, len(own), batch_size):
-        sums += _absolute_errors(model, store.batch(own[first : first + batch_size]).to(processes.device))
+    for part in in_batches(own, store.costs(own, unit), most):
+        sums += _absolute_errors(model, store.batch(part).to(processes.device))
     energy, energy_per_atom, forces, stress = processes.total(sums.tolist())
     counts, errors = store.counts(indices), dict[str, float]()
     if counts.energies:

@@ -41,13 +41,13 @@ from sdas.errors import CheckpointError, TrainingError
 from sdas.run.checkpoint import load_training_state, save_training_state
 from sdas.run.folder import CHECKPOINTS
 from sdas.train.display import Display
+from sdas.train.feed import Feed, order_of
 from sdas.train.flop_model import FlopModels
 from sdas.train.graphs import GraphStore
 from sdas.train.interruption import Interruption
 from sdas.train.loss import Loss
 from sdas.train.objective import DTYPES, build_model, trained_labels, validate
 from sdas.train.optimizers import make_optimizer, set_rate
-from sdas.train.order import FrameOrder
 from sdas.train.processes import Processes
 from sdas.train.rows import Rows
 from sdas.train.schedule import Ramp, ema_decay, learning_rate
@@ -98,12 +98,13 @@ class Session:
 
     def __init__(self, config: Config, data: TrainingData, processes: Processes) -> None:
         settings = config.train
-        if settings.batch_size < processes.size:
+        if settings.batch_size is not None and settings.batch_size < processes.size:
             raise TrainingError(f"train.batch_size {settings.batch_size} is less than the {processes.size} processes")
         self.config, self.processes, self.folder = config, processes, Path(config.run_dir)
         self.progress, self.end = Progress(), Until.of(settings)
         self.interrupted: int | None = None
         self._data = data
+        self._feed: Feed | None = None
         self._inside = ExitStack()
 
     def __enter__(self) -> Session:
@@ -136,6 +137,7 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._close_feed()
         if self._rows is not None:
             self._rows.close()
         self._inside.close()
@@ -204,8 +206,8 @@ class Session:
 
     def errors(self) -> dict[str, float] | None:
         """Errors of the averaged weights on the validation frames, as they are now; nothing is written."""
-        batch_size = self.config.train.batch_size
-        return validate(self.averaged, self._store, self._data.validation, batch_size, self.processes)
+        budget = self.config.train.batch_budget
+        return validate(self.averaged, self._store, self._data.validation, budget, self.processes)
 
     def save(self) -> None:
         """Write a checkpoint; of the older ones the last is kept."""
@@ -252,9 +254,9 @@ class Session:
     def _step(self, counts_all: bool) -> None:
         settings, processes, progress = self.config.train, self.processes, self.progress
         step, began = progress.step, time.monotonic()
-        indices = self._order.batch(step - self.changes.data_since)
+        assert self._feed is not None
+        indices, batch = self._feed.take(step - self.changes.data_since)
         total, weights = self._store.counts(indices), self._loss.weights(self.end.fraction(progress))
-        batch = self._store.batch(indices[processes.rank :: processes.size]).to(processes.device)
         terms = self._loss.terms(batch, weights)
         size = (batch.graph.num_atoms, batch.graph.num_edges, batch.graph.num_systems)
         flop_model = self.flop_models.of(str(terms))
@@ -339,7 +341,13 @@ class Session:
         dtype, type_weights = DTYPES[settings.dtype], settings.config_type_weights
         states = knows_states(self.model)
         self._store = GraphStore(data.frames, config.model.cutoff, dtype, room, type_weights, states)
-        self._order = FrameOrder(data.train, settings.batch_size, settings.seed)
+        self._order = order_of(settings, self._store, data.train, data.validation)
+        self._close_feed()
+        self._feed = Feed(self._order, self._store, self.processes)
+
+    def _close_feed(self) -> None:
+        if self._feed is not None:
+            self._feed.close()
 
     def _check_beginning(self, document: Mapping[str, Any]) -> None:
         """Raise CheckpointError for a checkpoint of a run with another optimizer, or that began with another model."""
