@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -75,3 +77,18 @@ def test_what_cannot_be_done_is_one_line(command, arguments, words):
     assert result.exit_code == 1
     assert words in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_full_disk_costs_the_file_and_no_label(command, tmp_path, log, monkeypatch):
+    def full(path, frames):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    arguments = [*ORACLE, "--set", f"arguments.log={json.dumps(str(log))}", "--store", "kept"]
+    with monkeypatch.context() as patched:
+        patched.setattr("sdas.label.cli.write_frames", full)
+        result = command(*arguments)
+    assert (result.exit_code, result.stderr) == (1, "error: out.xyz: No space left on device\n")
+    before = log.read_text()
+    command(*arguments)
+    assert [frame.energy for frame in read_frames("out.xyz", check_units=False)] == [1.0, 9.0, 16.0]
+    assert log.read_text() == before + "B 2.0\n", "only what was raised is computed again"
