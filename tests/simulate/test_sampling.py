@@ -115,6 +115,29 @@ def test_bad_frames_are_dropped_and_counted(monkeypatch):
         simulate_pool(from_smiles("C", 1, 0), SimulationConfig(frames=3, interval_fs=1, equilibration_fs=0))
 
 
+@pytest.mark.parametrize("sampling", ["dynamics", "torsions"])
+def test_an_engine_that_fails_costs_a_frame(sampling):
+    molecule = from_smiles("CCO", 1, 0)
+    engine = make_engine("mmff", molecule)
+    compute, calls = engine.calculate, iter(range(10**6))
+
+    def failing(*arguments):
+        if next(calls) == 0:
+            raise RuntimeError("SCF not converged")
+        compute(*arguments)
+
+    engine.calculate = failing
+    config = SimulationConfig(sampling=sampling, interval_fs=1, equilibration_fs=0)
+    assert [sample.fault for sample in islice(samples(molecule, engine, config), 3)] == ["engine failed", None, None]
+
+
+def test_modes_need_a_molecule_at_rest(monkeypatch):
+    monkeypatch.setattr("sdas.simulate.sampling.RELAXATION_STEPS", 1)
+    molecule = from_smiles("CCO", 1, 0)
+    with pytest.raises(SimulationError, match="conformer 0 does not come to rest in 1 steps"):
+        next(samples(molecule, make_engine("uff", molecule), SimulationConfig(sampling="modes")))
+
+
 def test_the_seed_decides_every_frame():
     first, again, other = (
         simulate_pool(

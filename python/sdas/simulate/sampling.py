@@ -29,6 +29,9 @@ ROTATABLE = "[!$(*#*)&!D1]-&!@[!$(*#*)&!D1]"
 STIFF = "[CX3](=[OX1])-[#7,#8]"
 """Amides and esters, which stay as they are."""
 Torsion = tuple[int, int, int, int]
+ENGINE_ERRORS = (RuntimeError, ValueError)
+"""Of engines that cannot compute what has exploded, such as a field that does not converge."""
+FAILED = "engine failed"
 HBAR = units._hbar * units.J * units.s
 
 
@@ -80,7 +83,10 @@ class _Sampler:
         wells = []
         for conformer in self.conformers:
             atoms = self._atoms(conformer)
-            BFGS(atoms, logfile=None).run(fmax=REST_EV_PER_ANG, steps=RELAXATION_STEPS)
+            if not BFGS(atoms, logfile=None).run(fmax=REST_EV_PER_ANG, steps=RELAXATION_STEPS):
+                raise SimulationError(
+                    f"conformer {conformer} does not come to rest in {RELAXATION_STEPS} steps: sample it by dynamics"
+                )
             wells.append((atoms.get_positions(), *normal_modes(atoms)))
         while True:
             for conformer, (rest, stiffness, shapes) in enumerate(wells):
@@ -101,8 +107,12 @@ class _Sampler:
                 atoms = self._atoms(conformer)
                 angles = self.generator.uniform(-180, 180, len(bonds))
                 atoms.positions = turned(chemistry, atoms.positions, bonds, angles)
-                BFGS(atoms, logfile=None).run(fmax=1.0, steps=UNFOLDING_STEPS)
-                yield self._after(self._langevin(atoms), self.config.interval_fs, {"conformer": conformer})
+                try:
+                    BFGS(atoms, logfile=None).run(fmax=1.0, steps=UNFOLDING_STEPS)
+                except ENGINE_ERRORS:
+                    yield Sample(atoms.get_positions(), {"conformer": conformer}, FAILED)
+                else:
+                    yield self._after(self._langevin(atoms), self.config.interval_fs, {"conformer": conformer})
 
     def _atoms(self, conformer: int) -> Atoms:
         atoms = self.molecule.atoms(conformer)
@@ -127,8 +137,8 @@ class _Sampler:
         fault = None
         try:
             mover.run(max(1, round(time_fs / self.config.timestep_fs)))
-        except (RuntimeError, ValueError):  # of engines that cannot compute what has exploded
-            fault = "engine failed"
+        except ENGINE_ERRORS:
+            fault = FAILED
         positions = mover.atoms.get_positions()
         facts["time_fs"] = round(mover.nsteps * self.config.timestep_fs, 6)
         return Sample(positions, facts, self.screen.fault(positions) or fault)
