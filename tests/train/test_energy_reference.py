@@ -98,6 +98,21 @@ def test_without_forces_energies_per_atom_give_the_unit():
     assert zero.unit == none.unit == pytest.approx(np.std(energies))
 
 
+def test_compositions_that_spread_as_much_as_the_forces_give_energies_a_unit_of_their_own():
+    """Of ten times their spread, by the mean of each; what spreads within a composition keeps the unit of forces."""
+    energies = {(3,): -5.0, (3, 4): -6.0, (4,): -3.0, (4, 4): -5.0}
+    many = fit_energy_reference([frame(z, len(z) * e + d) for z, e in energies.items() for d in (-0.1, 0.1)], [3, 4])
+    rows = np.array([[1, 0], [0.5, 0.5], [0, 1], [0, 1]])
+    means = np.array(list(energies.values()))
+    rest = means - rows @ np.linalg.solve(rows.T @ rows, rows.T @ means)
+    assert many.composition_rms == pytest.approx(rest.std())
+    assert (many.unit, many.energy_unit) == (1.0, pytest.approx(10 * rest.std()))
+    one = fit_energy_reference([frame([3], -5.0), frame([3], -9.0)], [3])
+    assert (one.energy_rms, one.composition_rms, one.energy_unit) == (2.0, 0.0, 1.0)
+    alone = fit_energy_reference([frame(z, e, force=0.0) for z, e in (([3], -5.0), ([3, 3], -14.0))], [3])
+    assert alone.unit == alone.energy_unit == pytest.approx(1.0)
+
+
 def test_frames_without_energies_leave_the_shifts_at_zero():
     reference = fit_energy_reference([frame([1, 8], None, force=2.0)], [1, 8])
     assert (reference.shifts, reference.energy_rms, reference.unit) == ({1: 0.0, 8: 0.0}, None, pytest.approx(2.0))

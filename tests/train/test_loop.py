@@ -130,8 +130,15 @@ def test_the_first_loss_is_the_published_one(make_config):
     result = train(config)
     frames = FrameCache.open(config.data.path)
     split = json.loads((result.run_dir / "split.json").read_text())
-    s = np.sqrt(np.mean(np.concatenate([frames[i].forces.ravel() for i in split["train"]]) ** 2))
+    training = [frames[i] for i in split["train"]]
+    s = np.sqrt(np.mean(np.concatenate([frame.forces.ravel() for frame in training]) ** 2))
+    groups = [[f.energy / n for f in training if len(f) == n] for n in (2, 3, 4)]  # one composition of each size
+    weight, means = np.sqrt([len(group) for group in groups]), np.array([np.mean(group) for group in groups])
+    fractions = np.array([[1 / 2, 1 / 2], [2 / 3, 1 / 3], [1 / 2, 1 / 2]])  # of H and O
+    rest = weight * (means - fractions @ np.linalg.lstsq(weight[:, None] * fractions, weight * means, rcond=None)[0])
+    s_energy = max(s, 10 * np.sqrt(np.sum(rest**2) / len(training)))
     assert result.summary["loss_unit_ev"] == pytest.approx(s)
+    assert result.summary["loss_energy_unit_ev"] == pytest.approx(s_energy)
     torch.manual_seed(0)
     model, _ = session.build_model(config, frames, np.array(split["train"]))
     picked = [frames[int(i)] for i in FrameOrder(np.array(split["train"]), 4, 0).batch(0)]
@@ -140,7 +147,7 @@ def test_the_first_loss_is_the_published_one(make_config):
         out = model(NeighborGraph.build(frame.positions.copy(), frame.numbers, 3.0, dtype=torch.float64))
         energy.append((out["energy"].item() - frame.energy) / len(frame))
         force.append((out["forces"].detach().numpy() - frame.forces).ravel())
-    loss = 0.3 * np.mean(np.square(energy)) / s**2 + 0.7 * np.mean(np.square(np.concatenate(force))) / s**2
+    loss = 0.3 * np.mean(np.square(energy)) / s_energy**2 + 0.7 * np.mean(np.square(np.concatenate(force))) / s**2
     assert float(read_rows(result.run_dir)[0]["loss"]) == pytest.approx(loss, rel=1e-9)
 
 

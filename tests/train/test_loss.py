@@ -16,7 +16,7 @@ from sdas.train.objective import trained_labels
 from sdas_kernels.nn import derivatives
 from sdas_kernels.nn.fused import layer_weights
 
-UNIT = 0.7
+UNIT, ENERGY_UNIT = 0.7, 1.9
 
 
 def crystal(n: int, seed: int, **fields) -> Frame:
@@ -83,7 +83,7 @@ def formula(frames, factors, predicted, kind, delta, root):
         n = len(frame)
         if frame.energy is not None:
             energies.append(
-                w * cost(kind, (predicted["energy"][k] - frame.energy) / (n**0.5 if root else n) / UNIT, delta)
+                w * cost(kind, (predicted["energy"][k] - frame.energy) / (n**0.5 if root else n) / ENERGY_UNIT, delta)
             )
         if frame.forces is not None:
             of_frame = predicted["forces"][atom : atom + n] - frame.forces
@@ -97,7 +97,7 @@ def formula(frames, factors, predicted, kind, delta, root):
 
 def loss_of(config, frames, predicted, types=None):
     store = GraphStore(frames, 3.0, torch.float64, 2**20, types)
-    loss, batch = Loss(config, UNIT), store.batch(np.arange(len(frames)))
+    loss, batch = Loss(config, UNIT, ENERGY_UNIT), store.batch(np.arange(len(frames)))
     weights = loss.weights(0.0)
     tensors = {name: torch.tensor(values) for name, values in predicted.items()}
     return loss(tensors, batch, loss.terms(batch, weights), weights, batch.counts).item()
@@ -147,7 +147,7 @@ def test_the_gradient_of_the_stress_loss_by_every_weight_is_right_on_the_fused_r
     model = sk.nn.SDAS([1, 8], channels=2, heads=2, lmax=1, layers=2, cutoff=3.0, n_radial=2, key_channels=1).double()
     config = TrainConfig(steps=1, energy_weight=0.0, forces_weight=0.0, stress_weight=1.0)
     batch = GraphStore(MIXED, 3.0, torch.float64, 2**20, TYPES).batch(np.arange(len(MIXED)))
-    loss = Loss(config, UNIT)
+    loss = Loss(config, UNIT, ENERGY_UNIT)
     weights = loss.weights(0.0)
     terms = loss.terms(batch, weights)
     assert (terms.energy, terms.forces, terms.stress) == (False, False, True)
@@ -182,10 +182,10 @@ def test_the_gradient_of_the_stress_loss_by_every_weight_is_right_on_the_fused_r
 
 
 def test_the_energy_weight_changes_late_in_the_run():
-    loss = Loss(settings(energy_weight_late=30.0, late_from=0.6), UNIT)
+    loss = Loss(settings(energy_weight_late=30.0, late_from=0.6), UNIT, ENERGY_UNIT)
     assert [loss.weights(fraction).energy for fraction in (0.0, 0.59, 0.6, 1.0)] == [0.3, 0.3, 30.0, 30.0]
     assert loss.weights(0.9).forces == 0.7
-    assert Loss(settings(), UNIT).weights(1.0).energy == 0.3
+    assert Loss(settings(), UNIT, ENERGY_UNIT).weights(1.0).energy == 0.3
 
 
 def test_only_what_is_trained_is_asked_of_the_model():
@@ -198,10 +198,10 @@ def test_only_what_is_trained_is_asked_of_the_model():
     }
     for indices, expected in cases.items():
         batch = store.batch(np.array(indices))
-        terms = Loss(settings(), UNIT).terms(batch, Loss(settings(), UNIT).weights(0))
+        terms = Loss(settings(), UNIT, ENERGY_UNIT).terms(batch, Loss(settings(), UNIT, ENERGY_UNIT).weights(0))
         assert (terms.energy, terms.forces, terms.stress) == expected
     forceless = settings().model_copy(update={"forces_weight": 0.0})
-    loss = Loss(forceless, UNIT)
+    loss = Loss(forceless, UNIT, ENERGY_UNIT)
     assert not loss.terms(store.batch(np.array([0])), loss.weights(0)).forces
 
 

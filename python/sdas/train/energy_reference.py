@@ -26,6 +26,9 @@ NULL_SPACE = 1e-9
 """Largest squared component of a species in the null space of the compositions that is rounding."""
 ROUNDING = 1e-10
 """Largest spread of energies per atom, relative to their size or in eV, that is rounding."""
+SPREAD = 10.0
+"""How often the spread of compositions goes into the unit of energies. In one unit with forces a network would first
+learn which composition has which energy, by features that give forces where there are none."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class EnergyReference:
     shifts: eV per atom of each species. origin: where they come from, in words. undetermined: species whose shifts the
     frames leave open. force_rms: root mean square of the force components, eV/Å; None if there are no forces, or only
     zeros. energy_mean, energy_rms: mean and spread of the energies per atom beyond the shifts, eV; None where no frame
-    has an energy.
+    has an energy. composition_rms: the part of the spread that is between compositions, by the mean of each.
     """
 
     shifts: dict[int, float]
@@ -44,6 +47,7 @@ class EnergyReference:
     force_rms: float | None
     energy_mean: float | None
     energy_rms: float | None
+    composition_rms: float | None
 
     def document(self) -> dict[str, Any]:
         """What is recorded of it with a run."""
@@ -72,6 +76,11 @@ class EnergyReference:
                 "and no energies that differ per atom from those of the elements"
             )
         return unit
+
+    @property
+    def energy_unit(self) -> float:
+        """Of energies per atom in the loss, eV: the unit, or ten times the spread of compositions if that is more."""
+        return max(self.unit, SPREAD * (self.composition_rms or 0.0)) if self.force_rms else self.unit
 
 
 def energy_reference(
@@ -211,12 +220,14 @@ class _Sums:
 
     def reference(self, shifts: NDArray[np.float64], undetermined: tuple[int, ...], origin: str) -> EnergyReference:
         """What the frames hold beyond these shifts."""
-        mean = rms = None
+        mean = rms = between = None
         if self.with_energy:
             rest = self.means - self.fractions @ shifts
             mean = float(self.counts @ rest / self.with_energy)
-            rms = float(np.sqrt((self.counts @ np.square(rest - mean) + self.within) / self.with_energy))
+            squares = float(self.counts @ np.square(rest - mean))
+            between = math.sqrt(squares / self.with_energy)
+            rms = math.sqrt((squares + self.within) / self.with_energy)
             rms = rms if rms > ROUNDING * max(1.0, np.abs(self.means).max()) else 0.0
         force_rms = float(np.sqrt(self.square / self.components)) if self.square else None
         by_species = dict(zip(self.species, shifts.tolist(), strict=True))
-        return EnergyReference(by_species, origin, undetermined, force_rms, mean, rms)
+        return EnergyReference(by_species, origin, undetermined, force_rms, mean, rms, between)

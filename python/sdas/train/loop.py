@@ -136,6 +136,7 @@ def _summary(session: Session, done: bool, facts: dict[str, Any]) -> dict[str, A
         **facts,
         "parameters": sum(weight.numel() for weight in session.model.parameters()),
         "loss_unit_ev": session.changes.unit,
+        "loss_energy_unit_ev": session.changes.energy_unit,
         "energy_reference": session.changes.energy_reference,
         "last_validation": progress.last,
         "best_validation": progress.best,

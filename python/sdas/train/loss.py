@@ -1,12 +1,13 @@
 """The loss: what errors of energies, forces and stresses cost.
 
-    loss =   w_E · mean over frames ℓ(ΔE / (N s))
+    loss =   w_E · mean over frames ℓ(ΔE / (N s_E))
            + w_F · mean over atoms  ℓ(ΔF / s)
            + w_σ · mean over frames ℓ(V Δσ / (N s))
 
 ΔE is in eV, ΔF in eV/Å, V Δσ, the error of the virial, in eV. N is the number of atoms of a frame, V its volume. With
 ``energy_per: sqrt_atom`` ΔE is divided by √N. The unit s is the RMS of the training forces in eV/Å, and in eV over 1 Å;
-without forces the spread of the energies per atom (:mod:`sdas.train.energy_reference`). So the weights w have no unit.
+without forces the spread of the energies per atom. s_E is s, or ten times the spread of the compositions' mean energies
+per atom where that is more (:mod:`sdas.train.energy_reference`). So the weights w have no unit.
 
 ℓ of an energy [1], a force [3] or a virial [9]:
 
@@ -59,10 +60,11 @@ class Terms:
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss of a run, as its settings say; unit: s in eV."""
+    """The loss of a run, as its settings say; unit, energy_unit: s and s_E in eV."""
 
     settings: TrainConfig
     unit: float
+    energy_unit: float
 
     def weights(self, fraction: float) -> Weights:
         """The weights when that fraction of the run has passed."""
@@ -93,7 +95,7 @@ class Loss:
         parts: list[torch.Tensor] = []
         if terms.energy:
             sizes = batch.sizes if self.settings.energy_per == "atom" else batch.sizes.sqrt()
-            error = _error(predicted["energy"], batch.energy, terms) / (self.unit * sizes)
+            error = _error(predicted["energy"], batch.energy, terms) / (self.energy_unit * sizes)
             parts.append(self._mean(error[:, None], batch.weight, total.energies) * weights.energy)
         if terms.forces:
             error = _error(predicted["forces"], batch.forces, terms) / self.unit

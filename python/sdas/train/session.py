@@ -72,8 +72,9 @@ class Changes:
 
     model: arguments of the SDAS model in use. unit: that of the loss, eV. learning_rate: the largest one, None
     while it is the configured one. data: the path of the frame cache in use, None if the frames are not a cache.
-    data_since: the step since which. energy_reference: what is recorded of it; None in a run of an earlier version.
-    ramp: a factor of the rate, None for none.
+    data_since: the step since which. energy_unit: that of energies per atom in the loss, eV. energy_reference: what
+    is recorded of it. Both are None in a run of an earlier version, where energies had the unit of forces. ramp: a
+    factor of the rate, None for none.
     """
 
     model: dict[str, Any]
@@ -81,6 +82,7 @@ class Changes:
     learning_rate: float | None
     data: str | None
     data_since: int = 0
+    energy_unit: float | None = None
     energy_reference: dict[str, Any] | None = None
     ramp: Ramp | None = None
 
@@ -117,8 +119,14 @@ class Session:
                 model, reference = build_model(self.config, self._data.frames, self._data.train)
                 for line in reference.lines() if self.processes.first else ():
                     print(line, file=sys.stderr)
-                beginning = _shape(model), reference.unit, None, _cache_path(self._data)
-                self.changes = Changes(*beginning, energy_reference=reference.document())
+                self.changes = Changes(
+                    model=_shape(model),
+                    unit=reference.unit,
+                    learning_rate=None,
+                    data=_cache_path(self._data),
+                    energy_unit=reference.energy_unit,
+                    energy_reference=reference.document(),
+                )
                 self._take_up(model)
             else:
                 self._check_beginning(saved.document)
@@ -337,7 +345,7 @@ class Session:
         config, data = self.config, self._data
         settings, room = config.train, config.data.graph_cache_gib * 2**30
         trained_labels(settings, data.frames, data.train)
-        self._loss = Loss(settings, self.changes.unit)
+        self._loss = Loss(settings, self.changes.unit, self.changes.energy_unit or self.changes.unit)
         dtype, type_weights = DTYPES[settings.dtype], settings.config_type_weights
         states = knows_states(self.model)
         self._store = GraphStore(data.frames, config.model.cutoff, dtype, room, type_weights, states)
