@@ -104,7 +104,7 @@ def test_training_lowers_the_errors(make_config):
     )
 
 
-@pytest.mark.parametrize(("cache", "batch_size", "steps"), [("cache_path", 4, 14), ("mixed_cache_path", 1, 40)])
+@pytest.mark.parametrize(("cache", "batch_size", "steps"), [("cache_path", 4, 14), ("mixed_cache_path", 1, 30)])
 def test_flops_are_those_of_counting_every_step(make_config, monkeypatch, request, cache, batch_size, steps):
     data, settings = {"path": str(request.getfixturevalue(cache))}, {"batch_size": batch_size, "steps": steps}
     counted = []
@@ -253,7 +253,7 @@ def test_frames_without_any_label_are_refused(make_config, tmp_path, cache_path)
 def test_frames_with_one_label_train_on_it_and_tell_its_error(make_config, tmp_path, cache_path, label, there, capsys):
     frames = FrameCache.open(cache_path)
     write_cache([replace(frame, **{label: None}) for frame in frames], tmp_path / "one")
-    result = train(make_config(data={"path": str(tmp_path / "one")}, steps=60, validate_every=10))
+    result = train(make_config(data={"path": str(tmp_path / "one")}, steps=40, validate_every=10))
     name = {"energy": "energy_mae_mev_per_atom", "forces": "force_mae_mev_per_ang"}
     rows = read_rows(result.run_dir)
     assert float(rows[-1]["loss"]) < 0.7 * float(rows[0]["loss"])
