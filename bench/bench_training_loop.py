@@ -1,4 +1,4 @@
-"""Claim: the training loop runs nine tenths as fast as its kernels, graphs of new frames included.
+"""Claim: the training loop runs about nine tenths as fast as its kernels, graphs of new frames included.
 
 Steps of a session (`sdas train`) and bare passes of the same model run in turn within one process: forward, loss and
 backward on one batch that is ready. What the loop does beside: making batches, optimizer, clipping, weight average,
