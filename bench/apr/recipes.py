@@ -21,7 +21,9 @@ from apr.run import RESULTS, environment
 
 Changes = dict[str, dict[str, Any]]
 BASE = Recipe("muon", 1e-2, 4)
-NORM: Changes = {"train": {"loss": "norm"}}
+NORM: Changes = {"train": {"loss": "norm", "energy_weight": 0.4}}
+SQUARED: Changes = {"train": {"loss": "squared", "energy_weight": 4.0}}
+HUBER: Changes = {"train": {"loss": "huber", "energy_weight": 4.0}}
 
 
 def _train(**changes: Any) -> tuple[Recipe, Changes]:
@@ -33,10 +35,10 @@ def _model(**changes: Any) -> tuple[Recipe, Changes]:
 
 
 ROWS: dict[str, tuple[Recipe, Changes]] = {
-    "adam 5e-3, squared, batch 8": (Recipe("adam", 5e-3, 8), {"train": {"loss": "squared"}}),
+    "adam 5e-3, squared, batch 8": (Recipe("adam", 5e-3, 8), SQUARED),
     "adam 5e-3, norm, batch 4": (Recipe("adam", 5e-3, 4), NORM),
-    "muon 1e-2, squared, batch 4": (BASE, {"train": {"loss": "squared"}}),
-    "muon 1e-2, huber, batch 4": (BASE, {"train": {"loss": "huber"}}),
+    "muon 1e-2, squared, batch 4": (BASE, SQUARED),
+    "muon 1e-2, huber, batch 4": (BASE, HUBER),
     "muon 1e-2, norm, batch 4": (BASE, NORM),
     "batch 2": (Recipe("muon", 1e-2, 2), NORM),
     "batch 8": (Recipe("muon", 1e-2, 8), NORM),
@@ -50,8 +52,10 @@ ROWS: dict[str, tuple[Recipe, Changes]] = {
     "average 0.995": _train(ema_decay=0.995),
     "average 0.9998": _train(ema_decay=0.9998),
     "clip 1": _train(clip_norm=1.0),
-    "energy weight / 10": _train(energy_weight=0.4),
-    "energy weight × 10": _train(energy_weight=40.0),
+    "energy weight 0.1": _train(energy_weight=0.1),
+    "energy weight 1": _train(energy_weight=1.0),
+    "energy weight 4": _train(energy_weight=4.0),
+    "energy weight 40": _train(energy_weight=40.0),
     "lmax 1": _model(lmax=1),
     "lmax 3": _model(lmax=3),
     "3 layers": _model(layers=3),
