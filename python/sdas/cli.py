@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "data": ("sdas.data.cli", "app", "Fetch, convert, inspect and split data."),
     "train": ("sdas.train.cli", "train", "Train a model, resume a run, or choose loss weights by cross-validation."),
     "scale": ("sdas.scale", "scale", "Train a model that grows where that lowers its error most per FLOP."),
+    "active": ("sdas.active_cli", "active", "Label the frames that an ensemble is least sure of, and train on."),
     "evaluate": ("sdas.evaluate.cli", "evaluate", "Errors of a trained model on labeled frames."),
     "report": ("sdas.report.cli", "report", "Write the report of a run."),
     "md": ("sdas.md.cli", "md", "Run molecular dynamics with a trained model."),

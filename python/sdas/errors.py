@@ -36,6 +36,10 @@ class ScalingError(SdasError):
     """A learning curve, or a state of an adaptive run, that no law can be fitted to or decided by."""
 
 
+class ActiveError(SdasError):
+    """A pool, a selection or a run of active learning that cannot be used or cannot go on."""
+
+
 def describe(error: SdasError | OSError) -> str:
     """The error on one line, with the file that it is about."""
     text = str(error)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from sdas.errors import ScalingError
-from sdas.scaling.ledger import Ledger, read_ledger
+from sdas.scaling.ledger import open_ledger, read_ledger
 
 
 def test_what_is_noted_is_not_done_again(tmp_path):
-    first = Ledger(tmp_path, writes=True)
+    first = open_ledger(tmp_path, writes=True)
     assert first.once("start", lambda: {"x": (1, 2.5e300)}) == {"kind": "start", "x": [1, 2.5e300]}
-    again = Ledger(tmp_path, writes=True)
+    again = open_ledger(tmp_path, writes=True)
     assert again.replaying
     assert again.once("start", lambda: pytest.fail("done again")) == {"kind": "start", "x": [1, 2.5e300]}
     assert not again.replaying
@@ -20,7 +20,7 @@ def test_what_is_noted_is_not_done_again(tmp_path):
 
 
 def test_an_act_that_fails_is_not_noted(tmp_path):
-    ledger = Ledger(tmp_path, writes=True)
+    ledger = open_ledger(tmp_path, writes=True)
     with pytest.raises(ZeroDivisionError):
         ledger.once("start", lambda: {"x": 1 / 0})
     assert not ledger.path.exists()
@@ -28,13 +28,13 @@ def test_an_act_that_fails_is_not_noted(tmp_path):
 
 @pytest.mark.parametrize("cut", [1, 5, 12])
 def test_a_line_that_was_cut_short_is_dropped(tmp_path, cut):
-    ledger = Ledger(tmp_path, writes=True)
+    ledger = open_ledger(tmp_path, writes=True)
     ledger.once("start", lambda: {"x": 1})
     length = ledger.path.stat().st_size
     ledger.once("more", lambda: {"x": 2})
     with open(ledger.path, "r+b") as file:
         file.truncate(ledger.path.stat().st_size - cut)
-    again = Ledger(tmp_path, writes=True)
+    again = open_ledger(tmp_path, writes=True)
     assert ledger.path.stat().st_size == length
     again.once("start", lambda: pytest.fail("done again"))
     again.once("more", lambda: {"x": 2})
@@ -42,7 +42,7 @@ def test_a_line_that_was_cut_short_is_dropped(tmp_path, cut):
 
 
 def test_only_the_first_process_writes(tmp_path):
-    ledger = Ledger(tmp_path, writes=False)
+    ledger = open_ledger(tmp_path, writes=False)
     assert ledger.once("start", lambda: {"x": 1})["x"] == 1
     assert not ledger.path.exists()
 
@@ -50,9 +50,9 @@ def test_only_the_first_process_writes(tmp_path):
 def test_a_damaged_ledger_is_refused(tmp_path):
     (tmp_path / "ledger.jsonl").write_text('{"kind": "start"}\n{"kind": \n{"kind": "end"}\n')
     with pytest.raises(ScalingError, match="line 2: cannot be read"):
-        Ledger(tmp_path, writes=True)
+        open_ledger(tmp_path, writes=True)
     (tmp_path / "ledger.jsonl").write_text('{"kind": "start"}\n')
     with pytest.raises(ScalingError, match="line 1 notes 'start' where 'decided' would follow"):
-        Ledger(tmp_path, writes=True).once("decided", dict)
+        open_ledger(tmp_path, writes=True).once("decided", dict)
     with pytest.raises(ScalingError, match="'sdas scale' writes it"):
         read_ledger(tmp_path / "elsewhere")

@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sdas.data import DataError, write_cache
+from sdas.data import DataError, FrameCache, write_cache
 from sdas.errors import CheckpointError, SdasError, TrainingError
 from sdas.predict import predict, predict_batches
 from sdas.run.model import load_run_model
 from sdas.train.loop import fit, train
 from sdas.train.processes import Processes
-from sdas.train.state import check_beginning
+from sdas.train.session import Session, TrainingData
 from sdas.train.states import check_states
 
 PULL = 2 * 0.4
@@ -79,14 +79,17 @@ def test_the_flops_of_a_run_with_the_option_follow_from_its_sizes(configure):
     assert summary["flops_unknown"] == []
 
 
-def test_a_checkpoint_from_before_the_option_goes_on(make_config, tmp_path):
-    config = make_config()
-    document = {"changes": {"unit": 1.0}, "optimizer": "adam"}
-    document["began_as"] = config.model.model_dump(exclude={"charge_spin"})
-    check_beginning(config, document, tmp_path)
-    document["began_as"]["channels"] = 8
-    with pytest.raises(CheckpointError, match=r"it began with model\.channels 8, not 4"):
-        check_beginning(config, document, tmp_path)
+def test_a_checkpoint_from_before_the_option_goes_on(make_config, cache_path):
+    config = make_config(steps=6, checkpoint_every=3)
+    data = TrainingData(FrameCache.open(cache_path), np.arange(24), np.arange(24, 32))
+    with Processes("cpu") as processes, Session(config, data, processes) as session:
+        session.advance(session.end)
+        document = {"changes": {"unit": 1.0}, "optimizer": "adam"}
+        document["began_as"] = config.model.model_dump(exclude={"charge_spin"})
+        session._check_beginning(document)
+        document["began_as"]["channels"] = 8
+        with pytest.raises(CheckpointError, match=r"it began with model\.channels 8, not 4"):
+            session._check_beginning(document)
 
 
 def frames_in(frames, *states):

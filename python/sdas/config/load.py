@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
+from sdas.config.active import ActiveConfig
 from sdas.config.cross_validation import CrossValidationConfig
 from sdas.config.data import DataConfig
 from sdas.config.model import ModelConfig
@@ -68,6 +69,7 @@ class Config(Section):
         default_factory=CrossValidationConfig, description="Used by 'sdas train --cross-validate' only."
     )
     scaling: ScalingConfig = Field(default_factory=ScalingConfig, description="Used by 'sdas scale' only.")
+    active: ActiveConfig = Field(default_factory=ActiveConfig, description="Used by 'sdas active' only.")
 
 
 def default_config() -> Config:
@@ -76,12 +78,16 @@ def default_config() -> Config:
 
 
 def load_config(
-    path: str | os.PathLike[str] | None, overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None
+    path: str | os.PathLike[str] | None,
+    overrides: Sequence[str] = (),
+    values: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Config:
     """Read and check a YAML file, or defaults; ``overrides`` are ``section.key=value`` with the value in YAML.
 
     ``values``, section.key → value, come after those and are taken as they are. What is given for one of two
-    :data:`ALTERNATIVES` takes the place of both in the file. Paths are made absolute, from the working directory.
+    :data:`ALTERNATIVES` takes the place of both in the file. ``defaults`` likewise, where neither such key is given.
+    Paths are made absolute, from the working directory.
     Raises :class:`ConfigError` with the path of the key at fault and, for an unknown key, the nearest valid one.
     """
     content = {} if path is None else _read_yaml(Path(path))
@@ -90,6 +96,9 @@ def load_config(
         _apply(content, override)
     for key, value in (values or {}).items():
         _put(content, key, value, key)
+    for key, value in (defaults or {}).items():
+        if not any(_is_given(content, each) for pair in [(key,), *ALTERNATIVES] if key in pair for each in pair):
+            _put(content, key, value, key)
     return parse_config(content, "the command line" if path is None else str(path))
 
 
@@ -112,6 +121,8 @@ def parse_config(content: Any, source: str) -> Config:
             setattr(config.data, name, [_absolute(path) for path in paths])
     if config.scaling.pool is not None:
         config.scaling.pool = _absolute(config.scaling.pool)
+    if config.active.pool is not None:
+        config.active.pool = _absolute(config.active.pool)
     if config.data.split.indices is not None:
         config.data.split.indices = _absolute(config.data.split.indices)
     reference = config.train.energy_reference
@@ -203,6 +214,11 @@ def _drop_alternatives(content: dict[str, Any], given: set[str]) -> None:
             section, _, name = key.partition(".")
             if isinstance(content.get(section), dict):
                 content[section].pop(name, None)
+
+
+def _is_given(content: Any, key: str) -> bool:
+    section, _, name = key.partition(".")
+    return isinstance(content.get(section), dict) and content[section].get(name) is not None
 
 
 def _put(content: dict[str, Any], key: str, value: Any, source: str) -> None:

@@ -45,11 +45,6 @@ def write_report(run_dir: str | Path, *, reproduce: list[str] | None = None) -> 
 
 def render(run: RunContents, numbers: dict[str, Any], commands: list[str]) -> str:
     """The page as HTML text."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sdas.report", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["short"] = short
-    environment.filters["duration"] = duration
     metrics, evaluation, dynamics = run.training.metrics, run.test.evaluation, run.dynamics
     plots = {
         "energy_parity": figures.energy_parity(evaluation) if evaluation else None,
@@ -65,19 +60,32 @@ def render(run: RunContents, numbers: dict[str, Any], commands: list[str]) -> st
         conserved = dynamics.summary["ensemble"] == "nve"
         plots["md_energy"] = figures.md_energy(dynamics.log, dynamics.summary["n_atoms"], conserved)
         plots["md_temperature"] = figures.md_temperature(dynamics.log)
-    return environment.get_template("report.html.jinja").render(
-        name=run.folder.resolve().name,
-        written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        numbers=numbers,
-        evaluation=evaluation,
-        rows=rows_of(evaluation) if evaluation else {},
-        columns=columns_of(evaluation) if evaluation else {},
-        md=dynamics.summary if dynamics else None,
-        plots={key: Markup(svg) for key, svg in plots.items() if svg},
-        backends=sdas_kernels.dispatch.explain(),
-        config=run.training.config,
-        commands=commands,
+    return (
+        environment()
+        .get_template("report.html.jinja")
+        .render(
+            name=run.folder.resolve().name,
+            written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+            numbers=numbers,
+            evaluation=evaluation,
+            rows=rows_of(evaluation) if evaluation else {},
+            columns=columns_of(evaluation) if evaluation else {},
+            md=dynamics.summary if dynamics else None,
+            plots={key: Markup(svg) for key, svg in plots.items() if svg},
+            backends=sdas_kernels.dispatch.explain(),
+            config=run.training.config,
+            commands=commands,
+        )
     )
+
+
+def environment() -> jinja2.Environment:
+    """The templates, and the filters that they write numbers by."""
+    found = jinja2.Environment(
+        loader=jinja2.PackageLoader("sdas.report", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    found.filters |= {"short": short, "duration": duration}
+    return found
 
 
 def default_commands(run: RunContents) -> list[str]:

@@ -21,13 +21,13 @@ from sdas.errors import ConfigError, TrainingError
 from sdas.run.folder import RUN
 
 FIXED = (
-    *("data", "model", "scaling"),
+    *("data", "model", "scaling", "active"),
     *("train.batch_size", "train.batch_atoms", "train.batch_edges"),
     *("train.dtype", "train.energy_reference", "train.optimizer", "train.seed"),
 )
 """Keys, and sections of keys, that make a run what it is."""
-FREE = ("data.graph_cache_gib", "data.path")
-"""Keys among them that may change. A path may where a cache lies at it: its content is compared."""
+FREE = ("data.graph_cache_gib", "data.path", "active.rounds", "active.processes", "active.resources")
+"""Keys, and a section, among them that may change. A path may where a cache lies at it: its content is compared."""
 
 
 def check_settings(config: Config, folder: Path, from_cache: bool) -> list[str]:
@@ -73,9 +73,14 @@ def record_start(config: Config, cache: FrameCache, split: Split, folder: Path) 
 
 
 def _is_free(key: str, from_cache: bool) -> bool:
-    if key in FREE:
+    if _is_among(key, FREE):
         return from_cache or key != "data.path"
-    return not any(key == fixed or key.startswith(f"{fixed}.") for fixed in FIXED)
+    return not _is_among(key, FIXED)
+
+
+def _is_among(key: str, names: tuple[str, ...]) -> bool:
+    """Whether a key, or a section that it is in, is named."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def _split_fingerprint(split: Split) -> str:

@@ -1,85 +1,23 @@
-"""The ledger of an adaptive run: every act is announced before it is done, and its outcome is noted after it.
-
-    ledger.jsonl        a JSON object per line, appended and forced to disk
-
-A resumed run goes through the same acts again. Those whose outcome is in the ledger are not done: :meth:`Ledger.once`
-gives back what was noted. So the ledger of a run that was killed ends as that of one that was not.
-"""
+"""The ledger of an adaptive run, ``ledger.jsonl`` in its folder: see :mod:`sdas.run.ledger`."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-from sdas.documents import parse_json
 from sdas.errors import ScalingError
 from sdas.run.folder import LEDGER
+from sdas.run.ledger import Ledger, Line, read_lines
 
-Line = dict[str, Any]
+__all__ = ["Ledger", "Line", "open_ledger", "read_ledger"]
 
 
-class Ledger:
-    """The ledger in a folder. ``writes``: whether this process writes it; of several only the first does.
-
-    Raises :class:`ScalingError` for a line that is damaged. A last line that was cut short is dropped.
-    """
-
-    def __init__(self, folder: Path, writes: bool) -> None:
-        self.path, self.writes = folder / LEDGER, writes
-        self._noted, length = _read(self.path)
-        self._next = 0
-        if writes and self.path.exists():
-            os.truncate(self.path, length)
-
-    @property
-    def replaying(self) -> bool:
-        """Whether the next act is in the ledger already."""
-        return self._next < len(self._noted)
-
-    def once(self, kind: str, act: Callable[[], Mapping[str, Any]]) -> Line:
-        """The outcome of an act of that kind: the noted one, or that of ``act()``, which is noted now."""
-        if self.replaying:
-            line, number = self._noted[self._next], self._next + 1
-            if line.get("kind") != kind:
-                raise ScalingError(
-                    f"{self.path}: line {number} notes {line.get('kind')!r} where {kind!r} would follow: it was "
-                    "edited, or written by another version; start another run"
-                )
-            self._next += 1
-            return line
-        text = json.dumps({"kind": kind, **act()}, allow_nan=False, ensure_ascii=False)
-        if self.writes:
-            self._append(text + "\n")
-        return parse_json(text.encode(), self.path)
-
-    def _append(self, text: str) -> None:
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+def open_ledger(folder: Path, writes: bool) -> Ledger:
+    """The ledger in a folder, a new one where there is none; raises :class:`ScalingError` if it is damaged."""
+    return Ledger(folder / LEDGER, writes, ScalingError)
 
 
 def read_ledger(folder: Path) -> list[Line]:
     """The lines of the ledger in a folder; raises :class:`ScalingError` if there is none or one is damaged."""
     if not (folder / LEDGER).exists():
         raise ScalingError(f"{folder / LEDGER} does not exist: 'sdas scale' writes it")
-    return _read(folder / LEDGER)[0]
-
-
-def _read(path: Path) -> tuple[list[Line], int]:
-    """Whole lines, and how many bytes they take."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return [], 0
-    except OSError as error:
-        raise ScalingError(f"{path}: cannot be read: {error.strerror}") from None
-    whole = content[: content.rfind(b"\n") + 1]
-    lines = [
-        parse_json(line, f"{path}: line {number}", ScalingError, "the run cannot go on; start another")
-        for number, line in enumerate(whole.splitlines(), start=1)
-    ]
-    return lines, len(whole)
+    return read_lines(folder / LEDGER, ScalingError)

@@ -8,7 +8,7 @@
 
 Trials start from copies of the run's state in folders of their own. The winner's state becomes that of the run, and the
 FLOPs of the others are lost: they are of the budget all the same. Every act is in the ledger before and after it, so a
-run that was killed is resumed within the act that it was killed in (:mod:`sdas.scaling.ledger`).
+run that was killed is resumed within the act that it was killed in (:mod:`sdas.run.ledger`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sdas.run.fingerprint import model_fingerprint
 from sdas.run.folder import SCALING, TRIALS
 from sdas.scaling.costs import PARTS_OF_DELTA, check_budget, costs
 from sdas.scaling.law import LEAST_FITTED, Law, fit
-from sdas.scaling.ledger import Ledger, Line
+from sdas.scaling.ledger import Ledger, Line, open_ledger
 from sdas.scaling.policy import Axis, Decision, Rules, Sizes, State, Trial, candidates, decide
 from sdas.scaling.pool import check_pool, opened_pool
 from sdas.scaling.settings import check_settings, rules_of, starting_sizes
@@ -66,7 +66,7 @@ def scale(config: Config, resume: bool = False) -> ScalingResult:
         pool = opened_pool(config, cache, split, processes)
         check_settings(config, rules, pool)
         check_pool(config, pool, starting_sizes(config, pool).frames, split)
-        ledger = Ledger(Path(config.run_dir), writes=processes.first)
+        ledger = open_ledger(Path(config.run_dir), writes=processes.first)
         processes.wait()
         if not ledger.replaying:
             (cost,) = costs(config, pool, {"start": starting_sizes(config, pool)}, processes)

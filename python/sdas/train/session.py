@@ -34,6 +34,7 @@ from torch import nn
 
 import sdas_kernels.nn
 from sdas.config import Config
+from sdas.config.model import ModelConfig
 from sdas.data import Frame, FrameCache
 from sdas.data.graphs import knows_states
 from sdas.errors import CheckpointError, TrainingError
@@ -50,7 +51,7 @@ from sdas.train.optimizers import make_optimizer, set_rate
 from sdas.train.processes import Processes
 from sdas.train.rows import Rows
 from sdas.train.schedule import Ramp, ema_decay, learning_rate
-from sdas.train.state import Progress, capture, check_beginning, restore
+from sdas.train.state import Progress, capture, restore
 from sdas.train.torch_settings import torch_settings
 from sdas.train.until import Until
 from sdas_kernels.flops import FlopCounter
@@ -128,7 +129,7 @@ class Session:
                 )
                 self._take_up(model)
             else:
-                check_beginning(self.config, saved.document, self.folder)
+                self._check_beginning(saved.document)
                 self.changes = _changes(saved.document["changes"])
                 self._take_up(sdas_kernels.nn.SDAS(**self.changes.model).to(DTYPES[self.config.train.dtype]))
                 self.progress = restore(saved, self.flop_models, self.model, self.averaged, self.optimizer)
@@ -356,6 +357,24 @@ class Session:
         if self._feed is not None:
             self._feed.close()
 
+    def _check_beginning(self, document: Mapping[str, Any]) -> None:
+        """Raise CheckpointError for a checkpoint of a run with another optimizer, or that began with another model."""
+        if "unit" not in document["changes"]:
+            raise CheckpointError(
+                f"{self.folder / CHECKPOINTS}: the checkpoint is of an earlier version, whose loss weighed errors "
+                "of the energy per frame; finish the run with that version, or start another"
+            )
+        model, optimizer = self.config.model.model_dump(), self.config.train.optimizer
+        now = {f"model.{name}": value for name, value in model.items()} | {"train.optimizer": optimizer}
+        before = {f"model.{name}": value for name, value in _with_defaults(document["began_as"]).items()}
+        before["train.optimizer"] = document.get("optimizer", optimizer)
+        for name, value in now.items():
+            if before.get(name) != value:
+                raise CheckpointError(
+                    f"{self.folder / CHECKPOINTS}: the checkpoint does not fit this run: it began with "
+                    f"{name} {before.get(name)}, not {value}"
+                )
+
     def _saved_data(self, tensors: dict[str, torch.Tensor]) -> TrainingData:
         """The data that the saved session had in use."""
         path, frames = self.changes.data, self._data.frames
@@ -369,6 +388,11 @@ class Session:
 def _shape(model: Any) -> dict[str, Any]:
     """The arguments that an SDAS model was made with."""
     return dict(model.config)
+
+
+def _with_defaults(began_as: dict[str, Any]) -> dict[str, Any]:
+    """The section model of a checkpoint, with arguments that came to it later."""
+    return ModelConfig.model_validate(began_as).model_dump()
 
 
 def _changes(saved: dict[str, Any]) -> Changes:

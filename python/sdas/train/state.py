@@ -6,17 +6,14 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from sdas.config import Config, ModelConfig
 from sdas.errors import CheckpointError
 from sdas.run.checkpoint import TrainingState
-from sdas.run.folder import CHECKPOINTS
 from sdas.train.flop_model import FlopModels
 from sdas_kernels.flops import FlopCounter
 
@@ -162,26 +159,6 @@ def restore(
             f"the checkpoint of step {state.step} does not fit this run: {' '.join(str(error).split())}"
         ) from None
     return progress
-
-
-def check_beginning(config: Config, document: Mapping[str, Any], folder: Path) -> None:
-    """Raise CheckpointError for a state in ``folder`` of a run with another optimizer, loss or model to begin with."""
-    if "unit" not in document["changes"]:
-        raise CheckpointError(
-            f"{folder / CHECKPOINTS}: the checkpoint is of an earlier version, whose loss weighed errors "
-            "of the energy per frame; finish the run with that version, or start another"
-        )
-    model, optimizer = config.model.model_dump(), config.train.optimizer
-    began_as = ModelConfig.model_validate(document["began_as"]).model_dump()  # with arguments that came to it later
-    now = {f"model.{name}": value for name, value in model.items()} | {"train.optimizer": optimizer}
-    before = {f"model.{name}": value for name, value in began_as.items()}
-    before["train.optimizer"] = document.get("optimizer", optimizer)
-    for name, value in now.items():
-        if before.get(name) != value:
-            raise CheckpointError(
-                f"{folder / CHECKPOINTS}: the checkpoint does not fit this run: it began with "
-                f"{name} {before.get(name)}, not {value}"
-            )
 
 
 def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -1,0 +1,78 @@
+"""Labels for frames of the pool, by an oracle or uncovered, in the run's store of labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from sdas.config import ActiveConfig
+from sdas.config.active import HIDDEN
+from sdas.config.label import parse_oracle
+from sdas.data import Frame
+from sdas.errors import ActiveError
+from sdas.label import Failure, Label, LabelStore, address, label_frames
+from sdas.run.folder import LABELS
+
+TBLITE = "tblite"
+"""The oracle of a run that begins from nothing, unless another is named."""
+
+
+@dataclass(frozen=True)
+class Labeled:
+    """frames: with labels, those that have one. indices: theirs among the frames given. failed: of each other one the
+    index, the kind of failure and its reason. seconds: of oracles together."""
+
+    frames: list[Frame]
+    indices: list[int]
+    failed: list[dict[str, Any]]
+    computed: int
+    seconds: float
+
+    def document(self) -> dict[str, Any]:
+        """What a ledger notes of it."""
+        return {"failed": self.failed, "computed": self.computed, "oracle_s": round(self.seconds, 3)}
+
+
+def label(frames: Sequence[Frame], settings: ActiveConfig, run: Path) -> Labeled:
+    """Labels for frames, those of the store first; a label that cannot be had is noted, and is no error.
+
+    Raises :class:`ActiveError` if none of them gets one, and :class:`sdas.errors.LabelError` as the label room does.
+    """
+    with LabelStore.open(run / LABELS) as store:
+        if settings.oracle == HIDDEN:
+            return _uncovered(frames, store)
+        oracle = parse_oracle(settings.oracle or TBLITE, settings.oracle_settings)
+        with tqdm(total=len(frames), desc="label", unit="frame", disable=None) as bar:
+            done = label_frames(frames, oracle, store, settings.resources, progress=bar.update)
+    found = Labeled([], [], [], done.computed, 0.0)
+    seconds = 0.0
+    for index, (frame, outcome) in enumerate(zip(frames, done.outcomes, strict=True)):
+        seconds += float(outcome.facts.get("seconds", 0.0))
+        if isinstance(outcome, Failure):
+            found.failed.append({"index": index, "kind": outcome.kind, "reason": outcome.reason})
+        else:
+            found.frames.append(_with(frame, outcome))
+            found.indices.append(index)
+    if not found.frames:
+        first = found.failed[0]
+        kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(row["kind"] for row in found.failed).items())
+        raise ActiveError(f"none of {len(frames)} frames could be labeled ({kinds}); the first one: {first['reason']}")
+    return replace(found, seconds=seconds)
+
+
+def _uncovered(frames: Sequence[Frame], store: LabelStore) -> Labeled:
+    method = {"oracle": HIDDEN}
+    for frame in frames:
+        assert frame.energy is not None, frame.source
+        assert frame.forces is not None, frame.source
+        store.put(address(frame, method), frame, Label(frame.energy, frame.forces, frame.stress, {"method": method}))
+    return Labeled(list(frames), list(range(len(frames))), [], len(frames), 0.0)
+
+
+def _with(frame: Frame, outcome: Label) -> Frame:
+    return replace(frame, energy=outcome.energy, forces=outcome.forces, stress=outcome.stress)

@@ -1,0 +1,90 @@
+"""The section ``active``: how ``sdas active`` chooses the frames that are labeled."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from sdas.config.label import ResourcesConfig
+from sdas.config.section import Section
+from sdas.config.simulate import SimulationConfig
+
+Rule = Literal["topk", "random", "maxdist", "lcmd"]
+Measure = Literal["forces", "largest force", "energy", "last layer"]
+HIDDEN = "hidden"
+"""The oracle that uncovers the labels in the pool file, for studies in retrospect."""
+
+
+class ActiveConfig(Section):
+    """The pool, the oracle, what is selected, and how the ensemble learns it."""
+
+    pool: str | None = Field(default=None, description="File or cache of the frames that may be labeled.")
+    smiles: str | None = Field(default=None, description="A molecule, in place of a pool file, as CCO.")
+    sequence: str | None = Field(default=None, description="A capped peptide likewise, as ACE-ALA-NME.")
+    simulation: SimulationConfig = Field(
+        default_factory=SimulationConfig, description="How frames of a molecule or peptide are made."
+    )
+    oracle: str | None = Field(
+        default=None,
+        description="pyscf:FUNCTIONAL/BASIS, tblite[:METHOD], ase:MODULE:CLASS, model:RUN, or hidden: the labels in "
+        "the pool file, uncovered where they are asked for.",
+    )
+    oracle_settings: dict[str, Any] = Field(default={}, description="Settings of the oracle, as {dispersion: d4}.")
+    start_labels: int = Field(
+        default=50, ge=2, description="Frames of the pool that are labeled to begin with, where no data are given."
+    )
+    rounds: int = Field(default=2, ge=1, description="Rounds of selecting, labeling and training on the new labels.")
+    labels_per_round: int = Field(default=25, ge=1, description="K, the frames that a round selects.")
+    models: int = Field(default=3, ge=1, description="M, the members of the ensemble; they differ by their seeds.")
+    select: Rule = Field(
+        default="topk",
+        description="topk: the K most uncertain frames, as published; random; maxdist: always the frame farthest from "
+        "all that is chosen, by its features; lcmd: the farthest of the largest cluster.",
+    )
+    uncertainty: Measure = Field(
+        default="forces",
+        description="What makes a frame uncertain, from sigma² = 1/M Σ (f_m − mean)²: forces, the mean over its atoms; "
+        "largest force, that of its most uncertain atom; energy; last layer: how far the features of a frame are from "
+        "those of the training frames, which a single model can tell.",
+    )
+    learning: Literal["fine-tune", "scratch"] = Field(
+        default="fine-tune",
+        description="fine-tune: members go on from those of the round before, as published; scratch: they begin anew.",
+    )
+    steps: int | None = Field(
+        default=None, ge=1, description="S, steps of fine-tuning; null: a quarter of train.steps or train.minutes."
+    )
+    rate: float = Field(default=0.3, gt=0, le=1, description="Factor of train.learning_rate in fine-tuning.")
+    replay: float | None = Field(
+        default=None, ge=0, description="Old frames per new one that train along in fine-tuning; null: all of them."
+    )
+    duplicates: float = Field(
+        default=0.02,
+        ge=0,
+        description="Å. Frames whose sorted distances differ by less in the root mean square are taken for the same.",
+    )
+    overlap: float = Field(
+        default=0.5, ge=0, lt=1, description="Frames with atoms closer than this part of a bond are dropped."
+    )
+    processes: int | None = Field(
+        default=None, ge=1, description="Members trained at once on this machine; null: as many as it has cores."
+    )
+    resources: ResourcesConfig = Field(
+        default_factory=ResourcesConfig, description="What labeling may use; its engine serves training too."
+    )
+
+    @model_validator(mode="after")
+    def _one_pool(self) -> ActiveConfig:
+        given = [name for name in ("pool", "smiles", "sequence") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} are given: one pool is enough")
+        return self
+
+    @model_validator(mode="after")
+    def _enough_members(self) -> ActiveConfig:
+        if self.models < 2 and self.select == "topk" and self.uncertainty != "last layer":
+            raise ValueError(
+                "models must be at least 2, since one alone differs from nothing; or set uncertainty to 'last layer'"
+            )
+        return self

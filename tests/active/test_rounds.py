@@ -1,0 +1,189 @@
+"""Rounds select by the formula, label, train on, and end alike wherever they are killed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sqlite3
+
+import numpy as np
+import pytest
+
+from sdas.active import rounds
+from sdas.active.engine import Here, Interrupted
+from sdas.active.folder import member_folder, round_frames
+from sdas.active.rounds import learn
+from sdas.data import FrameCache
+from sdas.errors import SdasError
+from sdas.predict import predict
+from sdas.run.ledger import Ledger, read_lines
+from sdas.run.model import load_run_model
+
+KINDS = ["trained", "assessed", "selected", "labeled"]
+
+
+def acts(folder, *kinds):
+    return [line for line in read_lines(folder / "rounds.jsonl") if not kinds or line["kind"] in kinds]
+
+
+def outcome(folder):
+    """All that was decided, and the models: what does not depend on the clock."""
+    timed = {"seconds", "oracle_s"}
+    return [{name: value for name, value in line.items() if name not in timed} for line in acts(folder)]
+
+
+def test_the_most_uncertain_frames_are_selected(finished):
+    """Against the formula, by each model on its own: σ² = 1/M Σ (F_m − F̄)², its mean over atoms and components."""
+    pool = FrameCache.open(finished / "pool")
+    taken: set[int] = set()
+    for line in acts(finished, "selected"):
+        models = [load_run_model(member_folder(finished, line["round"], member)) for member in range(2)]
+        free = [index for index in range(len(pool)) if index not in taken]
+        variance = {}
+        for index in free:
+            forces = np.stack([predict(model, [pool[index]]).forces for model in models])
+            variance[index] = np.mean((forces - forces.mean(axis=0)) ** 2)
+        assert line["chosen"] == sorted(free, key=variance.__getitem__)[:-4:-1]
+        assert line["uncertainty"] == pytest.approx([variance[index] ** 0.5 for index in line["chosen"]], rel=1e-9)
+        taken |= set(line["chosen"])
+    assert len(taken) == 6
+
+
+def test_labels_are_appended_and_kept(finished):
+    chosen = [index for line in acts(finished, "selected") for index in line["chosen"]]
+    pool, start = FrameCache.open(finished / "pool"), FrameCache.open(round_frames(finished, 2))
+    assert [line["labels"] for line in acts(finished, "assessed")] == [8, 11, 14]
+    for frame, index in zip(list(start)[-6:], chosen, strict=True):
+        assert np.array_equal(frame.positions, pool[index].positions)
+        assert np.array_equal(frame.forces, pool[index].forces)
+    with sqlite3.connect(finished / "labels" / "labels.sqlite") as store:
+        assert store.execute("SELECT count(*) FROM labels").fetchone() == (6,)
+
+
+def test_every_act_is_announced_and_noted(finished):
+    kinds = [line["kind"] for line in acts(finished)]
+    one = ["training", "trained", "assessed", "selected", "labeling", "labeled"]
+    assert kinds == ["pool", "start", *one, *one, "training", "trained", "assessed"]
+
+
+def test_members_go_on_from_the_round_before(finished):
+    """Fine-tuning takes a quarter of the steps at a part of the rate; the last model is that of the run."""
+    config = (member_folder(finished, 1, 0) / "config.yaml").read_text()
+    assert "steps: 2\n" in config
+    assert "learning_rate: 0.0015\n" in config
+    task = json.loads((member_folder(finished, 1, 1) / "task.json").read_text())
+    assert task["origin"] == "rounds/000/members/1"
+    last, ours = load_run_model(member_folder(finished, 2, 0)), load_run_model(finished)
+    assert all((ours.state_dict()[name] == value).all() for name, value in last.state_dict().items())
+    before, after = (load_run_model(member_folder(finished, number, 0)).state_dict() for number in (0, 1))
+    step = max(float((after[name] - value).abs().max()) for name, value in before.items() if value.is_floating_point())
+    assert 0 < step < 0.01  # two steps of Adam from there, and no new draw of weights
+
+
+KILLED_AT = [
+    *[(Ledger, "_append", number) for number in (1, 3, 5)],
+    (Here, "train", 1),
+    (rounds, "label", 1),
+    (rounds, "write_cache", 0),
+    (rounds, "save_model", 0),
+]
+
+
+@pytest.mark.parametrize(("owner", "name", "number"), KILLED_AT)
+def test_a_run_that_is_killed_ends_as_one_that_is_not(
+    owner, name, number, finished, make_config, tmp_path, monkeypatch
+):
+    """Killed when something has just been done for the n-th time, but nobody knows yet."""
+    calls, original = itertools.count(), getattr(owner, name)
+
+    def killed(*arguments, **options):
+        result = original(*arguments, **options) if name != "_append" else None
+        if next(calls) == number:
+            raise SystemExit
+        return original(*arguments, **options) if name == "_append" else result
+
+    config = make_config(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, killed)
+        with pytest.raises(SystemExit):
+            learn(config)
+    result = learn(config, resume=True)
+    assert outcome(tmp_path / "run") == outcome(finished)
+    assert result.rounds == 2
+
+
+def test_a_finished_run_goes_on_with_more_rounds(make_config, finished, tmp_path):
+    folder = tmp_path / "run"
+    learn(make_config(folder, rounds=1))
+    assert learn(make_config(folder, rounds=2), resume=True).labels == 14
+    assert outcome(folder) == outcome(finished)
+
+
+def test_an_oracle_labels_what_is_selected(make_config, finished, places, tmp_path):
+    """Effective medium theory computes the labels that were hidden, so the run is the same."""
+    config = make_config(tmp_path / "run", pool=str(places / "unlabeled"), oracle="ase:ase.calculators.emt:EMT")
+    result = learn(config)
+    chosen, wanted = (acts(folder, "selected") for folder in (tmp_path / "run", finished))
+    assert [line["chosen"] for line in chosen] == [line["chosen"] for line in wanted]
+    assert result.labels == 14
+    assert acts(tmp_path / "run", "labeled")[0]["computed"] == 3
+
+
+def test_a_run_begins_from_nothing(make_config, places, tmp_path):
+    folder = tmp_path / "run"
+    data = {"path": str(folder / "start"), "split": {"sizes": [0.8, 0.2, 0.0]}}
+    result = learn(make_config(folder, data=data, start_labels=10, rounds=1, select="random"))
+    (start,), (selected,) = acts(folder, "start"), acts(folder, "selected")
+    assert len(start["taken"]) == 10
+    assert not set(start["taken"]) & set(selected["chosen"])
+    assert result.labels == 11
+    assert start["first_labels"]["computed"] == 10
+
+
+@pytest.mark.parametrize("rule", ["maxdist", "lcmd"])
+def test_one_model_can_tell_by_its_last_layer(rule, make_config, tmp_path):
+    """And the pool may end before the rounds do."""
+    settings = {"models": 1, "select": rule, "uncertainty": "last layer", "learning": "scratch", "duplicates": 0.0}
+    result = learn(make_config(tmp_path / "run", rounds=4, labels_per_round=12, **settings))
+    assert [len(line["chosen"]) for line in acts(tmp_path / "run", "selected")] == [12, 8, 0]
+    assert result.rounds == 2
+    assert acts(tmp_path / "run", "assessed")[0]["pool"]["unit"] == "eV"
+
+
+def test_old_frames_are_replayed_as_many_as_are_set(make_config, tmp_path):
+    learn(make_config(tmp_path / "run", rounds=1, replay=1.5))
+    task = json.loads((member_folder(tmp_path / "run", 1, 0) / "task.json").read_text())
+    assert len(task["train"]) == 3 + round(1.5 * 3)
+    assert task["train"][-3:] == [30, 31, 32]
+
+
+def test_a_signal_stops_the_run(make_config, tmp_path, monkeypatch):
+    def stopped(self, folders, finished):
+        raise Interrupted(15)
+
+    monkeypatch.setattr(Here, "train", stopped)
+    assert learn(make_config(tmp_path / "run")).signal == 15
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"labels_per_round": 50}, "the pool has 20 frames that can be used, fewer than active.labels_per_round, 50"),
+        ({"pool": None}, "no pool to select from"),
+        ({"pool": "unlabeled"}, "has no energy or no forces, which the oracle hidden would uncover"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_trained(settings, message, make_config, places, tmp_path):
+    if settings.get("pool"):
+        settings = {**settings, "pool": str(places / settings["pool"])}
+    with pytest.raises(SdasError, match=message):
+        learn(make_config(tmp_path / "run", **settings))
+
+
+def test_another_run_is_left_alone(make_config, finished, tmp_path):
+    with pytest.raises(SdasError, match="is not empty; resume it with --resume"):
+        learn(make_config(finished))
+    with pytest.raises(SdasError, match="no run to resume there"):
+        learn(make_config(tmp_path), resume=True)
+    with pytest.raises(SdasError, match=r"cannot change active\.select"):
+        learn(make_config(finished, select="random"), resume=True)
