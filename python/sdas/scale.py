@@ -77,3 +77,6 @@ def scale(
     typer.echo(f"{result.run_dir}: {content['spent']:.4g} FLOPs, {content['lost']:.3g} of them in lost trials; {sizes}")
     typer.echo(f"validation MAE: forces {1000 * content['force_mae_ev_per_ang']:.2f} meV/Å")
     typer.echo(f"model: {result.run_dir / 'model'}")
+    from sdas.report.scaling import write_scaling_page
+
+    typer.echo(f"page: {write_scaling_page(result.run_dir)}")

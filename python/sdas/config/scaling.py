@@ -18,12 +18,12 @@ class ScalingConfig(Section):
         default=None, gt=0, description="Budget of the whole run, trials included; --flops on the command line."
     )
     delta_flops: float | None = Field(
-        default=None, gt=0, description="ΔC, FLOPs between two decisions; null: a twentieth of the budget."
+        default=None, gt=0, description="ΔC, FLOPs between two decisions; null: a fortieth of the budget."
     )
     validations: int = Field(
-        default=4, ge=2, description="Validations per doubling of the FLOPs since growth, and one per ΔC at least."
+        default=4, ge=2, description="Validations per doubling of the FLOPs, and one per ΔC at least."
     )
-    epsilon: float = Field(default=0.25, gt=0, description="Least marginal gain; below it the model or its data grow.")
+    epsilon: float = Field(default=0.5, gt=0, description="Least marginal gain; below it the model or its data grow.")
     epsilon_unit: Literal["relative", "eV/Å/FLOP"] = Field(
         default="relative", description="relative: epsilon is compared with -d log E / d log C; else with -dE/dC."
     )
@@ -34,7 +34,14 @@ class ScalingConfig(Section):
     choose: Literal["trials", "all"] = Field(
         default="trials", description="trials: what gains most in short trials grows; all: everything that may."
     )
-    trial: float = Field(default=0.5, gt=0, description="Length of a trial in ΔC; its FLOPs count.")
+    patience: float = Field(default=4.0, ge=0, description="ΔC since the last growth before which nothing is judged.")
+    trial: float = Field(default=1.0, gt=0, description="Length of a trial in ΔC; its FLOPs count.")
+    retry: float = Field(
+        default=1.5, ge=1, description="Where no candidate gained, the factor of FLOPs since growth until new trials."
+    )
+    worth: float = Field(
+        default=0.1, ge=0, le=1, description="Part of epsilon; if no candidate gains and training on less, a run stops."
+    )
     k_w: float = Field(default=2.0, gt=1, description="Factor of the channels.")
     k_d: float = Field(default=1.5, gt=1, description="Factor of the layers, rounded up.")
     k_h: int = Field(default=2, ge=2, description="Factor of the heads.")

@@ -68,7 +68,7 @@ def error_histogram(evaluation: Evaluation) -> str | None:
             axes.axvline(value, color=color, linewidth=1.4, label=f"{name} {value:.3g}")
         axes.legend(loc="upper left")
         axes.set(xlabel="absolute force error (meV/Å)", ylabel="force components")
-        _log_axis(axes, "x")
+        log_axis(axes, "x")
         return to_svg(figure, "force-errors", "Histogram of absolute force errors")
 
 
@@ -91,8 +91,8 @@ def _learning_curve(x: np.ndarray, y: np.ndarray, against: str, error: str) -> s
         figure, axes = new_axes()
         axes.plot(x, y, color=ACCENT, marker="o", markersize=3.5)
         axes.set(xlabel=label, ylabel=f"validation {error}")
-        _log_axis(axes, "x")
-        _log_axis(axes, "y")
+        log_axis(axes, "x")
+        log_axis(axes, "y")
         return to_svg(figure, f"learning-{against.replace('_', '-')}", f"Validation error against {label}")
 
 
@@ -107,7 +107,7 @@ def training_loss(metrics: dict[str, np.ndarray]) -> str | None:
         figure, axes = new_axes()
         axes.plot(metrics["step"][good], metrics["loss"][good], color=ACCENT)
         axes.set(xlabel="step", ylabel="training loss")
-        _log_axis(axes, "y")
+        log_axis(axes, "y")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         return to_svg(figure, "training-loss", "Training loss against steps")
 
@@ -169,7 +169,7 @@ def _density(axes: Axes, x: np.ndarray, y: np.ndarray, low: float, high: float) 
     axes.imshow(pixels, extent=(low, high, low, high), origin="lower", interpolation="nearest", zorder=2)
 
 
-def _log_axis(axes: Axes, which: str) -> None:
+def log_axis(axes: Axes, which: str) -> None:
     """A logarithmic axis with readable ticks: powers of ten, and 2 and 5 between them where decades are few."""
     axis: XAxis | YAxis = axes.xaxis if which == "x" else axes.yaxis
     axes.set(**{f"{which}scale": "log"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sdas.scaling.law import LEAST_FITTED, Law, fit
@@ -15,11 +15,13 @@ RUN = "."
 
 @dataclass(frozen=True)
 class HistoryPoint:
-    """A validation. spent: FLOPs until then, trials included. flops: without trials that were lost. error: eV/Å."""
+    """A validation. spent: FLOPs until then, trials included. flops: without trials that were lost. error: eV/Å.
+    parameters: of the model."""
 
     spent: int
     flops: int
     error: float
+    parameters: int
 
 
 @dataclass(frozen=True)
@@ -38,31 +40,25 @@ class History:
     """An adaptive run as far as it has come.
 
     start: the first line. points: of the run, winners' trials included, until the cool-down; cooled: of that.
-    lost: of each trial that was lost, its points. curve: points since the last growth, with ``since`` FLOPs at it.
-    rounds: of each round of trials, the outcomes, and the axis that was taken or None. ended: the last line, or None.
+    lost: of each trial that was lost, its points. rounds: of each round of trials, the outcomes, and the axis that was
+    taken or None. ended: the last line, or None.
     """
 
     start: Line
     points: list[HistoryPoint] = field(default_factory=list)
     cooled: list[HistoryPoint] = field(default_factory=list)
     lost: list[list[HistoryPoint]] = field(default_factory=list)
-    curve: list[HistoryPoint] = field(default_factory=list)
-    since: int = 0
     growths: list[Growth] = field(default_factory=list)
     decisions: list[Line] = field(default_factory=list)
     rounds: list[tuple[list[Line], str | None]] = field(default_factory=list)
     ended: Line | None = None
 
     def law(self) -> Law | None:
-        """Of the curve since the last growth; None if it has too few points."""
-        if len(self.curve) < LEAST_FITTED:
+        """Of all points before the cool-down; None if they are too few."""
+        if len(self.points) < LEAST_FITTED:
             return None
-        compute = [point.flops - self.since for point in self.curve]
-        return fit(compute, [point.error for point in self.curve], seed=self.start["seed"])
-
-    def sizes(self) -> list[tuple[int, dict[str, int]]]:
-        """FLOPs spent and the sizes from there on."""
-        return [(0, self.start["sizes"]), *((growth.spent, growth.sizes) for growth in self.growths)]
+        compute = [point.flops for point in self.points]
+        return fit(compute, [point.error for point in self.points], seed=self.start["seed"])
 
 
 def read_history(folder: Path) -> History:
@@ -80,14 +76,13 @@ def history_of(lines: Iterable[Line]) -> History:
     for line in lines:
         kind = line["kind"]
         if kind == "validated":
-            point = HistoryPoint(line["spent"], line["flops"], line["error"])
+            point = HistoryPoint(line["spent"], line["flops"], line["error"], line["parameters"])
             if line["folder"] != RUN:
                 _append(trials.setdefault(line["folder"], []), point)
             elif cooling:
                 _append(history.cooled, point)
             else:
                 _append(history.points, point)
-                _append(history.curve, point)
         elif kind == "tried":
             tried.append(line)
         elif kind == "decided":
@@ -114,10 +109,8 @@ def _append(points: list[HistoryPoint], point: HistoryPoint) -> None:
 
 
 def _grow(history: History, line: Line, winner: list[HistoryPoint]) -> None:
-    """A new curve begins, with the winner's trial; those that were lost count as made before it."""
+    """The winner's trial is of the run; those that were lost count as made before it."""
     before = history.points[-1].error
     history.growths.append(Growth(line["axes"], line["sizes"], line["spent"], before, line["born"]))
     lost = line["spent"] - line["flops"]
-    history.since = line["flops"]
-    history.curve = [HistoryPoint(point.flops + lost, point.flops, point.error) for point in winner]
-    history.points += history.curve
+    history.points += [replace(point, spent=point.flops + lost) for point in winner]

@@ -1,7 +1,7 @@
 """Adaptive scaling: train, fit, decide, grow, go on, until the budget is spent.
 
     ΔC of training at a constant rate, with validations of the averaged weights on the way
-    the law of the curve since the last growth                                               (:mod:`sdas.scaling.law`)
+    the law of the curve, which growth does not break                                        (:mod:`sdas.scaling.law`)
     go on, try, scale up or stop                                                          (:mod:`sdas.scaling.policy`)
     ..
     a cool-down: the rate falls to zero
@@ -91,7 +91,7 @@ class Tried:
 
 
 class AdaptiveRun:
-    """One adaptive run: what has been spent, the curve since the last growth, and the session that is open now."""
+    """One adaptive run: what has been spent, the curve, and the session that is open now."""
 
     def __init__(self, rules: Rules, ledger: Ledger, trainer: Trainer) -> None:
         self.rules, self.ledger, self.trainer = rules, ledger, trainer
@@ -99,7 +99,7 @@ class AdaptiveRun:
         self.pool_frames = len(trainer.pool.order)
         self.place = Place(trainer.folder, trainer.start)
         self.curve: list[Point] = []
-        self.flops, self.lost, self.decisions = 0, 0, 0
+        self.flops, self.lost, self.decisions, self.tried_at = 0, 0, 0, 0
         self.growths: list[Line] = []
 
     @property
@@ -117,6 +117,7 @@ class AdaptiveRun:
             if decision["action"] == "try":
                 tried = self._try(decision)
                 decision = self._decide(tried)
+                self.tried_at = self.flops
             if decision["action"] == "stop":
                 break
             if decision["action"] == "scale up":
@@ -144,7 +145,7 @@ class AdaptiveRun:
 
     def _advance(self, place: Place, start: int, end: float, ramp: Ramp | None = None) -> list[Point]:
         """Train what is at a place, and validate it on the way, the last time at its end."""
-        targets = validation_points(place.since, start, end, self.rules.delta_flops, self.settings.validations)
+        targets = validation_points(start, end, self.rules.delta_flops, self.settings.validations)
         return [self._validated(place, target, ramp) for target in targets]
 
     def _validated(self, place: Place, target: float, ramp: Ramp | None) -> Point:
@@ -160,9 +161,17 @@ class AdaptiveRun:
 
         def act() -> dict[str, Any]:
             law = self._law()
-            compute, error = float(self.flops - self.place.since), self.curve[-1].error
             trials = tuple(each.trial for each in tried.values())
-            state = State(float(self.spent), compute, error, self.place.sizes, self.pool_frames, trials)
+            state = State(
+                spent=float(self.spent),
+                compute=float(self.flops),
+                error=self.curve[-1].error,
+                sizes=self.place.sizes,
+                pool_frames=self.pool_frames,
+                trials=trials,
+                grown_at=float(self.place.since),
+                tried_at=float(self.tried_at),
+            )
             decision = decide(law, state, self.rules)
             self._say(decision)
             return {"spent": self.spent, **decision.as_dict()}
@@ -173,13 +182,13 @@ class AdaptiveRun:
     def _law(self) -> Law | None:
         if len(self.curve) < LEAST_FITTED:
             return None
-        compute = [point.flops - self.place.since for point in self.curve]
+        compute = [point.flops for point in self.curve]
         return fit(compute, [point.error for point in self.curve], seed=self.seed)
 
     def _try(self, decision: Line) -> dict[Axis, Tried]:
         """Short runs of the candidates, each from the state of the run. Their FLOPs are lost until one is taken."""
-        law, compute = decision["numbers"]["law"], self.flops - self.place.since
-        before = law["e_inf"] + law["a"] * compute ** -law["alpha"]
+        before = self.curve[-1].error
+        noise = 2**0.5 * decision["numbers"]["law"]["scatter"] * before
         end = self.flops + self.rules.trial * self.rules.delta_flops
         tried: dict[Axis, Tried] = {}
         for axis in decision["axes"]:
@@ -188,17 +197,17 @@ class AdaptiveRun:
             born = self._born(place)
             points = self._advance(place, self.flops, end)
             flops = points[-1].flops - self.flops
-            trial = Trial(axis, place.sizes, before, points[-1].error, float(flops), 2**0.5 * law["scatter"] * before)
+            trial = Trial(axis, place.sizes, before, points[-1].error, float(flops), noise)
             self._note("tried", asdict(trial))
             tried[axis] = Tried(place, born, points, trial)
             self.lost += flops
         return tried
 
     def _scale_up(self, decision: Line, tried: dict[Axis, Tried]) -> None:
-        """Take the winner's state, or grow everything at once. A new curve begins."""
+        """Take the winner's state, or grow everything at once."""
         grown = {"axes": decision["axes"], "sizes": decision["sizes"], "flops": self.flops}
         self.place = Place(self.trainer.folder, Sizes(**decision["sizes"]), since=self.flops)
-        self.curve = []
+        self.tried_at = 0
         if tried:
             winner = tried[decision["axes"][0]]
             self.ledger.once("taken", lambda: self.trainer.take(winner.place))
@@ -277,14 +286,13 @@ class AdaptiveRun:
             print(f"{self.spent:.3g} FLOPs, {error:.3g} meV/Å, {decision.action}: {decision.reason}", file=sys.stderr)
 
 
-def validation_points(since: float, start: float, end: float, delta: float, per_doubling: int) -> list[float]:
+def validation_points(start: float, end: float, delta: float, per_doubling: int) -> list[float]:
     """FLOPs at which to validate between ``start`` and ``end``, the last at ``end``.
 
-    A power law is told by doublings, so their distances grow with the FLOPs since growth, from ΔC/8 on. A point too
-    close to the end is left out.
+    A power law is told by doublings, so their distances grow with the FLOPs, from ΔC/8 on. A point too close to the end
+    is left out.
     """
     least, factor = delta / PARTS_OF_DELTA, 2 ** (1 / per_doubling)
-    count = math.ceil(math.log(max(end - since, least) / least, factor))
-    grid = [since + least * factor**k for k in range(count)]
-    nearest = since + (end - since) / factor**0.5
-    return [point for point in grid if start < point < min(nearest, end)] + [end]
+    count = math.ceil(math.log(max(end, least) / least, factor))
+    grid = [least * factor**k for k in range(count)]
+    return [point for point in grid if start < point < end / factor**0.5] + [end]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,9 +41,9 @@ class Plan:
 
     @property
     def first_growth(self) -> float:
-        """FLOPs of the first decision by a law; it wants enough points over enough range."""
-        delta, number = self.rules.delta_flops, 1
-        while len(validation_points(0, 0, number * delta, delta, self.validations)) < LEAST_POINTS:
+        """FLOPs of the first decision by a law; it wants patience, and enough points."""
+        delta, number = self.rules.delta_flops, max(1, math.ceil(self.rules.patience))
+        while len(validation_points(0, number * delta, delta, self.validations)) < LEAST_POINTS:
             number += 1
         return number * delta
 
@@ -86,7 +87,7 @@ class Plan:
         if self.history is None or law is None:
             return
         last = self.history.points[-1]
-        end = last.flops - self.history.since + self.rules.budget_flops - last.spent
+        end = last.flops + self.rules.budget_flops - last.spent
         low, high = law.predict_interval(end)
         yield ""
         yield f"The run so far: {last.spent:.3g} FLOPs, {1000 * last.error:.3g} meV/Å."

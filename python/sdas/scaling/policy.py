@@ -54,14 +54,19 @@ class Rules:
     degree grows by one. Heads never outgrow the channels: k_w brings room for them. largest_channels, largest_layers,
     largest_lmax: where growth ends; frames end with the pool.
 
-    trial: how long a trial is, in ΔC. Trials are made only while they and a ΔC after them are within the budget.
+    patience: ΔC since the last growth before which nothing is judged: what grew disturbs what was learned, and at first
+    the error may rise.
+
+    trial: how long a trial is, in ΔC. Trials are made only while they and a ΔC after them are within the budget. Where
+    none gains, they are made again once the FLOPs since growth are ``retry`` times as many, while training on still
+    gains ``worth`` of ε; below that a run stops.
 
     confidence: of the interval whose upper end is taken for the gain of a law that is not identifiable.
     """
 
     budget_flops: float
     delta_flops: float
-    epsilon: float = 0.25
+    epsilon: float = 0.5
     epsilon_unit: Unit = "relative"
     target: float = 0.0
     grow: tuple[Axis, ...] = AXES
@@ -74,7 +79,10 @@ class Rules:
     largest_layers: int = 12
     largest_lmax: int = 4
     reset_optimizer: bool = False
-    trial: float = 0.5
+    patience: float = 4.0
+    trial: float = 1.0
+    retry: float = 1.5
+    worth: float = 0.1
     confidence: float = 0.95
 
     def __post_init__(self) -> None:
@@ -86,6 +94,9 @@ class Rules:
             _want(name, getattr(self, name), "greater than 1 and finite", 1 < getattr(self, name) < math.inf)
         _want("k_h", self.k_h, "a whole number of at least 2", self.k_h >= 2 and self.k_h == int(self.k_h))
         _want("trial", self.trial, "positive and finite", 0 < self.trial < math.inf)
+        _want("patience", self.patience, "0 or more", 0 <= self.patience < math.inf)
+        _want("retry", self.retry, "at least 1 and finite", 1 <= self.retry < math.inf)
+        _want("worth", self.worth, "from 0 to 1", 0 <= self.worth <= 1)
         _want("epsilon_unit", self.epsilon_unit, f"one of {get_args(Unit)}", self.epsilon_unit in get_args(Unit))
         _want("target", self.target, "0 or more", 0 <= self.target < math.inf)
         _want("grow", self.grow, f"some of {AXES}", bool(self.grow) and set(self.grow) <= set(AXES))
@@ -104,7 +115,9 @@ class Rules:
         least exponent that has been published for such models.
         """
         grow: tuple[Axis, ...] = ("width", "depth", "data")
-        return cls(budget_flops, budget_flops / 20, epsilon=0.05, grow=grow, choose="all", reset_optimizer=True)
+        return cls(
+            budget_flops, budget_flops / 20, epsilon=0.05, grow=grow, choose="all", patience=0.0, reset_optimizer=True
+        )
 
 
 @dataclass(frozen=True)
@@ -137,6 +150,8 @@ class State:
 
     spent: FLOPs, trials included. compute: FLOPs as the law's curve counts them. error: the last validation, in eV/Å.
     pool_frames: frames in use and to be had. trials: those made from this very state; empty before they are made.
+    grown_at, tried_at: ``compute`` at the last growth, and when trials were made since then of which none gained; 0 if
+    never.
     """
 
     spent: float
@@ -145,6 +160,8 @@ class State:
     sizes: Sizes
     pool_frames: int
     trials: tuple[Trial, ...] = ()
+    grown_at: float = 0.0
+    tried_at: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("spent", "compute", "error"):
@@ -263,6 +280,10 @@ def decide(law: Law | None, state: State, rules: Rules) -> Decision:
     if state.error <= rules.target:
         reason = f"The error {state.error:.4g} eV/Å has reached the target {rules.target:.4g} eV/Å."
         return Decision("stop", reason, state.spent, numbers=numbers)
+    since = state.compute - state.grown_at
+    if since < rules.patience * rules.delta_flops:
+        reason = f"Too few FLOPs since growth to judge by: {since:.3g}."
+        return Decision("go on", reason, until, numbers=numbers)
     if law is None or not law.ready:
         why = law.why if law else "it has too few points for a law."
         return Decision("go on", f"The curve cannot be judged yet: {why}", until, numbers=numbers)
@@ -280,6 +301,9 @@ def decide(law: Law | None, state: State, rules: Rules) -> Decision:
         reason = f"Training no longer pays: {compared}. Everything that may grow does."
         sizes = together(state.sizes, grown)
         return Decision("scale up", reason, until, tuple(grown), sizes, rules.reset_optimizer, numbers)
+    if not state.trials and since < rules.retry * (state.tried_at - state.grown_at):
+        reason = f"No candidate gained a while ago, so training goes on: {compared}."
+        return Decision("go on", reason, until, numbers=numbers)
     needed = rules.delta_flops * (1 + rules.trial * len(grown))
     if not state.trials and rules.budget_flops - state.spent < needed:
         reason = f"Training no longer pays, and trials would not pay back within the budget: {compared}."
@@ -291,23 +315,30 @@ def decide(law: Law | None, state: State, rules: Rules) -> Decision:
 
 
 def _by_trials(law: Law, state: State, rules: Rules, until: float, numbers: dict[str, Any]) -> Decision:
-    """Scale up the best candidate, if it gains more than going on does and more than its noise."""
+    """Scale up the best candidate that gains more than its noise.
+
+    It need not gain more than going on does: that training on pays too little is what ε has said, and a larger model
+    first pays for the disturbance and gains later. The trials tell which candidate, and whether any.
+    """
     ranked = rank(state.trials, state, rules)
-    staying = law.marginal_gain(state.compute)
-    numbers |= {"ranked": [asdict(each) for each in ranked], "gain_per_flop_of_going_on": staying}
-    gaining = [each for each in ranked if each.charged > staying and each.gain > 2 * each.trial.noise]
-    if not gaining:
+    numbers |= {"ranked": [asdict(each) for each in ranked]}
+    numbers |= {"gain_per_flop_of_going_on": law.marginal_gain(state.compute)}
+    gaining = [each for each in ranked if each.gain > each.trial.noise]
+    if gaining:
+        best = gaining[0]
         reason = (
-            f"No candidate gains: the best, {ranked[0].trial.axis}, gains {ranked[0].charged:.3g} eV/Å per FLOP with "
-            f"all trials charged, and going on {staying:.3g}."
+            f"Of {len(ranked)} candidates {best.trial.axis} gains most: {best.charged:.3g} eV/Å per FLOP with all "
+            "trials charged."
         )
-        return Decision("stop", reason, state.spent, numbers=numbers)
-    best = gaining[0]
-    reason = (
-        f"Of {len(ranked)} candidates {best.trial.axis} gains most: {best.charged:.3g} eV/Å per FLOP with all trials "
-        f"charged, and going on {staying:.3g}."
+        axes = (best.trial.axis,)
+        return Decision("scale up", reason, until, axes, best.trial.sizes, rules.reset_optimizer, numbers)
+    best = ranked[0]
+    none = (
+        f"No candidate gains: the best, {best.trial.axis}, {best.gain:.3g} eV/Å with a noise of {best.trial.noise:.3g}"
     )
-    return Decision("scale up", reason, until, (best.trial.axis,), best.trial.sizes, rules.reset_optimizer, numbers)
+    if numbers["judged_gain"] < rules.worth * rules.epsilon:
+        return Decision("stop", f"{none}, and training on gains next to nothing.", state.spent, numbers=numbers)
+    return Decision("go on", f"{none}. Training on still gains a little.", until, numbers=numbers)
 
 
 def _gain(law: Law, compute: float, rules: Rules) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from sdas.errors import ConfigError
 from sdas.scaling.policy import Rules, Sizes, candidates
 from sdas.scaling.pool import Pool
 
-PARTS = 20
+PARTS = 40
 """ΔC is this part of the budget if nothing is said."""
 OURS = ("budget_flops", "delta_flops", "grow")
 """Rules that are made of settings, not settings themselves."""

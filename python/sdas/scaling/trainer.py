@@ -74,7 +74,8 @@ class Trainer:
             raise Interrupted(session.interrupted)
         progress = session.progress
         error = progress.last["force_mae_mev_per_ang"] / 1000
-        return {"step": progress.step, "flops": progress.flops, "error": error, "folder": self.name(place)}
+        outcome = {"step": progress.step, "flops": progress.flops, "error": error, "folder": self.name(place)}
+        return outcome | {"parameters": sum(weight.numel() for weight in session.model.parameters())}
 
     def error(self, place: Place) -> float:
         """The force error of what is at a place, in eV/Å."""
