@@ -40,6 +40,7 @@ from sdas.data.graphs import knows_states
 from sdas.errors import CheckpointError, TrainingError
 from sdas.run.checkpoint import load_training_state, save_training_state
 from sdas.run.folder import CHECKPOINTS
+from sdas.train.changes import Changes
 from sdas.train.display import Display
 from sdas.train.feed import Feed, order_of
 from sdas.train.flop_model import FlopModels
@@ -64,27 +65,6 @@ class TrainingData:
     frames: Sequence[Frame]
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
-
-
-@dataclass
-class Changes:
-    """What `use_model`, `use_data`, `learning_rate` and `ramp` made of a run; saved with it.
-
-    model: arguments of the SDAS model in use. unit: that of the loss, eV. learning_rate: the largest one, None
-    while it is the configured one. data: the path of the frame cache in use, None if the frames are not a cache.
-    data_since: the step since which. energy_unit: that of energies per atom in the loss, eV. energy_reference: what
-    is recorded of it. Both are None in a run of an earlier version, where energies had the unit of forces. ramp: a
-    factor of the rate, None for none.
-    """
-
-    model: dict[str, Any]
-    unit: float
-    learning_rate: float | None
-    data: str | None
-    data_since: int = 0
-    energy_unit: float | None = None
-    energy_reference: dict[str, Any] | None = None
-    ramp: Ramp | None = None
 
 
 class Session:
@@ -130,7 +110,7 @@ class Session:
                 self._take_up(model)
             else:
                 self._check_beginning(saved.document)
-                self.changes = _changes(saved.document["changes"])
+                self.changes = Changes.saved(saved.document["changes"])
                 self._take_up(sdas_kernels.nn.SDAS(**self.changes.model).to(DTYPES[self.config.train.dtype]))
                 self.progress = restore(saved, self.flop_models, self.model, self.averaged, self.optimizer)
                 self._data = self._saved_data(saved.tensors)
@@ -393,12 +373,6 @@ def _shape(model: Any) -> dict[str, Any]:
 def _with_defaults(began_as: dict[str, Any]) -> dict[str, Any]:
     """The section model of a checkpoint, with arguments that came to it later."""
     return ModelConfig.model_validate(began_as).model_dump()
-
-
-def _changes(saved: dict[str, Any]) -> Changes:
-    """As they were saved."""
-    ramp = saved.get("ramp")
-    return Changes(**{**saved, "ramp": None if ramp is None else Ramp(**ramp)})
 
 
 def _cache_path(data: TrainingData) -> str | None:
