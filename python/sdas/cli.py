@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "evaluate": ("sdas.evaluate.cli", "evaluate", "Errors of a trained model on labeled frames."),
     "report": ("sdas.report.cli", "report", "Write the report of a run."),
     "md": ("sdas.md.cli", "md", "Run molecular dynamics with a trained model."),
+    "diffusion": ("sdas.diffusion.cli", "diffusion", "Diffusion constants of a trajectory or a model, with intervals."),
     "label": ("sdas.label.cli", "label", "Label frames by quantum chemistry, tight binding or any calculator."),
     "doctor": ("sdas.doctor.cli", "doctor", "Say what is installed, which kernels run here, and how fast."),
     "demo": ("sdas.demo", "demo", "Train, evaluate and run dynamics on the data that comes with the package."),

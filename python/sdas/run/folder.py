@@ -19,6 +19,7 @@ ROUNDS = "rounds"  # a folder per round: training frames, members of the ensembl
 START = "start"  # the frames that it labeled to begin with, where it was given none
 DYNAMICS = "md"  # a run of dynamics by the model
 REPLICAS = "replicas"  # a run of many replicas at once
+DIFFUSION = "diffusion"  # diffusion constants, of a run or a trajectory
 LOCK = ".sdas-lock"  # held by the one process that writes
 
 BEFORE_FIRST_CHECKPOINT = frozenset({CONFIG, RUN, SPLIT, METRICS, FRAMES, POOL, "tensorboard"})

@@ -1,0 +1,93 @@
+"""`sdas diffusion` on files, folders of dynamics and a model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.io import write
+from typer.testing import CliRunner
+
+from sdas.cli import app
+from sdas.diffusion import read_paths
+from sdas.documents import read_document
+from sdas.md import Replicas
+from sdas.md.faults import Limits
+from sdas.md.lennard_jones import LennardJones
+from sdas.md.replica_run import run_replicas
+from sdas.run.checkpoint import save_model
+
+pytest.importorskip("kinisi", reason="KINISI ABSENT: pip install .[md]; no diffusion constant is tested")
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["diffusion", *(str(argument) for argument in arguments)])
+
+
+def test_a_model_is_compared_with_its_reference(walk, write_walk, tmp_path):
+    """Wrapped or not, .traj or .extxyz: the error is that of the constants that were drawn."""
+    model = write_walk("model.extxyz", walk(d=0.36, seed=1) % 12.0)
+    reference = write_walk("reference.traj", walk(d=0.30, seed=2), interval_fs=None)
+    result = run(model, "--reference", reference, "--interval", 100, "--viscosity", 0.5, "--temperature", 300)
+    assert result.exit_code == 0, result.output
+    written = read_document(tmp_path / "diffusion" / "diffusion.json")
+    low, high = written["errors"][0]["interval"]
+    assert low < 0.2 < high
+    assert written["finite_size_correction_ang2_per_ps"] > 0
+    assert "off the reference" in result.output
+    assert (tmp_path / "diffusion" / "diffusion.svg").read_text().count("reference") >= 1
+
+
+def test_a_file_without_times_asks_for_them(walk, write_walk):
+    result = run(write_walk("walk.extxyz", walk(frames=25, atoms=4), interval_fs=None))
+    assert result.exit_code == 1
+    assert "does not tell the time between frames: give it by --interval" in result.stderr
+
+
+def test_a_molecule_has_no_diffusion_constant(walk, write_walk, tmp_path):
+    write(tmp_path / "molecule.xyz", Atoms("ArAr", [[0, 0, 0], [0, 0, 4.0]]))
+    for arguments in (
+        [write_walk("walk.extxyz", walk(frames=25, atoms=4), pbc=False)],
+        [tmp_path, "--structure", tmp_path / "molecule.xyz", "--temperature", 300],
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 1
+        assert "not periodic along all three axes: atoms of a molecule in vacuum have no" in result.stderr
+
+
+def test_frames_too_far_apart_are_refused(walk, write_walk):
+    result = run(write_walk("walk.extxyz", walk(d=300.0, frames=25, atoms=4)))
+    assert result.exit_code == 1
+    assert "which way is not known" in result.stderr
+
+
+def test_replicas_are_read_as_they_were_written(tmp_path):
+    """A Lennard-Jones liquid; a replica that ended early is left out, with a note."""
+    atoms = bulk("Ar", "fcc", a=5.4, cubic=True) * (2, 2, 2)
+    limits = Limits(closest_ang=2.85)
+    liquid = Replicas(LennardJones(), [atoms] * 3, "bussi", [250, 250, 8000], timestep_fs=8.0, limits=limits)
+    run_replicas(liquid, 240, tmp_path / "liquid", every=4)
+    assert [verdict is None for verdict in liquid.verdicts] == [True, True, False]
+    replicas, notes = read_paths(tmp_path / "liquid")
+    assert [len(each.positions) for each in replicas] == [61, 61]
+    assert replicas[0].interval_fs == pytest.approx(32.0)
+    assert "replica 2 ended early and is left out" in notes[0]
+    moved = liquid.atoms(0).positions - atoms.positions
+    np.testing.assert_allclose(replicas[0].positions[-1], moved - moved.mean(axis=0), atol=1e-4)
+    result = run(tmp_path / "liquid", "--start", 400, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert read_document(tmp_path / "out" / "diffusion.json")["constants"][0]["replicas"] == 2
+
+
+def test_the_dynamics_of_a_model_are_run_and_lengthened(make_model, tmp_path):
+    save_model(tmp_path / "run" / "model", make_model(channels=4, heads=4, lmax=1, layers=1))
+    water = Atoms("OHH", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], cell=[5, 5, 5], pbc=True)
+    write(tmp_path / "box.extxyz", water)
+    arguments = [tmp_path / "run", "--structure", tmp_path / "box.extxyz", "--temperature", 100, "--timestep", 0.1]
+    options = ["--every", 1, "--start", 0.1, "--element", "O"]
+    assert "11 frames are too few" in run(*arguments, "--steps", 10, *options).stderr
+    result = run(*arguments, "--steps", 25, *options)
+    assert result.exit_code == 0, result.output
+    written = read_document(tmp_path / "run" / "diffusion" / "diffusion.json")
+    assert written["constants"][0]["length_fs"] == pytest.approx(2.5)
