@@ -18,10 +18,13 @@ from typing import Any, Protocol
 from sdas.active.folder import LOG
 from sdas.active.member import train_member
 from sdas.errors import ActiveError
+from sdas.label.actors import connected, environment
 from sdas.label.processes import THREADS
 from sdas.train.interruption import Interruption
 
 SECONDS_BETWEEN_LOOKS = 0.1
+RETRIES = 2
+"""Of a task in a cluster whose worker died."""
 Finished = Callable[[Path], None]
 
 
@@ -105,7 +108,7 @@ class LocalProcesses:
 class RayCluster:
     """As tasks of a Ray cluster, each with ``threads`` cores. Its machines share the file system of the run.
 
-    It is the cluster that ``RAY_ADDRESS`` names or that runs on this machine, else one that is started here.
+    It is the cluster that :mod:`sdas.label.actors` finds.
     """
 
     def __init__(self, threads: int) -> None:
@@ -113,10 +116,10 @@ class RayCluster:
 
     def train(self, folders: Sequence[Path], finished: Finished) -> None:
         """See :class:`Engine`. A task whose worker dies is tried again, and goes on from its last checkpoint."""
-        from sdas.label.ray_actors import connected
-
         ray = connected()
-        task = ray.remote(num_cpus=self.threads, max_retries=RETRIES)(_trained)
+        task = ray.remote(_trained).options(
+            num_cpus=self.threads, max_retries=RETRIES, runtime_env=environment(self.threads)
+        )
         running: dict[Any, Path] = {task.remote(str(folder)): folder for folder in folders}
         try:
             while running:
@@ -125,7 +128,7 @@ class RayCluster:
                 try:
                     ray.get(ready)
                 except ray.exceptions.RayTaskError as error:
-                    raise ActiveError(f"{folder}: {error.cause}") from None
+                    raise ActiveError(f"{folder}: {error.cause}") from error
                 except ray.exceptions.RayError as error:
                     raise ActiveError(f"{folder}: its worker died {RETRIES + 1} times: {error}") from None
                 finished(folder)
@@ -134,11 +137,10 @@ class RayCluster:
                 ray.cancel(reference)
 
 
-RETRIES = 2
-
-
 def _trained(folder: str) -> None:
-    train_member(Path(folder))
+    stopped = train_member(Path(folder))
+    if stopped is not None:
+        raise ActiveError(f"stopped by signal {stopped}; resume the run")
 
 
 def _check(status: int, folder: Path) -> None:

@@ -21,16 +21,28 @@ from sdas.label.processes import THREADS
 MIB = 2**20
 
 
+def connected() -> Any:
+    """The module ``ray``, connected to a cluster; raises :class:`LabelError` where it is not installed."""
+    try:
+        import ray
+    except ImportError:
+        raise LabelError("the engine ray needs Ray: pip install 'sdas-kernels[ray]'") from None
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, configure_logging=False)
+    return ray
+
+
+def environment(threads: int) -> dict[str, Any]:
+    """Of processes in the cluster: the modules of this process, and so many CPU threads."""
+    path = os.pathsep.join(place or os.getcwd() for place in sys.path)
+    return {"env_vars": {**dict.fromkeys(THREADS, str(threads)), "PYTHONPATH": path}}
+
+
 class Actors:
     """Starts actors for one oracle. Raises :class:`LabelError` without Ray, and where no node has room for one."""
 
     def __init__(self, oracle: OracleConfig, resources: ResourcesConfig) -> None:
-        try:
-            import ray
-        except ImportError:
-            raise LabelError("the engine ray needs Ray: pip install 'sdas-kernels[ray]'") from None
-        if not ray.is_initialized():
-            ray.init(log_to_driver=False, configure_logging=False)
+        ray = connected()
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         needed = {"CPU": resources.threads, "memory": resources.memory_mib * MIB}
         if not any(all(node.get(name, 0) >= amount for name, amount in needed.items()) for node in nodes):
@@ -38,11 +50,9 @@ class Actors:
                 f"no node of the Ray cluster has {resources.threads} CPUs and {resources.memory_mib} MiB of memory: "
                 "ask for fewer --threads or less --memory"
             )
-        path = os.pathsep.join(place or os.getcwd() for place in sys.path)
-        environment = {**dict.fromkeys(THREADS, str(resources.threads)), "PYTHONPATH": path}
         self.ray = ray
         self.make = ray.remote(_Labeller).options(
-            num_cpus=resources.threads, memory=needed["memory"], runtime_env={"env_vars": environment}
+            num_cpus=resources.threads, memory=needed["memory"], runtime_env=environment(resources.threads)
         )
         self.arguments = (oracle, resources.memory_mib)
 
