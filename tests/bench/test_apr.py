@@ -117,3 +117,16 @@ def test_muon_moves_a_matrix_along_its_polar_factor_and_flat_weights_slice_by_sl
         polar = u @ v
         cosine = torch.nn.functional.cosine_similarity(moved[part], polar.flatten(), dim=0)
         assert cosine > 0.95
+
+
+def test_muon_leaves_no_weight_as_it_was() -> None:
+    """Tensor products of e3nn have flat weights too, which are no matrices."""
+    o3 = pytest.importorskip("e3nn.o3")
+    torch.manual_seed(0)
+    product, linear = o3.FullyConnectedTensorProduct("4x0e", "3x0e", "4x0e"), o3.Linear("4x0e", "4x0e + 2x0e")
+    network = torch.nn.ModuleDict({"product": product, "linear": linear})
+    optimizer, before = SlicedMuon(network, 0.1), [weight.detach().clone() for weight in network.parameters()]
+    linear(product(torch.randn(5, 4), torch.randn(5, 3))).square().sum().backward()
+    optimizer.step()
+    moved = [float((now - was).abs().max()) for now, was in zip(network.parameters(), before, strict=True)]
+    assert min(moved) > 1e-3

@@ -16,7 +16,7 @@ class SlicedMuon(torch.optim.Optimizer):
     """Orthogonalized momentum for matrices, Adam for all other weights of a network.
 
     Matrices are the weights `[m, n]` of modules other than embeddings, and the instructions of e3nn's `Linear`, which
-    keeps them one after another in a flat weight.
+    keeps them one after another in a flat weight. Its tensor products have no matrices.
 
     Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; size of steps: arXiv 2502.16982.
     """
@@ -30,7 +30,9 @@ class SlicedMuon(torch.optim.Optimizer):
             if weight.ndim == 2 and min(weight.shape) > 1:
                 self.slices[weight] = [(0, (weight.shape[0], weight.shape[1]))]
             elif weight.ndim == 1 and hasattr(module, "instructions") and hasattr(module, "weight_numel"):
-                self.slices[weight] = _instructions(module)
+                slices = _instructions(module)
+                if sum(m * n for _, (m, n) in slices) == weight.numel():
+                    self.slices[weight] = slices
         others = [w for w in network.parameters() if w.requires_grad and w not in self.slices]
         self.adam = torch.optim.Adam([{"params": others, "lr": rate}])
         super().__init__([{"params": list(self.slices), "lr": rate}], {})
