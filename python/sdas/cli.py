@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "active": ("sdas.active_cli", "active", "Label the frames that an ensemble is least sure of, and train on."),
     "evaluate": ("sdas.evaluate.cli", "evaluate", "Errors of a trained model on labeled frames."),
     "report": ("sdas.report.cli", "report", "Write the report of a run."),
+    "interpret": ("sdas.interpretation", "interpret", "Show what a model looks at, beside controls."),
     "md": ("sdas.md.cli", "md", "Run molecular dynamics with a trained model."),
     "diffusion": ("sdas.diffusion.cli", "diffusion", "Diffusion constants of a trajectory or a model, with intervals."),
     "label": ("sdas.label.cli", "label", "Label frames by quantum chemistry, tight binding or any calculator."),

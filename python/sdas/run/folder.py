@@ -20,6 +20,8 @@ START = "start"  # the frames that it labeled to begin with, where it was given 
 DYNAMICS = "md"  # a run of dynamics by the model
 REPLICAS = "replicas"  # a run of many replicas at once
 DIFFUSION = "diffusion"  # diffusion constants, of a run or a trajectory
+INTERPRETATION = "interpret"  # what the model looks at
+INTERPRETATION_NUMBERS, INTERPRETATION_PAGE = "interpret.json", "interpret.html"  # in that folder
 LOCK = ".sdas-lock"  # held by the one process that writes
 
 BEFORE_FIRST_CHECKPOINT = frozenset({CONFIG, RUN, SPLIT, METRICS, FRAMES, POOL, "tensorboard"})

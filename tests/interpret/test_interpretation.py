@@ -1,0 +1,63 @@
+"""The command: one document and one page, which claim only what the controls allow."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from ase.io import write
+from typer.testing import CliRunner
+
+from sdas.cli import app
+from sdas.interpret import interpret
+from sdas.interpret.bonds import atoms_of
+from sdas.run.checkpoint import save_model
+
+
+@pytest.fixture
+def model(make_model):
+    return make_model(layers=2, lmax=1)
+
+
+def test_an_untrained_model_is_no_finding_in_its_bonds(model, ethanol_frames):
+    found = interpret(model, ethanol_frames[:20], seeds=[1, 2])
+    bonds = found["bonds"]
+    assert (bonds["bonds"], bonds["auc_of_distance"]) == (8, 1.0)
+    assert not bonds["mean_of_heads"]["finding"]
+    assert not bonds["best_head"]["finding"]
+    assert "no finding" in found["findings"][0]
+    assert np.shape(found["attention"]["maps"]) == (2, 4, 9, 9)
+    assert np.shape(bonds["auc_of_layers_and_heads"]) == (2, 4)
+    assert found["coordinate"]["scan"]["model"]["r2"][0] > 0.5  # any smooth feature follows a rigid scan
+    json.dumps(found, allow_nan=False)
+
+
+def test_frames_of_other_atoms_give_what_they_can(model, ethanol_frames, systems):
+    water = systems["liquid"]
+    from sdas.data import Frame
+
+    cell, pbc = np.array(water.cell.array), np.array(water.pbc)
+    other = Frame(water.numbers.astype(np.int64), water.positions, cell, pbc, None, None, None, "water")
+    found = interpret(model, [ethanol_frames[0], other], seeds=[1])
+    assert found["bonds"]["bonds"] == 8 + 16
+    assert found["attention"] is None
+    assert any("differ in their atoms" in note for note in found["notes"])
+
+
+def test_the_command_writes_numbers_and_a_page(model, ethanol_frames, tmp_path):
+    save_model(tmp_path / "model", model)
+    write(tmp_path / "frames.extxyz", [atoms_of(frame) for frame in ethanol_frames[:4]])
+    common = ["interpret", str(tmp_path / "model"), "--data", str(tmp_path / "frames.extxyz"), "--seeds", "1"]
+    result = CliRunner().invoke(app, [*common, "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    assert "no finding" in result.output
+    numbers = json.loads((tmp_path / "out" / "interpret.json").read_text())
+    assert numbers["contributions"][0]["force_error_mev_per_ang"] is None
+    page = (tmp_path / "out" / "interpret.html").read_text()
+    assert page.count("<svg") == 2 * 3 + 1  # of two layers and of the scan; four frames are too few for others
+    assert not re.search(r"(?:src|href)=[\"']https?:", page)
+    result = CliRunner().invoke(app, [*common, "--out", str(tmp_path / "out"), "--torsion", "0,1"])
+    assert result.exit_code == 1
+    assert "--torsion must be four atoms" in result.output
+    result = CliRunner().invoke(app, common)
+    assert "name a folder with --out" in result.output
