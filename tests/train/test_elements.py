@@ -92,10 +92,12 @@ def test_cross_validation_refuses_a_fold_that_alone_holds_an_element(divided):
         cross_validate(config)
 
 
-@pytest.mark.parametrize(("by", "seed"), [("random", 3), ("composition", 1)])
-def test_a_split_that_leaves_such_a_case_says_so(mixed, tmp_path, by, seed):
-    arguments = ["split", mixed, "--by", by, "--sizes", "10,2,0" if by == "composition" else "4,8,0", "--seed", seed]
-    result = CliRunner().invoke(app, ["data", *(str(word) for word in (*arguments, "--to", tmp_path / "s.json"))])
+@pytest.mark.parametrize("by", ["composition", "indices"])
+def test_a_split_that_leaves_such_a_case_says_so(mixed, tmp_path, by):
+    (tmp_path / "parts.json").write_text(json.dumps({"train": CLEAN, "validation": [5, 7]}))
+    how = {"composition": ["--sizes", "10,2,0", "--seed", "1"], "indices": ["--indices", str(tmp_path / "parts.json")]}
+    arguments = ["data", "split", str(mixed), "--by", by, *how[by], "--to", str(tmp_path / "s.json")]
+    result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "of the validation frames hold N, which no training frame holds" in result.stderr
 
