@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,11 +15,14 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from typer.testing import CliRunner
 
+from sdas.cli import app
 from sdas.config import render_config
 from sdas.errors import CheckpointError
 from sdas.run.checkpoint import load_training_state
 from sdas.run.lock import FolderInUseError
+from sdas.run.model import load_run_model
 from sdas.train import session, train
 from sdas.train.rows import read_rows
 
@@ -170,6 +175,19 @@ def test_a_checkpoint_whose_loss_had_no_unit_is_refused(make_config, monkeypatch
         train(config, resume=True)
 
 
+def test_checkpoints_of_slow_steps_come_by_the_clock_and_change_no_bit(make_config):
+    """A minute of wall time that is over at once stands for steps that take minutes."""
+    ends = {}
+    for name, minutes in {"by steps": 5.0, "by the clock": 1e-9}.items():
+        config = make_config(name, steps=7, checkpoint_every=1000, checkpoint_minutes=minutes, deterministic=True)
+        folder = train(config).run_dir / "checkpoints"
+        ends[name] = load_training_state(folder).tensors
+        kept = [0, 7] if name == "by steps" else [6, 7]
+        assert sorted(path.name for path in folder.iterdir()) == [f"step-{step:09d}" for step in kept]
+    alone, often = ends.values()
+    assert all(torch.equal(alone[name], often[name]) for name in alone)
+
+
 def test_sigterm_saves_and_the_command_says_how_to_go_on(make_config, tmp_path):
     config = make_config(steps=100_000, checkpoint_every=10, validate_every=100_000)
     process = start(config, tmp_path)
@@ -178,3 +196,13 @@ def test_sigterm_saves_and_the_command_says_how_to_go_on(make_config, tmp_path):
     _, stderr = process.communicate(timeout=240)
     assert process.returncode == 128 + signal.SIGTERM
     assert f"sdas train --resume {config.run_dir}" in stderr
+    step = load_training_state(Path(config.run_dir) / "checkpoints").step
+    runner = CliRunner()
+    refused = runner.invoke(app, ["evaluate", config.run_dir])
+    assert refused.exit_code == 1
+    end = re.search(r"end it where it is with 'sdas (.*)'", refused.stderr)
+    assert end is not None, refused.stderr
+    ended = runner.invoke(app, shlex.split(end[1]))
+    assert ended.exit_code == 0, ended.output
+    assert f"{step} steps" in ended.stdout
+    assert load_run_model(config.run_dir).species.tolist() == [1, 8]

@@ -112,6 +112,9 @@ class TrainConfig(Section):
         description="Steps between validations; each writes a row of metrics.csv.",
     )
     checkpoint_every: int = Field(default=500, ge=1, description="Steps between checkpoints; the last two are kept.")
+    checkpoint_minutes: float = Field(
+        default=5.0, gt=0, description="Wall time in minutes after which there is a checkpoint in any case."
+    )
     threads: int | None = Field(
         default=None, ge=1, le=4096, description="CPU threads of PyTorch; null leaves its choice."
     )

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from sdas.errors import SdasError
-from sdas.files import recover
+from sdas.files import as_argument, recover
 from sdas.run.checkpoint import load_model
 from sdas.run.device import find_device
-from sdas.run.folder import MODEL
+from sdas.run.folder import CHECKPOINTS, MODEL
 
 DOCUMENT = "model.json"
 
@@ -26,6 +26,12 @@ def load_run_model(path: str | Path, device: torch.device | str | None = None) -
         recover(candidate)
         if (candidate / DOCUMENT).is_file():
             return load_model(candidate, find_device(device or "cpu"))
+    if (folder / CHECKPOINTS).is_dir():
+        resume = f"sdas train --resume {as_argument(folder)}"
+        raise SdasError(
+            f"{folder}: the run has no model yet, which it writes at its end: go on with '{resume}', or end it where "
+            f"it is with '{resume} --set train.steps=1'"
+        )
     raise SdasError(f"{folder}: neither a run directory with a model nor a model directory ({DOCUMENT} is missing)")
 
 

@@ -117,6 +117,7 @@ class Session:
             self._arrange()
             self._own_flops = self.progress.flops if self.processes.first else 0
             self._rows = self._open_rows() if self.processes.first else None
+            self._saved_s = self.progress.wall_s
             if saved is None:
                 self.save()
             self._inside = inside.pop_all()
@@ -166,11 +167,12 @@ class Session:
         display = Display(until, progress, visible=self.processes.first)
         try:
             while not until.reached(progress):
-                self._step(counts_all=until.flops is not None)
+                self._step(counts_all=until.flops is not None or self.ramp is not None)
                 display.step(progress)
                 if progress.step % settings.validate_every == 0:
                     self.validate()
-                if progress.step % settings.checkpoint_every == 0 or self.interrupted:
+                late = progress.wall_s - self._saved_s >= 60 * settings.checkpoint_minutes
+                if progress.step % settings.checkpoint_every == 0 or late or self.interrupted:
                     self.save()
                 if self.interrupted:
                     return until.reached(progress)
@@ -187,7 +189,7 @@ class Session:
         if progress.steps_since_row:
             self._count_all_flops()
             epoch = self._order.epoch(progress.step - self.changes.data_since)
-            row = progress.end_row(epoch, self._rate, self.errors())
+            row = progress.end_row(epoch, self.errors())
             if self._rows is not None:
                 self._rows.write(row)
         return progress.last
@@ -199,6 +201,7 @@ class Session:
 
     def save(self) -> None:
         """Write a checkpoint; of the older ones the last is kept."""
+        self._saved_s = self.progress.wall_s
         self._count_all_flops()
         if not self.processes.first:
             return
@@ -261,8 +264,8 @@ class Session:
             norm = nn.utils.clip_grad_norm_(self._weights, settings.clip_norm, foreach=True).item()
             if not (math.isfinite(loss_value) and math.isfinite(norm)):
                 self._diverged(loss_value, norm, indices)
-            self._rate = self._rate_now()
-            set_rate(self.optimizer, self._rate)
+            progress.learning_rate = self._rate_now()
+            set_rate(self.optimizer, progress.learning_rate)
             self.optimizer.step()
             with torch.no_grad():
                 torch._foreach_lerp_(self._averaged_weights, self._weights, 1 - ema_decay(settings, step))

@@ -40,8 +40,8 @@ class Progress:
     """Counters of a run.
 
     step: of the next one. wall_s: seconds so far. flops: of all processes; where they are several, as of the last row
-    or checkpoint. last and best: the validation errors of the last row, and of the row with the smallest error of the
-    first of ERRORS that the frames have.
+    or checkpoint. learning_rate: of the last step. last and best: the validation errors of the last row, and of the row
+    with the smallest error of the first of ERRORS that the frames have.
     flops_unknown and flops_estimated: operators without a FLOP rule, and those counted as their reference (see
     :class:`sdas_kernels.flops.FlopCounter`). The rest sums up the steps since the last row of metrics.csv.
     """
@@ -49,6 +49,7 @@ class Progress:
     step: int = 0
     wall_s: float = 0.0
     flops: int = 0
+    learning_rate: float = 0.0
     last: dict[str, Any] = field(default_factory=dict)
     best: dict[str, Any] = field(default_factory=dict)
     flops_unknown: list[str] = field(default_factory=list)
@@ -71,13 +72,13 @@ class Progress:
         self.flops_unknown = sorted({*self.flops_unknown, *counter.unknown})
         self.flops_estimated = sorted({*self.flops_estimated, *counter.estimated})
 
-    def end_row(self, epoch: float, learning_rate: float, errors: dict[str, float] | None) -> dict[str, Any]:
+    def end_row(self, epoch: float, errors: dict[str, float] | None) -> dict[str, Any]:
         """The row of metrics.csv that ends here, with the validation ``errors``; the next one starts."""
         row = {
             "step": self.step,
             "epoch": epoch,
             "wall_s": self.wall_s,
-            "learning_rate": learning_rate,
+            "learning_rate": self.learning_rate,
             "loss": self.loss_sum / self.steps_since_row,
             **{f"val_{name}": (errors or {}).get(name) for name in ERRORS},
             "train_flops": self.flops,
