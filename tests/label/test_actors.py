@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from sdas.config.label import ResourcesConfig
 from sdas.errors import LabelError
 from sdas.label import Label, LabelStore, label_frames
+from sdas.label.actors import ActorWorker
+from sdas.label.pool import WorkerDiedError
 
 pytestmark = pytest.mark.slow
 H, HE, LI, BE, B, C = range(1, 7)
@@ -48,3 +51,16 @@ def test_a_cluster_gives_the_labels_of_the_local_engine(cluster, tmp_path, sprin
         pytest.raises(LabelError, match=r"no node .* has 3 CPUs"),
     ):
         label_frames(springs(C, C, C), spring, store, ResourcesConfig(engine="ray", threads=3, memory_mib=200))
+
+
+def test_an_answer_that_is_lost_with_its_node_costs_a_retry():
+    ray = pytest.importorskip("ray", reason="RAY ABSENT: pip install .[ray]; labels by a cluster are not tested")
+
+    class Lossy:
+        exceptions = ray.exceptions
+
+        def get(self, answer):
+            raise ray.exceptions.OwnerDiedError("ab", None, "call site")
+
+    with pytest.raises(WorkerDiedError, match="in Ray"):
+        ActorWorker(Lossy(), MagicMock()).collect()

@@ -7,6 +7,7 @@ import json
 import os
 from dataclasses import replace
 
+import ase
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -48,6 +49,24 @@ def test_labels_are_written_failures_are_listed_and_nothing_is_computed_twice(co
     assert result.exit_code == 0, result.output
     assert "1 of 1 frames labelled, 0 computed now" in result.output
     assert not (tmp_path / "out.failed.json").exists()
+
+
+def test_where_all_fail_the_reasons_are_listed(command, tmp_path, log, springs):
+    write_frames("in.xyz", [(springs(1, 5)[1], {})])
+    result = command(*ORACLE, "--set", f"arguments.log={json.dumps(str(log))}")
+    assert result.exit_code == 1
+    assert "no boron here; all are listed in out.failed.json" in result.stderr
+    assert len(read_document(tmp_path / "out.failed.json")["failed"]) == 1
+
+
+def test_labels_by_other_versions_are_counted(command, log, springs, monkeypatch):
+    write_frames("in.xyz", [(frame, {}) for frame in springs(1, 6)])
+    arguments = [*ORACLE, "--set", f"arguments.log={json.dumps(str(log))}"]
+    assert "note" not in command(*arguments).stderr
+    monkeypatch.setattr("sdas.label.ase.ASEOracle.versions", {"ase": "9.9"})
+    result = command(*arguments)
+    assert result.exit_code == 0
+    assert f"note: 2 labels are by ase {ase.__version__}, now it is ase 9.9" in result.stderr
 
 
 def test_frames_keep_the_state_they_were_computed_in(command, molecule):

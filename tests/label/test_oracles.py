@@ -99,6 +99,18 @@ class TestPySCF:
         assert with_d4.energy < plain.energy
         assert with_d4.forces[0, 2] > plain.forces[0, 2]
 
+    @pytest.mark.parametrize("functional", ["wb97m-v", "b97m-v", "pbe-d4", "b3lyp-d3bj"])
+    def test_dispersion_is_added_once(self, functional):
+        with pytest.raises(LabelError, match=f"{functional} has dispersion of its own; leave out dispersion d3bj"):
+            oracle_of(f"pyscf:{functional}/sto-3g", dispersion="d3bj")
+
+    def test_a_correction_in_the_name_is_the_setting(self, molecule):
+        pytest.importorskip("pyscf.dispersion")
+        frame = molecule([2, 2], [[0, 0, 0], [0, 0, 3.0]])
+        named, set_to = oracle_of("pyscf:pbe-d4/sto-3g"), oracle_of("pyscf:pbe/sto-3g", dispersion="d4")
+        assert named.compute(frame).energy == pytest.approx(set_to.compute(frame).energy, abs=1e-9)
+        assert named.versions == set_to.versions
+
     def test_what_cannot_be_computed_is_said_before(self, molecule):
         hydrogens = molecule([1, 1], [[0, 0, 0], [0, 0, 0.7]])
         for frame, settings, words in (
@@ -171,6 +183,19 @@ def test_a_calculator_of_ase_gives_its_own_numbers():
     np.testing.assert_allclose(label.stress, atoms.get_stress(voigt=False), atol=1e-15)
 
 
+def test_frames_that_differ_in_charge_alone_have_labels_of_their_own(molecule, monkeypatch):
+    from ase.calculators.lj import LennardJones
+
+    class Charged(LennardJones):
+        def calculate(self, atoms=None, *arguments):
+            super().calculate(atoms, *arguments)
+            self.results["free_energy"] = atoms.info["charge"]
+
+    monkeypatch.setattr("ase.calculators.lj.Charged", Charged, raising=False)
+    oracle, frame = oracle_of("ase:ase.calculators.lj:Charged"), molecule([1, 1], [[0, 0, 0], [0, 0, 1]])
+    assert [oracle.compute(replace(frame, charge=charge)).energy for charge in (1.0, -1.0)] == [1.0, -1.0]
+
+
 def test_a_model_is_an_oracle_whose_address_follows_its_weights(make_model, molecule, tmp_path):
     from sdas.run.checkpoint import save_model
 
@@ -185,6 +210,7 @@ def test_a_model_is_an_oracle_whose_address_follows_its_weights(make_model, mole
         methods.append(oracle.method)
     save_model(tmp_path / "copy", model)
     assert methods[0] != methods[1] == oracle_of(f"model:{tmp_path / 'copy'}").method
+    assert methods[1] != oracle_of(f"model:{tmp_path / 'b'}", dtype="float32").method
     frame = molecule([8, 1, 1], [[0, 0, 0.12], [0, 0.76, -0.47], [0, -0.76, -0.47]])
     label = oracle.compute(frame)
     assert label.forces[1, 1] == pytest.approx(slope(oracle, frame, 1, 1, 1e-4), abs=1e-6)

@@ -103,10 +103,11 @@ def test_files_of_others_are_refused(tmp_path):
     (tmp_path / "text" / DATABASE).write_text("not a data base, but long enough to be none" * 20)
     with pytest.raises(LabelError, match="file is not a database"):
         LabelStore.open(tmp_path / "text")
-    (tmp_path / "other").mkdir()
-    with sqlite3.connect(tmp_path / "other" / DATABASE) as connection:
-        connection.execute("PRAGMA application_id = 7")
-        connection.execute("CREATE TABLE cats (name)")
-    connection.close()
-    with pytest.raises(LabelError, match="something else"):
-        LabelStore.open(tmp_path / "other")
+    for application in (0, 7):
+        (tmp_path / f"{application}").mkdir()
+        with sqlite3.connect(tmp_path / f"{application}" / DATABASE) as connection:
+            connection.execute(f"PRAGMA application_id = {application}")
+            connection.execute("CREATE TABLE cats (name)")
+        connection.close()
+        with pytest.raises(LabelError, match="something else"):
+            LabelStore.open(tmp_path / f"{application}")

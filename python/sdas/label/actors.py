@@ -84,7 +84,7 @@ class ActorWorker:
         """Take the answer, None of an actor that is ready."""
         try:
             outcome: Outcome | None = self.ray.get(self.answer)
-        except self.ray.exceptions.RayActorError as error:
+        except self.ray.exceptions.RayError as error:  # of the actor, its node, or the answer that was on it
             raise WorkerDiedError(f"in Ray: {str(error).splitlines()[0]}") from None
         return outcome
 

@@ -20,7 +20,7 @@ class ASEOracle:
     """The calculator that a function or class of a module makes.
 
     Two attributes are used where a calculator has them, as :class:`sdas.md.SDASCalculator` does: ``fingerprint``, of
-    the numbers that its results follow from, stands in the address of labels in place of its arguments; and
+    the numbers that its results follow from, stands in the address of labels in place of its argument ``model``; and
     ``check(atoms)`` raises for atoms that it cannot compute.
     """
 
@@ -45,9 +45,11 @@ class ASEOracle:
 
     @property
     def method(self) -> dict[str, Any]:
-        """Class and arguments, or the fingerprint in place of the arguments."""
-        fingerprint = getattr(self.calculator, "fingerprint", None)
-        told = {"fingerprint": fingerprint} if fingerprint else {"arguments": self.config.arguments}
+        """Class and arguments, or the fingerprint in place of the argument that names a model."""
+        told: dict[str, Any] = {"arguments": self.config.arguments}
+        if fingerprint := getattr(self.calculator, "fingerprint", None):
+            others = {name: value for name, value in self.config.arguments.items() if name != "model"}
+            told = {"fingerprint": fingerprint} | ({"arguments": others} if others else {})
         return {"oracle": "ase", "module": self.config.module, "calculator": self.config.calculator, **told}
 
     @property
@@ -75,6 +77,8 @@ class ASEOracle:
         Of a calculator that tells both, the energy is the free energy, whose gradient the forces are.
         """
         atoms = _atoms(frame)
+        if hasattr(self.calculator, "reset"):
+            self.calculator.reset()  # ASE sees no difference between frames that differ in charge or spin alone
         energy = float(self.calculator.get_property(self.energy, atoms))
         forces = np.array(self.calculator.get_property("forces", atoms), dtype=np.float64)
         stress = None

@@ -19,7 +19,7 @@ from sdas.data import Frame, read_frames
 from sdas.data.writing import write_frames
 from sdas.documents import write_document
 from sdas.errors import ConfigError, LabelError
-from sdas.label.labelling import Labelling, label_frames
+from sdas.label.labelling import Labelling, label_frames, versions_told
 from sdas.label.oracle import Failure, Label
 from sdas.label.store import LabelStore
 
@@ -66,12 +66,17 @@ def label(
         tqdm(total=len(structures), desc="label", unit="frame", disable=None) as bar,
     ):
         done = label_frames(structures, config, labels, resources, retry_failed=retry_failed, progress=bar.update)
-    _write(done, out)
     failed = done.failed
     if failed:
         write_document(failures, _failures(done, frames))
     else:
         failures.unlink(missing_ok=True)
+    _write(done, out, failures)
+    for versions, count in done.by_other_versions.items():
+        now = versions_told(done.versions)
+        typer.echo(
+            f"note: {count} labels are by {versions}, now it is {now}; a new --store computes them again", err=True
+        )
     labelled = len(structures) - len(failed)
     typer.echo(f"{labelled} of {len(structures)} frames labelled, {done.computed} computed now; written to {out}")
     if failed:
@@ -102,7 +107,7 @@ def read_settings(words: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
-def _write(done: Labelling, out: Path) -> None:
+def _write(done: Labelling, out: Path, failures: Path) -> None:
     labelled = [
         (_with_label(frame, outcome), _facts(frame, outcome, key))
         for frame, outcome, key in zip(done.frames, done.outcomes, done.keys, strict=True)
@@ -110,7 +115,9 @@ def _write(done: Labelling, out: Path) -> None:
     ]
     if not labelled:
         first = next(outcome for outcome in done.outcomes if isinstance(outcome, Failure))
-        raise LabelError(f"no frame could be labelled; the first one: {first.kind}: {first.reason}")
+        raise LabelError(
+            f"no frame could be labelled; the first one: {first.kind}: {first.reason}; all are listed in {failures}"
+        )
     write_frames(out, labelled)
 
 

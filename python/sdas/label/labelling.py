@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sdas.config.label import OracleConfig, ResourcesConfig
@@ -22,18 +23,25 @@ SECONDS_BETWEEN_LOOKS = 0.2
 class Labelling:
     """frames: with the charge and the spin that they were computed with. outcomes: of each, in their order.
 
-    keys: of each, in the store. computed: structures computed now.
+    keys: of each, in the store. computed: structures computed now. versions: of the programs that compute now.
     """
 
     frames: Sequence[Frame]
     outcomes: list[Outcome]
     keys: list[str]
     computed: int
+    versions: Mapping[str, str]
 
     @property
     def failed(self) -> list[int]:
         """Indices of the frames without a label."""
         return [index for index, outcome in enumerate(self.outcomes) if isinstance(outcome, Failure)]
+
+    @property
+    def by_other_versions(self) -> Counter[str]:
+        """How many labels come from other versions of the programs, by their names and versions."""
+        versions = [label.facts.get("versions", {}) for label in self.outcomes if isinstance(label, Label)]
+        return Counter(versions_told(theirs) for theirs in versions if theirs != self.versions)
 
 
 def label_frames(
@@ -62,6 +70,11 @@ def label_frames(
     return _Labelling(frames, judge, store, retry_failed, progress).run(_engine(oracle, resources), resources)
 
 
+def versions_told(versions: Mapping[str, str]) -> str:
+    """``pyscf 2.14.0, pyscf-dispersion 1.7.0``."""
+    return ", ".join(f"{name} {version}" for name, version in sorted(versions.items())) or "unknown versions"
+
+
 def _engine(oracle: OracleConfig, resources: ResourcesConfig) -> Engine:
     return Actors(oracle, resources) if resources.engine == "ray" else Processes(oracle, resources)
 
@@ -78,6 +91,7 @@ class _Labelling:
         progress: Callable[[int], None] | None,
     ) -> None:
         self.frames, self.method, self.store, self.progress = frames, dict(oracle.method), store, progress
+        self.versions = dict(oracle.versions)
         self.keys = [address(frame, self.method) for frame in frames]
         self.open: dict[str, list[int]] = {}
         for index, key in enumerate(self.keys):
@@ -93,7 +107,8 @@ class _Labelling:
                 self._take_in(number, outcome)
             if len(self.open) == before:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
-        return Labelling(self.frames, [self.outcomes[key] for key in self.keys], self.keys, self.computed)
+        outcomes = [self.outcomes[key] for key in self.keys]
+        return Labelling(self.frames, outcomes, self.keys, self.computed, self.versions)
 
     def _claimed(self) -> Iterator[tuple[int, Frame]]:
         """Index and frame of what this process is to compute."""

@@ -12,7 +12,7 @@ import importlib.util
 import warnings
 from contextlib import suppress
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -39,9 +39,14 @@ class PySCFOracle:
             import pyscf  # noqa: F401
         except ImportError:
             raise LabelError("the oracle pyscf needs PySCF: pip install 'sdas-kernels[label]'") from None
-        if config.dispersion is not None and importlib.util.find_spec("pyscf.dispersion") is None:
+        own_dispersion = _dispersion_of(config.functional)
+        if own_dispersion and config.dispersion is not None:
+            raise LabelError(
+                f"the functional {config.functional} has dispersion of its own; leave out dispersion {config.dispersion}"
+            )
+        self.corrected = config.dispersion is not None or own_dispersion == "correction"
+        if self.corrected and importlib.util.find_spec("pyscf.dispersion") is None:
             raise LabelError("dispersion needs the package pyscf-dispersion: pip install 'sdas-kernels[label]'")
-        _check_functional(config.functional)
         self.config, self.memory_mib = config, memory_mib
         self.on_gpu = importlib.util.find_spec("gpu4pyscf") is not None
         self._known: set[int] = set()
@@ -55,7 +60,7 @@ class PySCFOracle:
     def versions(self) -> dict[str, str]:
         """PySCF, the dispersion and the GPU program as far as they compute."""
         names = ["pyscf"]
-        names += ["pyscf-dispersion"] if self.config.dispersion else []
+        names += ["pyscf-dispersion"] if self.corrected else []
         return {name: version(name) for name in names} | ({"gpu4pyscf": _gpu_version()} if self.on_gpu else {})
 
     def prepared(self, frame: Frame) -> Frame:
@@ -154,13 +159,20 @@ def _has_settled(field: Any) -> bool:
     return bool(abs(energies - field.mo_energy).max() < ORBITAL_AGREEMENT)
 
 
-def _check_functional(name: str) -> None:
+def _dispersion_of(functional: str) -> Literal["correction", "nonlocal"] | None:
+    """What dispersion the name of a functional implies: ``pbe-d4`` a correction, ``wb97m-v`` nonlocal correlation.
+
+    Raises :class:`LabelError` for a functional that PySCF does not know.
+    """
     from pyscf.dft import libxc
 
     try:
-        libxc.parse_xc(name)
+        libxc.parse_xc(functional)
+        if "-d3" in functional.lower() or "-d4" in functional.lower():
+            return "correction"
+        return "nonlocal" if libxc.is_nlc(functional) else None
     except Exception as error:  # KeyError of one kind or another
-        raise LabelError(f"PySCF has no functional {name!r}: {error}") from None
+        raise LabelError(f"PySCF has no functional {functional!r}: {error}") from None
 
 
 def _core_potentials(basis: str, frame: Frame) -> dict[str, str]:

@@ -172,10 +172,10 @@ class LabelStore:
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     """Refuse the data bases of others, and make the tables."""
+    used = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    used = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    if used and application not in (0, APPLICATION):
+    if used and application != APPLICATION:  # read in this order, for another process may make the tables meanwhile
         raise LabelError(f"{path}: is a data base of something else, no store of labels")
     if version > VERSION:
         raise LabelError(f"{path}: is of version {version} of stores; this program knows version {VERSION}")
