@@ -42,7 +42,8 @@ class PySCFOracle:
         own_dispersion = _dispersion_of(config.functional)
         if own_dispersion and config.dispersion is not None:
             raise LabelError(
-                f"the functional {config.functional} has dispersion of its own; leave out dispersion {config.dispersion}"
+                f"the functional {config.functional} has dispersion of its own; "
+                f"leave out dispersion {config.dispersion}"
             )
         self.corrected = config.dispersion is not None or own_dispersion == "correction"
         if self.corrected and importlib.util.find_spec("pyscf.dispersion") is None:
