@@ -95,7 +95,7 @@ def test_indices_divide_one_set_of_frames(tmp_path):
         ("data.split.sizes=[0.9, 0.2, 0.1]", "fractions must sum to at most 1"),
         ("data.split.sizes=[900, 0.2, 0]", "whole numbers"),
         ("data.split.method=indices", "go together"),
-        ("train.weight_decay=0.1", "adamw"),
+        ("train.energy_weight=-1", "greater than or equal to 0"),
         ("train", "must read section.key=value"),
         ("train.steps.x=1", "steps is not a section"),
         ("train.steps=[", "not valid YAML"),
@@ -125,14 +125,28 @@ def test_broken_files_are_named(tmp_path, text, message):
 
 
 def test_parsing_does_not_need_a_file():
-    assert parse_config({"data": {"path": "/x"}, "train": {"steps": 3}}, "test").train.batch_size == 8
+    assert parse_config({"data": {"path": "/x"}, "train": {"steps": 3}}, "test").train.batch_size == 4
+
+
+@pytest.mark.parametrize(
+    ("given", "rate", "weight"),
+    [
+        ({}, 0.01, 0.4),
+        ({"optimizer": "adam"}, 0.005, 0.4),
+        ({"loss": "squared"}, 0.01, 4.0),
+        ({"optimizer": "adamw", "learning_rate": 1e-3, "loss": "huber", "energy_weight": 2.0}, 1e-3, 2.0),
+    ],
+)
+def test_the_rate_follows_the_optimizer_and_the_energy_weight_the_loss(given, rate, weight):
+    settings = parse_config({"data": {"path": "/x"}, "train": {"steps": 3, **given}}, "test").train
+    assert (settings.learning_rate, settings.energy_weight) == (rate, weight)
 
 
 def test_one_of_three_says_how_large_a_batch_is():
     def parse(**train):
         return parse_config({"data": {"path": "/x"}, "train": {"steps": 3, **train}}, "test").train
 
-    assert parse().batch_budget == parse(batch_atoms=None).batch_budget == ("size", 8)
+    assert parse().batch_budget == parse(batch_atoms=None).batch_budget == ("size", 4)
     assert parse(batch_atoms=500).batch_budget == ("atoms", 500)
     assert parse(batch_size=None, batch_edges=9000).batch_budget == ("edges", 9000)
     with pytest.raises(ConfigError, match="give one of batch_size and batch_atoms, and null for the other"):

@@ -181,7 +181,7 @@ def test_rates_keep_their_ratio():
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.01, ratio * 0.01])
         set_rate(optimizer, 0.004)
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.004, ratio * 0.004])
-    adam = make_optimizer(TrainConfig(steps=1), model)
+    adam = make_optimizer(TrainConfig(steps=1, optimizer="adam"), model)
     assert len(adam.param_groups) == 1
     set_rate(adam, 0.1)
     assert adam.param_groups[0]["lr"] == 0.1
@@ -201,7 +201,7 @@ def test_settings_that_do_not_go_together_are_named(make_config):
     with pytest.raises(ConfigError, match=r"train.adam_learning_rate: input should be greater than 0, got 0"):
         make_config(optimizer="muon", adam_learning_rate=0)
     with pytest.raises(ConfigError, match="weight_decay needs 'optimizer: adamw' or 'optimizer: muon'"):
-        make_config(weight_decay=0.1)
+        make_config(optimizer="adam", weight_decay=0.1)
     assert make_config(optimizer="muon", weight_decay=0.1).train.weight_decay == 0.1
 
 
@@ -248,7 +248,7 @@ def test_a_run_that_stopped_goes_on_with_the_same_bits(make_config, dtype):
 
 
 def test_the_state_of_another_optimizer_is_refused(make_config):
-    config = make_config(steps=2)
+    config = make_config(steps=2, optimizer="adam")
     train(config)
     data = TrainingData(FrameCache.open(config.data.path), np.arange(24), np.arange(24, 32))
     with (

@@ -61,9 +61,7 @@ class Config(Section):
     model: ModelConfig = Field(default_factory=ModelConfig, description="Arguments of the model.")
     train: TrainConfig = Field(
         default_factory=TrainConfig,
-        description="The recipe. Loss: energy_weight·mean((ΔE/N)²)/s_E² + forces_weight·mean((ΔF)²)/s² + "
-        "stress_weight·mean((VΔσ/N)²)/s², ΔE in eV per frame of N atoms, ΔF in eV/Å and VΔσ in eV per component, s the "
-        "RMS of the training forces in eV/Å, s_E the same or ten times the spread of compositions if that is more.",
+        description="The recipe; what the loss is stands in sdas.train.loss and in the documentation of training.",
     )
     cross_validation: CrossValidationConfig = Field(
         default_factory=CrossValidationConfig, description="Used by 'sdas train --cross-validate' only."

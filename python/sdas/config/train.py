@@ -9,7 +9,9 @@ from pydantic import Field, model_validator
 from sdas.config.section import Section
 
 DEFAULT_MINUTES = 30.0
-DEFAULT_BATCH_SIZE = 8
+DEFAULT_BATCH_SIZE = 4
+DEFAULT_RATES = {"muon": 1e-2, "adam": 5e-3, "adamw": 5e-3}
+DEFAULT_ENERGY_WEIGHTS = {"norm": 0.4, "squared": 4.0, "huber": 4.0}
 BATCH_UNITS = ("size", "atoms", "edges")
 REFERENCES = ("auto", "fit", "isolated")
 """Words for where energies of the elements come from."""
@@ -22,7 +24,7 @@ class TrainConfig(Section):
         default=None,
         ge=1,
         le=1_000_000,
-        description="Frames per step, over all processes; 8 where none of this, batch_atoms and batch_edges is given.",
+        description="Frames per step, over all processes; 4 where none of this, batch_atoms and batch_edges is given.",
     )
     batch_atoms: int | None = Field(
         default=None,
@@ -44,11 +46,13 @@ class TrainConfig(Section):
         default=None, gt=0, description="Wall time of the run in minutes; 30 where neither this nor steps is given."
     )
     optimizer: Literal["adam", "adamw", "muon"] = Field(
-        default="adam",
+        default="muon",
         description="adam; adamw; muon: orthogonalized momentum for the matrices of the layers, adamw for the rest.",
     )
     weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay, adamw and muon only.")
-    learning_rate: float = Field(default=5e-3, gt=0, description="Largest learning rate.")
+    learning_rate: float = Field(
+        default=DEFAULT_RATES["muon"], gt=0, description="Largest learning rate; 0.01 of muon, 0.005 of others."
+    )
     adam_learning_rate: float | None = Field(
         default=None,
         gt=0,
@@ -64,7 +68,7 @@ class TrainConfig(Section):
     )
     clip_norm: float = Field(default=10.0, gt=0, description="Gradients with a larger norm are scaled down to it.")
     loss: Literal["squared", "huber", "norm"] = Field(
-        default="squared",
+        default="norm",
         description="Of an error: squared; huber: squared up to huber_delta and linear beyond; norm: the length of a "
         "force, the absolute energy, the Frobenius norm of a virial.",
     )
@@ -77,7 +81,11 @@ class TrainConfig(Section):
     energy_per: Literal["atom", "sqrt_atom"] = Field(
         default="atom", description="Energy errors in the loss are divided by the number of atoms, or by its root."
     )
-    energy_weight: float = Field(default=4.0, ge=0, description="Weight of energy errors in the loss, dimensionless.")
+    energy_weight: float = Field(
+        default=DEFAULT_ENERGY_WEIGHTS["norm"],
+        ge=0,
+        description="Weight of energy errors in the loss, dimensionless; 0.4 with the norm, 4 with others.",
+    )
     forces_weight: float = Field(default=1.0, ge=0, description="Weight of force errors in the loss, dimensionless.")
     stress_weight: float = Field(
         default=1.0,
@@ -134,6 +142,17 @@ class TrainConfig(Section):
     def _some_batch(cls, content: Any) -> Any:
         if isinstance(content, dict) and all(content.get(f"batch_{unit}") is None for unit in BATCH_UNITS):
             return {**content, "batch_size": DEFAULT_BATCH_SIZE}
+        return content
+
+    @model_validator(mode="before")
+    @classmethod
+    def _some_numbers(cls, content: Any) -> Any:
+        if isinstance(content, dict):
+            optimizer, loss = content.get("optimizer", "muon"), content.get("loss", "norm")
+            if optimizer in DEFAULT_RATES and "learning_rate" not in content:
+                content = {**content, "learning_rate": DEFAULT_RATES[optimizer]}
+            if loss in DEFAULT_ENERGY_WEIGHTS and "energy_weight" not in content:
+                content = {**content, "energy_weight": DEFAULT_ENERGY_WEIGHTS[loss]}
         return content
 
     @property
