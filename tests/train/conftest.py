@@ -91,7 +91,9 @@ def make_config(tmp_path, cache_path):
         settings = {
             "steps": 12,
             "batch_size": 4,
+            "optimizer": "adam",
             "learning_rate": 1e-2,
+            "loss": "squared",
             "ema_decay": 0.9,
             "validate_every": 6,
             "checkpoint_every": 6,
