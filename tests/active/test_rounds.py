@@ -70,7 +70,7 @@ def test_members_go_on_from_the_round_before(finished):
     """Fine-tuning takes a quarter of the steps at a part of the rate; the last model is that of the run."""
     config = (member_folder(finished, 1, 0) / "config.yaml").read_text()
     assert "steps: 2\n" in config
-    assert "learning_rate: 0.0015\n" in config
+    assert "learning_rate: 0.003\n" in config
     task = json.loads((member_folder(finished, 1, 1) / "task.json").read_text())
     assert task["origin"] == "rounds/000/members/1"
     last, ours = load_run_model(member_folder(finished, 2, 0)), load_run_model(finished)

@@ -165,7 +165,7 @@ def test_the_rate_falls_to_zero_over_the_part_that_is_set(make_config, scripted,
     assert ramp["end"] - ramp["start"] == pytest.approx(0.25 * spent, rel=0.05)
     assert ramp["end"] <= flops
     rates = [float(row.split(",")[3]) for row in (tmp_path / "run" / "metrics.csv").read_text().split()[1:]]
-    assert rates[0] == 5e-3
+    assert rates[0] == 1e-2
     assert 0 <= rates[-1] < 0.05 * rates[0]
 
 
