@@ -39,7 +39,6 @@ PATIENT_FROM_MINUTES = 3.0
 """From this wall time on a longer average of the weights is worth its slower start. All else is as by default."""
 
 
-
 def demo(
     minutes: Annotated[float, typer.Option(help="Wall time of the training, minutes.")] = 5.0,
     out: Annotated[Path, typer.Option(help="Run directory.")] = Path("runs/demo"),
