@@ -146,6 +146,21 @@ def models_table(record: Record) -> list[str]:
     return [head, "|---|---|---|---|---|---|---|---|---|---|---|", *rows]
 
 
+def dynamics_table(record: Record) -> list[str]:
+    """A row per system and model; nanoseconds per day are of all replicas together."""
+    head = "| system | replicas | model | CPU ms per step | ns/day | CPU, / ours through ASE |"
+    lines = [head, "|---|---|---|---|---|---|"]
+    for case in record["cases"]:
+        for name, found in case["models"].items():
+            row = f"| {case['system']} | {case['replicas']} | {name} |"
+            if "skipped" in found:
+                lines.append(f"{row} skipped: {found['skipped']} | | |")
+            else:
+                ratios = _quartiles(found.get("cpu_over_ours"))
+                lines.append(f"{row} {found['cpu_ms']:.4g} | {found['ns_per_day']:.4g} | {ratios} |")
+    return lines
+
+
 def attention_tables(record: Record) -> list[str]:
     """The layer against its rivals, the operators' rates, and the exponents."""
     lines = [
@@ -254,6 +269,7 @@ def extremes_table(record: Record) -> list[str]:
 
 PAGES: dict[str, tuple[str, dict[str, Callable[[Record], Figure | None]], Callable[[Record], list[str]]]] = {
     "models": ("Whole models", {"models": models_figure}, models_table),
+    "md": ("Dynamics at 0.5 fs", {}, dynamics_table),
     "neighbor_attention": (
         "The attention layer",
         {"layer": layer_figure, "growth": growth_figure},

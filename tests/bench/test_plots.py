@@ -51,6 +51,13 @@ def model_cases():
         yield {"step": step, "channels": 32, "system": "aspirin", "atoms": 21, "edges": 310, "models": models}
 
 
+def dynamics_cases():
+    ours = {"ms": 9.0, "cpu_ms": 1.25, "ns_per_day": 34.5, "steps": 100}
+    models = {"ours, ase": ours, "mace eager": ours | {"cpu_over_ours": [17.0, 18.0, 19.0]}}
+    models["nequip eager"] = {"skipped": "absent"}
+    yield {"step": "dynamics", "channels": 32, "system": "aspirin", "atoms": 21, "replicas": 1, "models": models}
+
+
 def product_cases():
     for what in ("forward", "double"):
         times = {"ours_ms": 1.5, "e3nn_ms": 18.0, "share_of_copy": [0.4, 0.5, 0.625], "least_bytes": 77}
@@ -72,6 +79,7 @@ def page(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "RESULTS", tmp_path)
     for name, cases in {
         "models": model_cases(),
+        "md": dynamics_cases(),
         "neighbor_attention": attention_cases(),
         "tensor_product": product_cases(),
         "spherical_harmonics": harmonic_cases(),
@@ -93,6 +101,8 @@ def test_page_says_every_number(page):
     assert "| 12.5 | 10% | 3.25 | 30% |" in page
     assert "2.25 [1, 3]" in page
     assert "mace eager | skipped: absent" in page
+    assert "| aspirin | 1 | mace eager | 1.25 | 34.5 | 18 [17, 19] |" in page
+    assert "| aspirin | 1 | nequip eager | skipped: absent | | |" in page
     assert "| time | edges (atoms added) | 1.00, 1.00, 1.00 |" in page
     assert "0123456789" in page
     assert "| case | edges | what | dtype | ours ms | e3nn ms | share of copy | e3nn / ours | cuequi" in page

@@ -61,6 +61,18 @@ def test_with_one_system_per_call_a_replica_does_not_depend_on_the_others(make_m
         assert torch.equal(together.results["energy"][[replica]], alone.results["energy"])
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_in_large_batches_a_replica_does_not_depend_on_the_others(make_model, systems, dtype):
+    """On a CPU the kernel of the default model sums by the order of edges, from 257 atoms on."""
+    positions = []
+    for count in (30, 37):
+        options = {"timestep_fs": 0.1, "dtype": dtype, "limits": Limits(0.0, 1e9)}
+        replicas = Replicas(make_model(), [systems["molecule"]] * count, "langevin", **options)
+        replicas.run(4)
+        positions.append(replicas.motion.systems.positions)
+    assert torch.equal(positions[0], positions[1][: 30 * 9])
+
+
 def test_one_call_for_all_gives_the_same_but_for_rounding(make_model, systems):
     several = [systems[name] for name in ("molecule", "liquid", "small cell")]
     runs = []

@@ -84,24 +84,26 @@ def train(cell: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def configured(cell: dict[str, Any], folder: Path, name: str, steps: int) -> Config:
-    """The defaults of the package but for what the cell says."""
+    """The package's defaults but for what the cell says; its "changes" are keys of the sections model and train."""
     recipe = cell["recipe"]
+    changes = cell.get("changes", {})
+    train = {
+        "steps": steps,
+        "seed": cell["seed"],
+        "optimizer": recipe["optimizer"],
+        "learning_rate": recipe["rate"],
+        "batch_size": recipe["batch"],
+        "threads": torch.get_num_threads(),
+        "device": "cpu",
+        "validate_every": max(1, steps // 20),
+        "checkpoint_every": steps,
+    }
     return parse_config(
         {
             "run_dir": str(folder / name),
             "data": {"path": str(folder / "cache")},
-            "model": {"cutoff": CUTOFF, "layer": LAYER},
-            "train": {
-                "steps": steps,
-                "seed": cell["seed"],
-                "optimizer": recipe["optimizer"],
-                "learning_rate": recipe["rate"],
-                "batch_size": recipe["batch"],
-                "threads": torch.get_num_threads(),
-                "device": "cpu",
-                "validate_every": max(1, steps // 20),
-                "checkpoint_every": steps,
-            },
+            "model": {"cutoff": CUTOFF, "layer": LAYER, **changes.get("model", {})},
+            "train": train | changes.get("train", {}),
         },
         "the cell",
     )

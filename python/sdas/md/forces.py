@@ -61,8 +61,9 @@ class ModelForces:
         dtype: of the model's arithmetic, float64 or float32, by name or as torch's object; the model is copied to it.
         device: such as "cpu" or "cuda"; by default where the model is.
         skin: Å, see :mod:`sdas.md.verlet_list`.
-        batch: systems per call of the model; by default all. How many systems go into a call changes the last bits of a
-            result. With 1 those of a system do not depend on the others.
+        batch: systems per call of the model; by default all. How many systems go into a call can change the last bits
+            of a result. With 1 those of a system do not depend on the others. On a CPU they do not either, of a default
+            model, in calls with more than 256 atoms.
     """
 
     invariant = True
