@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sdas.active.start import from_nothing, own_start
 from sdas.config import Config, load_config
 from sdas.config.active import HIDDEN
 from sdas.config.label import parse_oracle
@@ -14,7 +15,7 @@ from sdas.config.reading import flag_of
 from sdas.config.reading_flags import takes_reading_options
 from sdas.errors import ConfigError
 from sdas.files import as_argument
-from sdas.run.folder import CONFIG, START
+from sdas.run.folder import CONFIG
 from sdas.run.frames import check_files
 from sdas.run.start import new_run_folder
 from sdas.train.cli import CONFIG_SUFFIXES
@@ -64,7 +65,7 @@ def active(
         if files or data or given:
             what = files[0] if files else data or flag_of(next(iter(given)))
             raise ConfigError(f"{what}: the run in {resume} has its frames and its configuration: leave it out")
-        settings = load_config(resume / CONFIG, set_ or [], {**values, "run_dir": str(resume)})
+        settings = old_run(resume, set_ or [], values)
     else:
         values |= {f"data.{name}": value for name, value in given.items()}
         settings = new_run(files or [], data, set_ or [], values)
@@ -84,6 +85,15 @@ def active(
         typer.echo(f"MAE on {result.errors['frames']} frames: forces {forces:.2f} meV/Å, energy {energy:.2f} meV")
     typer.echo(f"model: {result.run_dir / 'model'}")
     typer.echo(f"report: {write_active_report(result.run_dir)}")
+
+
+def old_run(run: Path, overrides: list[str], values: dict[str, Any]) -> Config:
+    """The configuration of a run that goes on, wherever its folder lies by now."""
+    settings = load_config(run / CONFIG, overrides, values)
+    if from_nothing(settings):
+        settings.data.path = own_start(str(run))
+    settings.run_dir = str(run)
+    return settings
 
 
 def new_run(files: list[Path], data: Path | None, overrides: list[str], values: dict[str, Any]) -> Config:
@@ -111,7 +121,7 @@ def new_run(files: list[Path], data: Path | None, overrides: list[str], values: 
     if "run_dir" not in settings.model_fields_set:
         settings.run_dir = str(new_run_folder([source.replace("/", "-") if chosen.pool is None else source]))
     if str(settings.data.path).endswith(FROM_NOTHING):
-        settings.data.path = str(Path(settings.run_dir).absolute() / START)
+        settings.data.path = own_start(settings.run_dir)
     else:
         check_files(settings.data)
         if chosen.oracle is None:

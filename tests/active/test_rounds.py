@@ -141,12 +141,13 @@ def test_a_run_begins_from_nothing(make_config, places, tmp_path):
 
 
 @pytest.mark.parametrize("rule", ["maxdist", "lcmd"])
-def test_one_model_can_tell_by_its_last_layer(rule, make_config, tmp_path):
+def test_one_model_can_tell_by_its_last_layer(rule, make_config, tmp_path, capsys):
     """And the pool may end before the rounds do."""
     settings = {"models": 1, "select": rule, "uncertainty": "last layer", "learning": "scratch", "duplicates": 0.0}
     result = learn(make_config(tmp_path / "run", rounds=4, labels_per_round=12, **settings))
     assert [len(line["chosen"]) for line in acts(tmp_path / "run", "selected")] == [12, 8, 0]
     assert result.rounds == 2
+    assert "round 1: 8 of 12 frames are selected; the pool has no more" in capsys.readouterr().err
     assert acts(tmp_path / "run", "assessed")[0]["pool"]["unit"] == "eV"
 
 

@@ -10,14 +10,16 @@ from typing import Any
 
 from tqdm import tqdm
 
+from sdas.active.shapes import Kinds
 from sdas.config import ActiveConfig
 from sdas.config.active import HIDDEN
 from sdas.config.label import parse_oracle
 from sdas.data import Frame
-from sdas.errors import ActiveError
-from sdas.label import Failure, Label, LabelStore, address, label_frames
+from sdas.errors import ActiveError, LabelError
+from sdas.label import Failure, Label, LabelStore, address, label_frames, make_oracle
 from sdas.run.folder import LABELS
 
+HOW_TO_SET = "In a run of active learning that is --set 'active.oracle_settings={spin: 2}'"
 TBLITE = "tblite"
 """The oracle of a run that begins from nothing, unless another is named."""
 
@@ -63,6 +65,21 @@ def label(frames: Sequence[Frame], settings: ActiveConfig, run: Path) -> Labeled
         kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(row["kind"] for row in found.failed).items())
         raise ActiveError(f"none of {len(frames)} frames could be labeled ({kinds}); the first one: {first['reason']}")
     return replace(found, seconds=seconds)
+
+
+def check_oracle(pool: Sequence[Frame], settings: ActiveConfig) -> None:
+    """Raise :class:`ActiveError` if the oracle cannot label a kind of frames in the pool."""
+    if settings.oracle == HIDDEN:
+        return
+    config = parse_oracle(settings.oracle or TBLITE, settings.oracle_settings)
+    oracle, kinds = make_oracle(config, settings.resources.memory_mib), set[int]()
+    for frame, kind in zip(pool, Kinds().of(pool).tolist(), strict=True):
+        if kind not in kinds:
+            kinds.add(kind)
+            try:
+                oracle.prepared(frame)
+            except LabelError as error:
+                raise ActiveError(f"the pool cannot be labeled: {error}. {HOW_TO_SET}") from None
 
 
 def _uncovered(frames: Sequence[Frame], store: LabelStore) -> Labeled:

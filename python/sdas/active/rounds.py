@@ -33,12 +33,12 @@ from sdas.active.pool import make_pool
 from sdas.active.recipe import engine_of, member_config
 from sdas.active.select import Frames, select
 from sdas.active.shapes import Kinds, shape_of
-from sdas.active.start import begin, open_folder, opened_start
+from sdas.active.start import begin, forget, open_folder, opened_start
 from sdas.config import Config
 from sdas.data import Frame, FrameCache, write_cache
 from sdas.data.elements import elements_of
 from sdas.documents import read_document
-from sdas.errors import ActiveError
+from sdas.errors import ActiveError, SdasError
 from sdas.predict import EnsemblePrediction, LastLayer, combine
 from sdas.run.checkpoint import save_model
 from sdas.run.folder import ACTS, MODEL, POOL, SUMMARY
@@ -74,8 +74,15 @@ def learn(config: Config, resume: bool = False, observe: Callable[[Path], Any] |
     folder = Path(config.run_dir)
     with locked(folder):
         open_folder(config, resume)
+        ledger = Ledger(folder / ACTS, writes=True, kind=ActiveError)
         try:
-            return ActiveRun(config, Ledger(folder / ACTS, writes=True, kind=ActiveError), observe).go()
+            run = ActiveRun(config, ledger, observe)
+        except SdasError:
+            if not resume:
+                forget(folder)
+            raise
+        try:
+            return run.go()
         except Interrupted as stopped:
             return ActiveResult(folder, stopped.signal)
 
@@ -210,7 +217,14 @@ class ActiveRun:
 
     def _select(self, number: int) -> bool:
         """Select and label frames of the pool for the round after this one; False if none is left to select."""
-        chosen = self.ledger.once("selected", lambda: self._selected(number))["chosen"]
+        selected = self.ledger.once("selected", lambda: self._selected(number))
+        chosen, wanted = selected["chosen"], self.settings.labels_per_round
+        if len(chosen) < wanted:
+            print(
+                f"round {number}: {len(chosen)} of {wanted} frames are selected; the pool has no more, of "
+                f"{selected['candidates']} frames {selected['duplicates']} are near-duplicates (active.duplicates)",
+                file=sys.stderr,
+            )
         if not chosen:
             return False
         self._note("labeling", {"round": number, "frames": len(chosen)})

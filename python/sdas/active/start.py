@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,14 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols
 
-from sdas.active.labels import label
+from sdas.active.labels import check_oracle, label
 from sdas.config import Config, render_config
 from sdas.data import FrameCache, Split, write_cache
 from sdas.data.elements import elements_of
 from sdas.errors import ActiveError
 from sdas.files import as_argument, sweep, write_text
 from sdas.run.continuation import check_frames, check_settings, record_start
-from sdas.run.folder import CONFIG, LOCK, POOL, RUN, SPLIT, START
+from sdas.run.folder import ACTS, CONFIG, FRAMES, LABELS, LOCK, POOL, RUN, SPLIT, START
 from sdas.run.frames import convert_raw_files, is_cache, open_data, say_which_frames
 from sdas.run.start import say_what_changed
 from sdas.train.objective import check_elements, trained_labels
@@ -51,6 +52,7 @@ def begin(config: Config) -> dict[str, Any]:
     """
     folder, labeled = Path(config.run_dir), dict[str, Any]()
     pool, taken = FrameCache.open(folder / POOL), list[int]()
+    check_oracle(pool, config.active)
     if from_nothing(config):
         taken = _first_of_pool(config, len(pool))
         found = label([pool[index] for index in taken], config.active, folder)
@@ -88,7 +90,22 @@ def opened_start(config: Config) -> tuple[FrameCache, Split]:
 
 def from_nothing(config: Config) -> bool:
     """Whether the frames to begin with are the run's own, labeled frames of its pool."""
-    return config.data.files()["train"] == [str(Path(config.run_dir) / START)]
+    return config.data.files()["train"] == [own_start(config.run_dir)]
+
+
+def own_start(run_dir: str) -> str:
+    """The path of frames to begin with that are labeled frames of the pool."""
+    return str(Path(run_dir).absolute() / START)
+
+
+def forget(folder: Path) -> None:
+    """Take back what a run wrote that could not begin, unless it has labels already."""
+    if (folder / LABELS).exists():
+        return
+    for name in (POOL, FRAMES):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in (ACTS, CONFIG, SPLIT, RUN):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _first_of_pool(config: Config, count: int) -> list[int]:
