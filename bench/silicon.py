@@ -54,7 +54,7 @@ def trained(data: Path, folder: Path, weight: float, steps: int) -> tuple[Any, d
     }
     (folder / "run.yaml").write_text(json.dumps(config))
     sdas("train", str(folder / "run.yaml"))
-    sdas("evaluate", str(run), "--stress")
+    sdas("evaluate", str(run))
     found = json.loads((run / "evaluation.json").read_text())
     return load_run_model(run, "cpu"), {name: found[name] for name in found if "mae_mev" in name}
 
@@ -75,7 +75,7 @@ def strained(atoms: Atoms, strain: np.ndarray) -> Atoms:
 
 
 def mechanics(model: Any) -> dict[str, float]:
-    """Lattice constant in Å, pressure of the fitted cell in GPa, elastic constants in GPa."""
+    """Lattice constant in Å, elastic constants in GPa."""
 
     def energy(a: float) -> float:
         crystal = bulk("Si", "diamond", a=a, cubic=True)

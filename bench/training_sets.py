@@ -67,7 +67,7 @@ def divide(frames: list[Frame], sizes: tuple[int, int, int]) -> dict[str, list[i
         if elements - seen:
             first.append(index)
             seen |= elements
-    order = first + [index for index in order if index not in set(first)]
+    order = first + [index for index in order if index not in first]
     train, validation, test = sizes
     return {
         "train": order[:train],

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,9 @@ class Grid:
         return json.loads(path.read_text()) if path.exists() else None
 
     def run(self, cell: Cell) -> dict[str, Any]:
-        """The result, trained now unless it is there."""
+        """The result, trained now unless it is there, by this recipe: a search that went on may have found another."""
         found = self.result(cell)
-        if found is not None and "failed" not in found:
+        if found is not None and "failed" not in found and found["cell"]["recipe"] == asdict(cell.recipe):
             return found
         frames = self.frames / f"{cell.task}.npz"
         if not frames.exists():

@@ -13,7 +13,7 @@ from sdas.data import samples
 
 pytest.importorskip("record", reason="the tests stand alone, without bench/")
 
-from apr import curves, protocol, run
+from apr import curves, protocol, recipes, run
 from apr.protocol import Cell, Recipe, Task
 from apr.trainers.frames import Frames
 from apr.trainers.muon import SlicedMuon
@@ -72,6 +72,26 @@ def test_a_cell_is_trained_to_its_budget_and_not_again(small: Path, tmp_path: Pa
     changed = grid.path(cell).stat().st_mtime_ns
     grid.run(cell)
     assert grid.path(cell).stat().st_mtime_ns == changed
+
+
+def test_a_cell_of_another_recipe_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDAS_PEER_MACE", "/bin/false")
+    grid = run.Grid(tmp_path, tmp_path, tmp_path)
+    (tmp_path / "few.npz").touch()
+    cell = Cell("mace", "few", 1e6, 0, Recipe("adam", 0.01, 8))
+    grid.path(cell).write_text(json.dumps({"cell": cell.document(), "steps": 7}))
+    assert grid.run(cell)["steps"] == 7
+    assert "failed" in grid.run(Cell("mace", "few", 1e6, 0, Recipe("muon", 0.01, 8)))
+
+
+def test_recipes_are_ranked_by_frames_that_do_not_test() -> None:
+    def row(validation: float, test: float) -> dict[str, object]:
+        errors = {"validation": validation, "test": test}
+        parts = {name: {"force_mae_mev_per_ang": e, "energy_mae_mev": 1.0} for name, e in errors.items()}
+        return {"0": {**parts, "steps": 5}}
+
+    page = recipes.table({"aspirin": {"lucky": row(9.0, 3.0), "chosen": row(8.0, 4.0)}})
+    assert page.index("chosen") < page.index("lucky")
 
 
 def test_edges_of_a_batch_connect_atoms_of_one_frame_within_the_cutoff(small: Path, tmp_path: Path) -> None:

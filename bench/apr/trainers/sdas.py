@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import tempfile
 import time
 from pathlib import Path
@@ -77,7 +78,7 @@ def train(cell: dict[str, Any], path: Path) -> dict[str, Any]:
         "wall_s": wall_s,
         "parameters": summary["parameters"],
         "inference_flops_per_atom": counter.total / len(frames[0].numbers),
-        "peak_mib": summary.get("peak_mib"),
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "settings": {"model": str(config.model.model_dump()), "recipe": str(config.train.model_dump())},
         "packages": ("sdas-kernels",),
     }
