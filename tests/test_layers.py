@@ -39,7 +39,7 @@ SDAS = [
     "scaling active",
     "validate",
     "report",
-    "demo interpretation scale active_cli",
+    "demo interpretation scale validation active_cli",
     "cli",
 ]
 

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "evaluate": ("sdas.evaluate.cli", "evaluate", "Errors of a trained model on labeled frames."),
     "report": ("sdas.report.cli", "report", "Write the report of a run."),
     "interpret": ("sdas.interpretation", "interpret", "Show what a model looks at, beside controls."),
+    "validate": ("sdas.validation", "validate", "Say whether a model may be trusted, line by line."),
     "md": ("sdas.md.cli", "md", "Run molecular dynamics with a trained model."),
     "diffusion": ("sdas.diffusion.cli", "diffusion", "Diffusion constants of a trajectory or a model, with intervals."),
     "label": ("sdas.label.cli", "label", "Label frames by quantum chemistry, tight binding or any calculator."),

@@ -16,7 +16,16 @@ from sdas.config import Config, load_config, parse_config
 from sdas.errors import SdasError
 from sdas.files import sweep
 from sdas.run.fingerprint import data_fingerprints
-from sdas.run.folder import BEFORE_FIRST_CHECKPOINT, CHECKPOINTS, CONFIG, DYNAMICS, INTERPRETATION, LOCK, SUMMARY
+from sdas.run.folder import (
+    BEFORE_FIRST_CHECKPOINT,
+    CHECKPOINTS,
+    CONFIG,
+    DYNAMICS,
+    INTERPRETATION,
+    LOCK,
+    SUMMARY,
+    VALIDATION,
+)
 from sdas.run.folder import MODEL as MODEL_FOLDER
 from sdas.run.lock import locked
 
@@ -27,10 +36,10 @@ SECONDS_AROUND, SECONDS_PER_MD_STEP = 30, 0.006
 """For the outlook, on a busy core: what imports, test and report take, and a step of dynamics."""
 
 RUN_CONTENT = {
-    *BEFORE_FIRST_CHECKPOINT, CHECKPOINTS, SUMMARY, MODEL_FOLDER, DYNAMICS, INTERPRETATION, LOCK,
+    *BEFORE_FIRST_CHECKPOINT, CHECKPOINTS, SUMMARY, MODEL_FOLDER, DYNAMICS, INTERPRETATION, VALIDATION, LOCK,
     "evaluation.json", "predictions.npz", "report.html", "report.json",
 }  # fmt: skip
-"""What training, evaluation, dynamics, interpretation and report write into a run directory."""
+"""What training, evaluation, dynamics, interpretation, validation and report write into a run directory."""
 
 MODEL = {"channels": 32, "heads": 32, "lmax": 2, "layers": 2, "cutoff": 5.0}
 RECIPE = {"ema_decay": 0.995, "validate_every": 200, "checkpoint_every": 1000}
