@@ -127,6 +127,7 @@ def test_replicas_that_all_explode_end_with_a_verdict_and_an_error(run_dir, tmp_
         (["--write", "traj"], "--stretch and --write are for replicas"),
         (["--pressure", 1], "a barostat needs cells"),
         (["--pressure", 1, "--barostat", "mtk"], "barostat must be one of"),
+        (["--barostat", "berendsen"], "--barostat berendsen needs the pressure that it holds: give --pressure too"),
         (["--replicas", 2, "--skin", -1], "skin must be a length"),
     ],
 )

@@ -217,3 +217,14 @@ def test_folders_and_files_of_others_are_refused(make, tmp_path):
         Trajectory(tmp_path)
     with pytest.raises(SdasError, match="there is no replica 3; there are 3"):
         Trajectory(tmp_path / "run" / TRAJECTORY).frames(3)
+
+
+def test_a_run_does_not_go_on_with_another_bias(pair_potential, molecule, tmp_path):
+    def run(depth):
+        bias = LennardJones(depth, 1.0, 4.0)
+        run_replicas(Replicas(pair_potential, [molecule], bias=bias), 2, tmp_path / "run")
+
+    run(0.01)
+    run(0.01)
+    with pytest.raises(SdasError, match=r"holds a run with bias 0\.01 eV.*, not 0\.02 eV"):
+        run(0.02)

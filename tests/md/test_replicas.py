@@ -159,6 +159,10 @@ def test_what_gives_no_forces_is_refused(pair_potential, molecule):
         Replicas(pair_potential, molecule)
     with pytest.raises(SdasError, match=r"temperature_k must be .* for each of 2 replicas"):
         Replicas(pair_potential, [molecule] * 2, temperature_k=[300.0])
+    with pytest.raises(SdasError, match=r"seed must be a whole number of 0 or more, .* got 0.5"):
+        Replicas(pair_potential, [molecule], seed=0.5)
+    with pytest.raises(SdasError, match="NoseHoover: the temperature must be above 0 K; use langevin or bussi"):
+        Replicas(pair_potential, [molecule], "nose-hoover", temperature_k=0)
     with pytest.raises(SdasError, match=r"energy function must give \[1\] energies, got \[\]"):
         Replicas(EnergyFunction(lambda systems: systems.positions.sum(), False), [molecule])
 

@@ -40,9 +40,9 @@ def md(
         float, typer.Option(help="Relaxation time of Bussi's and Nosé–Hoover's thermostat, fs.")
     ] = 100.0,
     pressure: Annotated[float | None, typer.Option(help="Of replicas: constant pressure, bar.")] = None,
-    barostat: Annotated[str, typer.Option(help="cell-rescaling or berendsen, where there is a pressure.")] = (
-        "cell-rescaling"
-    ),
+    barostat: Annotated[
+        str | None, typer.Option(help="With --pressure: cell-rescaling (unless given) or berendsen.")
+    ] = None,
     stretch: Annotated[
         float | None, typer.Option(help="End a replica when a bond of the start changes by so much, Å.")
     ] = None,
@@ -83,6 +83,8 @@ def md(
         torch.set_num_threads(threads)
     settings = MDSettings(steps, timestep, temperature, ensemble, friction, seed, every)
     atoms = read_structure(structure, frame, given)
+    if barostat is not None and pressure is None:
+        raise SdasError(f"--barostat {barostat} needs the pressure that it holds: give --pressure too")
     if replicas is None and thermostat is None and pressure is None:
         if stretch is not None or write:
             raise SdasError("--stretch and --write are for replicas: give --replicas, --thermostat or --pressure too")
@@ -117,7 +119,7 @@ def md(
         [atoms] * (1 if replicas is None else replicas),
         _thermostat(thermostat or THERMOSTAT_OF_ENSEMBLE[ensemble], friction, relaxation),
         temperature,
-        barostat=None if pressure is None else barostat_of(barostat, pressure_bar=pressure),
+        barostat=None if pressure is None else barostat_of(barostat or "cell-rescaling", pressure_bar=pressure),
         timestep_fs=timestep,
         seed=seed,
         limits=Limits(settings.closest_ang, settings.hottest_k, stretch),

@@ -117,7 +117,7 @@ class Replicas:
             raise SdasError("a barostat needs cells that are periodic along all three axes, and no constraints")
         self._bonds = None if self.limits.stretch_ang is None else Bonds(moving)
         invariant = self.forces.invariant and (self.bias is None or self.bias.invariant)
-        seeds = _for_each("seed", seed, len(atoms), int, lambda first: range(first, first + len(atoms)))
+        seeds = _for_each("seed", seed, len(atoms), int, lambda first: [first + row for row in range(len(atoms))])
         temperatures = _for_each("temperature_k", temperature_k, len(atoms), float, lambda t: [t] * len(atoms))
         self.seeds, self.temperatures = seeds, temperatures
         noise = Noise(seeds)
@@ -202,17 +202,16 @@ class Replicas:
     def identity(self, more: Mapping[str, Any]) -> list[Identity]:
         """For each replica what a run that goes on must share with this one, `more` included."""
         dtype = str(getattr(self.forces, "dtype", torch.float64)).removeprefix("torch.")
-        model = getattr(self.forces, "fingerprint", type(self.forces).__qualname__)
         shared = {
             "timestep_fs": self.timestep_fs,
             "thermostat": repr(self.thermostat),
             "barostat": repr(self.barostat),
-            "bias": None if self.bias is None else type(self.bias).__qualname__,
+            "bias": None if self.bias is None else _fingerprint(self.bias),
             **more,
         }
         own = zip(self.start, self.temperatures, self.seeds, strict=True)
         return [
-            Identity.of(atoms, model, dtype, {**shared, "temperature_k": kelvin, "seed": seed})
+            Identity.of(atoms, _fingerprint(self.forces), dtype, {**shared, "temperature_k": kelvin, "seed": seed})
             for atoms, kelvin, seed in own
         ]
 
@@ -314,9 +313,15 @@ class Replicas:
         self.motion = self.motion.rows(kept)
 
 
+def _fingerprint(forces: Forces) -> str:
+    """Of forces that have one; of others their class is all that can be told."""
+    return str(getattr(forces, "fingerprint", type(forces).__qualname__))
+
+
 def _for_each(name: str, given: Any, count: int, kind: type, spread: Callable[[Any], Any]) -> list[Any]:
     """A number for each replica."""
     values = list(spread(given)) if np.ndim(given) == 0 else list(given)
-    if len(values) != count or any(not value >= 0 for value in values):
-        raise SdasError(f"{name} must be a number of 0 or more, or one for each of {count} replicas, got {given}")
+    if len(values) != count or any(not value >= 0 or kind(value) != value for value in values):
+        number = "whole number" if kind is int else "number"
+        raise SdasError(f"{name} must be a {number} of 0 or more, or one for each of {count} replicas, got {given}")
     return [kind(value) for value in values]

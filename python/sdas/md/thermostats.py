@@ -116,7 +116,12 @@ class NoseHoover:
         _check_positive(self, "length")
 
     def begin(self, motion: Motion) -> None:
-        """Velocities of the chain `[B, length]`, in 1 per ASE's unit of time: at rest."""
+        """Velocities of the chain `[B, length]`, in 1 per ASE's unit of time: at rest.
+
+        Raises SdasError for a temperature of zero, at which its masses vanish.
+        """
+        if not bool((motion.temperature > 0).all()):
+            raise SdasError("NoseHoover: the temperature must be above 0 K; use langevin or bussi to cool to rest")
         motion.own["chain_velocities"] = motion.heat.new_zeros(len(motion.systems), self.length)
 
     def apply(self, motion: Motion, dt: float) -> None:
