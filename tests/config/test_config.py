@@ -149,7 +149,7 @@ def test_one_of_three_says_how_large_a_batch_is():
     assert parse().batch_budget == parse(batch_atoms=None).batch_budget == ("size", 4)
     assert parse(batch_atoms=500).batch_budget == ("atoms", 500)
     assert parse(batch_size=None, batch_edges=9000).batch_budget == ("edges", 9000)
-    with pytest.raises(ConfigError, match="give one of batch_size and batch_atoms, and null for the other"):
+    with pytest.raises(ConfigError, match="give one of batch_size and batch_atoms, and null for the rest"):
         parse(batch_size=8, batch_atoms=500)
 
 
@@ -205,3 +205,23 @@ def test_the_data_of_a_run_of_an_earlier_version_can_still_be_read(tmp_path):
     with pytest.raises(ConfigError, match=r"train\.lambda_energy is gone"):
         load_config(path)
     assert (load_data_config(path).path, load_data_config(path).units) == ("/frames", "Ha")
+
+
+def test_another_limit_of_batches_takes_the_place_of_the_one_in_the_file(tmp_path):
+    (tmp_path / "run.yaml").write_text("data: {path: x}\ntrain: {batch_size: 8}\n")
+    assert load_config(tmp_path / "run.yaml", ["train.batch_atoms=500"]).train.batch_budget == ("atoms", 500)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "train.energy_reference=-13.6",
+            "train.energy_reference: must be auto, fit, isolated, a file, or a mapping",
+        ),
+        ("train.config_type_weights={Default: 0, bulk: 0}", "train: config_type_weights are all 0: nothing to learn"),
+    ],
+)
+def test_settings_that_teach_nothing_are_refused(override, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(None, ["data.path=x", override])

@@ -66,6 +66,12 @@ def test_a_model_alone_has_no_test_frames(run_dir, tmp_path):
     assert "name files of labelled frames after it" in str(result.exception)
 
 
+def test_a_flag_about_files_needs_files(run_dir):
+    result = run(run_dir, "--isolated-atoms")
+    assert isinstance(result.exception, SdasError)
+    assert "--isolated-atoms is for files" in str(result.exception)
+
+
 def test_several_files_in_one_table(run_dir, tmp_path):
     """A row per file as it was named, a row per kind, and all; the numbers are those of each file by itself."""
     write_cache(frames(4), tmp_path / "few")

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shlex
+import signal
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from sdas.cli import app
 from sdas.config import CrossValidationConfig, load_config
 from sdas.errors import TrainingError
 from sdas.train import cross_validation
 from sdas.train.cross_validation import cross_validate
-from sdas.train.loop import fit
+from sdas.train.loop import finish, fit
+from sdas.train.session import Session, TrainingData
 
 
 def test_the_pair_with_the_best_score_is_chosen(make_config, monkeypatch):
@@ -42,6 +48,36 @@ def test_the_pair_with_the_best_score_is_chosen(make_config, monkeypatch):
     assert chosen.train.energy_weight == best["energy_weight"]
     assert chosen.train.steps == config.train.steps
     assert len(found.text().splitlines()) == 3
+
+
+def test_one_that_is_stopped_goes_on_where_it_was(make_config, monkeypatch, tmp_path):
+    """By the command that it says; each short run is trained once, and the table is that of one that was left alone."""
+    grid = CrossValidationConfig(folds=2, steps=5, energy_weight=[1.0, 2.0])
+    alone = make_config("alone").model_copy(update={"cross_validation": grid})
+    wanted = cross_validate(alone).rows
+    steps = []
+
+    def stopping(run, *rest):
+        with Session(run, TrainingData(*rest[:3]), rest[3]) as session:
+            steps.append(session.progress.step)
+            if len(steps) == 2:
+                signal.raise_signal(signal.SIGINT)
+            return finish(session, session.advance(session.end) and bool(session.validate()), {})
+
+    monkeypatch.setattr(cross_validation, "fit", stopping)
+    config = make_config("stopped").model_copy(update={"cross_validation": grid})
+    with pytest.raises(TrainingError, match="stopped by signal 2; go on with 'sdas train --cross-validate") as told:
+        cross_validate(config)
+    with pytest.raises(TrainingError, match="resume it with --cross-validate --resume"):
+        cross_validate(config)
+    command = re.search(r"'sdas (.*)'", str(told.value))
+    assert command is not None
+    result = CliRunner().invoke(app, shlex.split(command[1]))
+    assert result.exit_code == 0, result.output
+    assert steps == [0, 0, 5, 1, 0, 0]
+    with open(tmp_path / "stopped" / "cross_validation.csv") as file:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    assert rows == wanted
 
 
 def test_more_folds_than_frames_are_refused(make_config):

@@ -155,6 +155,7 @@ def test_isolated_atoms_that_disagree_or_have_no_energy_are_refused():
     with pytest.raises(DataError, match=r"isolated atoms of H with -13\.500000 and -13\.600000 eV"):
         isolated_energies([HYDROGEN, frame([1], -13.6)])
     assert isolated_energies([HYDROGEN, frame([1], -13.5005)]) == {1: -13.5}
+    assert isolated_energies([frame([1], 0.0, charge=1.0), HYDROGEN]) == {1: -13.5}
     with pytest.raises(DataError, match="isolated atom without an energy"):
         isolated_energies([frame([1], None)])
 
@@ -230,7 +231,9 @@ def test_a_run_takes_its_energies_from_isolated_atoms_and_trains_on_the_rest(tmp
     files = {"path": "t.extxyz", "validation": "v.extxyz", "test": "s.extxyz"}
     files = {key: str(tmp_path / name) for key, name in files.items()}
     result = train(make_config(data={**files, "split": {"sizes": [20, 0, 0]}}, steps=2, validate_every=2))
-    assert "energies of H, O: from 2 isolated atoms\n" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "energies of H, O: from 2 isolated atoms\n" in said
+    assert "frames: 20 train, 4 validation, 4 test, 2 isolated atoms in none of them (" in said
     summary = result.summary
     assert (summary["n_train"], summary["n_val"], summary["n_test"]) == (20, 4, 4)
     assert summary["energy_reference"]["shifts_ev"] == {"H": -13.5, "O": -2040.0}

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
+from sdas.data import write_cache
+from sdas.train import train
 from sdas.train.flop_model import FlopModel
 from sdas_kernels.flops import FlopCounter
 
@@ -71,3 +76,14 @@ def test_affine_model_gives_up_loudly_on_work_that_is_not_affine():
     assert model.needs_count(10, 10, 1)
     model.record(40, 40, 1, 1600)
     assert model.needs_count(40, 40, 1)
+
+
+def test_batches_with_and_without_periodic_frames_are_counted_each_by_its_function(
+    tmp_path, make_config, molecules, recwarn
+):
+    """Shifts by cells take FLOPs of every edge of a batch, if one of its frames is periodic."""
+    box = {"cell": 8.0 * np.eye(3), "pbc": np.ones(3, bool)}
+    write_cache([replace(frame, **box) if k % 2 else frame for k, frame in enumerate(molecules(20))], tmp_path / "c")
+    data = {"path": str(tmp_path / "c"), "split": {"sizes": [20, 0, 0]}}
+    train(make_config(data=data, steps=20, batch_size=1))
+    assert not [warning for warning in recwarn if "affine" in str(warning.message)]

@@ -45,8 +45,12 @@ GONE = {
 """Keys of earlier versions that have another meaning by now, and what to write instead."""
 
 
-ALTERNATIVES = (("train.steps", "train.minutes"), ("data.path", "data.train"))
-"""Keys of which one takes the place of the other."""
+ALTERNATIVES = (
+    ("train.steps", "train.minutes"),
+    ("train.batch_size", "train.batch_atoms", "train.batch_edges"),
+    ("data.path", "data.train"),
+)
+"""Keys of which one takes the place of the others."""
 
 
 class Config(Section):
@@ -83,8 +87,8 @@ def load_config(
 ) -> Config:
     """Read and check a YAML file, or defaults; ``overrides`` are ``section.key=value`` with the value in YAML.
 
-    ``values``, section.key → value, come after those and are taken as they are. What is given for one of two
-    :data:`ALTERNATIVES` takes the place of both in the file. ``defaults`` likewise, where neither such key is given.
+    ``values``, section.key → value, come after those and are taken as they are. What is given for one of some
+    :data:`ALTERNATIVES` takes the place of all in the file. ``defaults`` likewise, where neither such key is given.
     Paths are made absolute, from the working directory.
     Raises :class:`ConfigError` with the path of the key at fault and, for an unknown key, the nearest valid one.
     """
@@ -207,8 +211,8 @@ def _end_of_value(text: str) -> int:
 
 def _drop_alternatives(content: dict[str, Any], given: set[str]) -> None:
     """Take out of a file what the ``given`` keys take the place of."""
-    for pair in ALTERNATIVES:
-        for key in pair if given.intersection(pair) else ():
+    for keys in ALTERNATIVES:
+        for key in keys if given.intersection(keys) else ():
             section, _, name = key.partition(".")
             if isinstance(content.get(section), dict):
                 content[section].pop(name, None)

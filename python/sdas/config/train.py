@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sdas.config.section import Section
 
@@ -12,6 +12,8 @@ DEFAULT_MINUTES = 30.0
 DEFAULT_BATCH_SIZE = 4
 DEFAULT_RATES = {"muon": 1e-2, "adam": 5e-3, "adamw": 5e-3}
 DEFAULT_ENERGY_WEIGHTS = {"norm": 0.4, "squared": 4.0, "huber": 4.0}
+DEFAULT_TYPE = "Default"
+"""Stands for frames of any config_type that has no weight of its own, or of none."""
 BATCH_UNITS = ("size", "atoms", "edges")
 REFERENCES = ("auto", "fit", "isolated")
 """Words for where energies of the elements come from."""
@@ -130,6 +132,13 @@ class TrainConfig(Section):
     dtype: Literal["float32", "float64"] = Field(default="float32", description="float32 or float64.")
     tensorboard: bool = Field(default=False, description="Also write TensorBoard files; needs the package tensorboard.")
 
+    @field_validator("energy_reference", mode="before")
+    @classmethod
+    def _words_or_mapping(cls, value: Any) -> Any:
+        if not isinstance(value, (str, dict)):
+            raise ValueError(f"must be {', '.join(REFERENCES)}, a file, or a mapping of elements to eV as {{H: -13.6}}")
+        return value
+
     @model_validator(mode="before")
     @classmethod
     def _some_duration(cls, content: Any) -> Any:
@@ -165,12 +174,14 @@ class TrainConfig(Section):
     def _consistent(self) -> TrainConfig:
         given = [f"batch_{unit}" for unit in BATCH_UNITS if getattr(self, f"batch_{unit}") is not None]
         if len(given) > 1:
-            raise ValueError(f"give one of {' and '.join(given)}, and null for the other")
+            raise ValueError(f"give one of {' and '.join(given)}, and null for the rest")
         if self.steps is not None and self.minutes is not None:
             raise ValueError("give one of steps and minutes, not both")
         energies = self.energy_weight or self.energy_weight_late
         if not (energies or self.forces_weight or self.stress_weight):
             raise ValueError("energy_weight, forces_weight and stress_weight are all 0: nothing to learn")
+        if DEFAULT_TYPE in self.config_type_weights and not any(self.config_type_weights.values()):
+            raise ValueError("config_type_weights are all 0: nothing to learn")
         if self.weight_decay and self.optimizer == "adam":
             raise ValueError("weight_decay needs 'optimizer: adamw' or 'optimizer: muon'")
         if self.adam_learning_rate is not None and self.optimizer != "muon":

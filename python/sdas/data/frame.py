@@ -137,7 +137,7 @@ def check_labelled(frame: Frame) -> Frame:
     if all(getattr(frame, label) is None for label in LABELS):
         raise DataError(
             f"{frame.source}: no energy, forces or stress, so nothing to learn from; name one by "
-            f"{advice('energy_key', 'NAME')}"
+            f"{advice('energy_key', 'NAME')}, or leave such frames out by {advice('skip', 'incomplete')}"
         )
     return frame
 

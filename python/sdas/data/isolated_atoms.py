@@ -34,13 +34,15 @@ def structures(frames: Sequence[Frame]) -> IntArray:
 
 
 def isolated_energies(frames: Sequence[Frame]) -> dict[int, float]:
-    """Energies in eV by atomic number, of the frames that are isolated atoms.
+    """Energies in eV by atomic number, of the frames that are isolated atoms, neutral or of no stated charge.
 
     Raises :class:`DataError` for one without an energy, and for two of one element that disagree.
     """
     found: dict[int, tuple[float, str]] = {}
     for index in isolated_atoms(frames).tolist():
         frame = frames[index]
+        if frame.charge:
+            continue
         if frame.energy is None:
             raise DataError(f"{frame.source}: an isolated atom without an energy")
         energy, source = found.setdefault(int(frame.numbers[0]), (frame.energy, frame.source))

@@ -47,6 +47,8 @@ def evaluate(
         labelled = frames_of_files(model, paths, given, isolated_atoms)
     elif given:
         raise SdasError(f"{flag_of(next(iter(given)))} is for raw files: name them after the model")
+    elif isolated_atoms:
+        raise SdasError("--isolated-atoms is for files, as no isolated atom is a test frame: name them after the model")
     else:
         labelled = frames_of_the_run(model)
     with locked(folder):

@@ -12,6 +12,7 @@ FRAMES = "frames"  # the cache made of raw files
 POOL = "pool"  # the cache of an adaptive run whose data can grow by those of another file
 LEDGER = "ledger.jsonl"  # the acts of an adaptive run
 SCALING = "scaling.json"  # what came of it
+FOLDS = "folds"  # the short runs of a cross-validation
 TRIALS = "trials"  # its trials, while they are made
 ACTS = "rounds.jsonl"  # the acts of a run of active learning
 LABELS = "labels"  # its store of labels

@@ -16,7 +16,7 @@ from sdas.config.reading import ReadingOptions, flag_of
 from sdas.data import DataError, Frame, FrameCache, read_frames, write_cache
 from sdas.data.duplicates import repeated
 from sdas.data.frame import LABELS, check_labelled
-from sdas.data.isolated_atoms import structures
+from sdas.data.isolated_atoms import isolated_atoms, structures
 from sdas.data.readers import detect_format
 from sdas.data.reading_notes import ReadingNotes, lines_about_reading
 from sdas.data.splits import PARTS, Split, composition_split, random_split, saved_or_given_split, sizes_from_fractions
@@ -96,6 +96,8 @@ def _counted(streams: Mapping[str, Sequence[Iterator[Frame]]], notes: ReadingNot
 def say_which_frames(cache: FrameCache, split: Split) -> None:
     """Lines on standard error: how the frames were read, which were left out, and how they are divided."""
     sizes = ", ".join(f"{n} {part}" for n, part in zip(split.sizes(), PARTS, strict=True))
+    count = len(isolated_atoms(cache))
+    sizes += f", {count} isolated atom{'s' if count > 1 else ''} in none of them" if count else ""
     for line in (*lines_about_reading(cache.reading), f"frames: {sizes} ({split.method})"):
         print(line, file=sys.stderr)
 

@@ -16,7 +16,7 @@ from sdas.data.splits import Split
 from sdas.errors import ConfigError, TrainingError
 from sdas.files import as_argument, sweep, write_text
 from sdas.run.continuation import check_frames, check_settings, record_start
-from sdas.run.folder import BEFORE_FIRST_CHECKPOINT, CHECKPOINTS, CONFIG, FRAMES, LOCK, POOL, RUN, RUNS, SPLIT
+from sdas.run.folder import BEFORE_FIRST_CHECKPOINT, CHECKPOINTS, CONFIG, FOLDS, FRAMES, LOCK, POOL, RUN, RUNS, SPLIT
 from sdas.run.frames import is_cache
 
 
@@ -38,7 +38,8 @@ def start_run(config: Config) -> None:
     folder = Path(config.run_dir)
     names = _swept(folder)
     if names and not (CONFIG in names and names <= BEFORE_FIRST_CHECKPOINT):
-        advice = f"resume it with --resume {as_argument(folder)}, or choose another run_dir"
+        how = "--cross-validate --resume" if FOLDS in names else "--resume"
+        advice = f"resume it with {how} {as_argument(folder)}, or choose another run_dir"
         raise TrainingError(f"{folder} is not empty; {advice}")
     if CONFIG in names and (folder / CONFIG).stat().st_size > 0:  # of a killed run of earlier versions
         _check_is_ours(folder / CONFIG)

@@ -60,7 +60,7 @@ def train(
     if cross_validate:
         from sdas.train.cross_validation import cross_validate as choose
 
-        table = choose(settings)
+        table = choose(settings, resume=resume is not None)
         typer.echo(table.text())
         typer.echo(f"chosen configuration: {table.config_path}")
         return

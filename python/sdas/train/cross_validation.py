@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -16,14 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdas.config import Config, render_config
+from sdas.data import FrameCache
+from sdas.data.splits import Split
 from sdas.errors import TrainingError
-from sdas.files import write_text
-from sdas.run.folder import SPLIT
-from sdas.run.frames import converted_frames, open_data, say_which_frames
-from sdas.run.lock import locked
-from sdas.run.start import start_run
-from sdas.train.loop import fit
-from sdas.train.objective import check_elements, trained_labels
+from sdas.files import as_argument, write_text
+from sdas.run.folder import FOLDS
+from sdas.train.loop import fit, opened_run
+from sdas.train.objective import check_elements
 from sdas.train.processes import Processes
 from sdas.train.states import check_states
 
@@ -52,21 +50,21 @@ class CrossValidation:
         return "\n".join("  ".join(text.rjust(n) for text, n in zip(row, widths, strict=True)) for row in cells)
 
 
-def cross_validate(config: Config) -> CrossValidation:
+def cross_validate(config: Config, resume: bool = False) -> CrossValidation:
     """Train with every combination of the weights in ``cross_validation`` on every fold, and choose.
 
     Folds are parts of the training frames; validation and test frames are not touched. The score of a combination is
     the mean MAE of forces, of energies per atom or of stresses, or with criterion ``all`` the geometric mean of those
     that there are: a change of weights that gains 1 % on one and loses 1 % on another is no change. Writes
     ``cross_validation.csv`` and ``chosen.yaml``, the configuration with the chosen weights, to run_dir; the short runs
-    lie in run_dir/folds.
+    lie in run_dir/folds. With ``resume`` those that are there already are taken, or go on.
     """
     folder = Path(config.run_dir)
     with Processes(config.train.device) as processes:
         if processes.size > 1:
             raise TrainingError("cross-validation runs in one process; start it without torchrun")
-        with locked(folder):
-            rows = _train_all(config, folder, processes)
+        with opened_run(config, processes, resume) as (cache, split):
+            rows = _train_all(config, cache, split, processes)
             chosen = min(rows, key=lambda row: row["score"])
             best = config.model_copy(deep=True)
             best.train = best.train.model_copy(update={name: chosen[name] for name in WEIGHTS})
@@ -80,32 +78,30 @@ def cross_validate(config: Config) -> CrossValidation:
     return CrossValidation(rows, chosen, folder / CHOSEN)
 
 
-def _train_all(config: Config, folder: Path, processes: Processes) -> list[dict[str, Any]]:
+def _train_all(config: Config, cache: FrameCache, split: Split, processes: Processes) -> list[dict[str, Any]]:
     """A row for each combination of weights."""
     options = config.cross_validation
-    start_run(config)
-    with converted_frames(config.data, folder):
-        cache, split = open_data(config.data, folder)
-        split.save(folder / SPLIT)
-        say_which_frames(cache, split)
-        print(trained_labels(config.train, cache, split.train), file=sys.stderr)
-        if len(split.train) < options.folds:
-            raise TrainingError(f"{options.folds} folds of {len(split.train)} training frames")
-        parts = {"validation": split.validation, "test": split.test}
-        check_elements(config, cache, split.train, parts)
-        check_states(config, cache, split.train, parts)
-        order = np.random.default_rng(config.train.seed).permutation(split.train)
-        folds = [np.sort(fold) for fold in np.array_split(order, options.folds)]
-        for k, fold in enumerate(folds):
-            check_elements(config, cache, _other_folds(folds, k), {f"fold {k}'s": fold})
-            check_states(config, cache, _other_folds(folds, k), {f"fold {k}'s": fold})
+    if len(split.train) < options.folds:
+        raise TrainingError(f"{options.folds} folds of {len(split.train)} training frames")
+    parts = {"validation": split.validation, "test": split.test}
+    check_elements(config, cache, split.train, parts)
+    check_states(config, cache, split.train, parts)
+    order = np.random.default_rng(config.train.seed).permutation(split.train)
+    folds = [np.sort(fold) for fold in np.array_split(order, options.folds)]
+    for k, fold in enumerate(folds):
+        check_elements(config, cache, _other_folds(folds, k), {f"fold {k}'s": fold})
+        check_states(config, cache, _other_folds(folds, k), {f"fold {k}'s": fold})
     rows = []
     for values in product(*(getattr(options, name) for name in WEIGHTS)):
         weights, errors = dict(zip(WEIGHTS, values, strict=True)), []
         name = "-".join(f"{name.removesuffix('_weight')}-{value:g}" for name, value in weights.items())
         for k, fold in enumerate(folds):
-            run = _short_run(config, folder / "folds" / f"{name}-{k}", weights)
-            errors.append(fit(run, cache, _other_folds(folds, k), fold, processes).summary["last_validation"])
+            run = _short_run(config, Path(config.run_dir) / FOLDS / f"{name}-{k}", weights)
+            summary = fit(run, cache, _other_folds(folds, k), fold, processes).summary
+            if summary["status"] == "interrupted":
+                resume = f"sdas train --cross-validate --resume {as_argument(config.run_dir)}"
+                raise TrainingError(f"stopped by signal {summary['signal']}; go on with '{resume}'")
+            errors.append(summary["last_validation"])
         rows.append(_row(weights, errors, options.criterion))
     return rows
 

@@ -11,13 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sdas.config.train import DEFAULT_TYPE
 from sdas.data import Frame, FrameCache, check_frame
 from sdas.data.frame import LABELS, check_labelled
 from sdas.data.graphs import graph_of
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
-
-DEFAULT_TYPE = "Default"
-"""Stands for frames of any config_type that has no weight of its own, or of none."""
 
 
 @dataclass(frozen=True)

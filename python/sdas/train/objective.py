@@ -14,12 +14,13 @@ from torch import nn
 
 import sdas_kernels.nn
 from sdas.config import Config, TrainConfig
+from sdas.config.train import DEFAULT_TYPE
 from sdas.data import Frame
 from sdas.data.elements import elements_of, unknown_elements
 from sdas.data.frame import LABELS
 from sdas.errors import ConfigError, TrainingError
 from sdas.train.energy_reference import EnergyReference, energy_reference
-from sdas.train.graphs import DEFAULT_TYPE, Batch, GraphStore, labelled
+from sdas.train.graphs import Batch, GraphStore, labelled
 from sdas.train.order import in_batches, share
 from sdas.train.processes import Processes
 

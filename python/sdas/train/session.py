@@ -57,6 +57,9 @@ from sdas.train.torch_settings import torch_settings
 from sdas.train.until import Until
 from sdas_kernels.flops import FlopCounter
 
+FRAMES_NAMED = 8
+"""Of a batch, in the message about a loss that is not finite."""
+
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
@@ -250,7 +253,7 @@ class Session:
         total, weights = self._store.counts(indices), self._loss.weights(self.end.fraction(progress))
         terms = self._loss.terms(batch, weights)
         size = (batch.graph.num_atoms, batch.graph.num_edges, batch.graph.num_systems)
-        flop_model = self.flop_models.of(str(terms))
+        flop_model = self.flop_models.of(f"{terms}+periodic" if batch.graph.periodic else str(terms))
         counter = FlopCounter() if flop_model.needs_count(*size) else None
         with counter or nullcontext():
             self.optimizer.zero_grad()
@@ -286,8 +289,10 @@ class Session:
 
     def _diverged(self, loss: float, norm: float, indices: NDArray[np.int64]) -> None:
         self.save()
+        frames = ", ".join(self._data.frames[int(index)].source for index in indices[:FRAMES_NAMED])
+        more = f" and {len(indices) - FRAMES_NAMED} more" if len(indices) > FRAMES_NAMED else ""
         raise TrainingError(
-            f"step {self.progress.step}: the loss is {loss}, the gradient norm {norm} (frames {indices.tolist()}); "
+            f"step {self.progress.step}: the loss is {loss}, the gradient norm {norm} ({frames}{more}); "
             f"the state before this step is kept in {self.folder / CHECKPOINTS}. "
             "Lower train.learning_rate, or look at these frames"
         )
