@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from typer.testing import CliRunner
 
 from sdas.cli import app
 from sdas.data import Frame, write_cache
 from sdas.documents import read_document, write_document
+from sdas.md import Replicas
+from sdas.md.faults import Limits
+from sdas.md.replica_run import run_replicas
 from sdas.report import read_run, write_report
 from sdas.run.checkpoint import read_model_document, save_model
 from sdas.run.fingerprint import data_fingerprints, model_fingerprint
@@ -145,3 +150,22 @@ def test_dynamics_that_are_being_lengthened_are_shown_up_to_their_last_end(run_d
         file.write("2000,20000,-10,1,-8,900\n")
     log = read_run(run_dir).dynamics.log
     assert log["step"].max() == 100
+
+
+def replicas_of(run_dir, model):
+    atoms = Atoms("OHH", positions=[[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+    replicas = Replicas(model, [atoms] * 2, "langevin", timestep_fs=0.1, limits=Limits(hottest_k=1e9))
+    run_replicas(replicas, 4, run_dir / "replicas", every=1)
+
+
+def test_replicas_of_the_model_are_on_the_page_and_others_are_left_out(run_dir, model, make_model):
+    replicas_of(run_dir, model)
+    numbers = reported(run_dir)
+    assert (numbers["replicas"], numbers["replicas_ended"], numbers["replicas_stable_fs"]) == (2, 0, 0.4)
+    text = (run_dir / "report.html").read_text()
+    assert "2 replicas, 4 steps of 0.1 fs, Langevin(friction_per_ps=2.0). 0 ended before" in text
+    shutil.rmtree(run_dir / "replicas")
+    replicas_of(run_dir, make_model(channels=4, heads=4, lmax=1, layers=2))
+    numbers = reported(run_dir)
+    assert numbers["replicas"] is None
+    assert numbers["notes"][0].startswith("The run of replicas is of another model")

@@ -26,6 +26,9 @@ UNITS = {
     "n_test": "test frames",
     "md_drift_mev_per_atom_per_ps": "slope of the total energy per atom over time in a run at constant energy",
     "md_fluctuation_mev_per_atom": "root mean square of the total energy per atom about that slope",
+    "replicas": "how many replicas were moved at once",
+    "replicas_ended": "how many of them left the region where the model means anything",
+    "replicas_stable_fs": "how long a replica ran before it ended, on average, fs; the whole run where it did not",
 }
 """What each number of report.json is, with its unit; written into the file as well."""
 
@@ -34,6 +37,7 @@ def report_numbers(run: RunContents) -> dict[str, Any]:
     """Everything about the run that is a number or a short fact; None where it is not known."""
     evaluation, training = run.test.evaluation, run.training.summary
     md = run.dynamics.summary if run.dynamics else {}
+    replicas = run.replicas or {}
     metrics = evaluation.metrics if evaluation else {}
     return {
         "notes": run.notes,
@@ -57,6 +61,9 @@ def report_numbers(run: RunContents) -> dict[str, Any]:
         "seed": training.get("seed"),
         "md_drift_mev_per_atom_per_ps": md.get("drift_mev_per_atom_per_ps"),
         "md_fluctuation_mev_per_atom": md.get("fluctuation_mev_per_atom"),
+        "replicas": len(replicas["replicas"]) if replicas else None,
+        "replicas_ended": replicas.get("ended"),
+        "replicas_stable_fs": replicas.get("stable_fs"),
         "versions": training.get("versions"),
         "machine": training.get("machine"),
         "test_data": run.test.facts.get("data"),

@@ -71,6 +71,7 @@ def render(run: RunContents, numbers: dict[str, Any], commands: list[str]) -> st
             rows=rows_of(evaluation) if evaluation else {},
             columns=columns_of(evaluation) if evaluation else {},
             md=dynamics.summary if dynamics else None,
+            replicas=run.replicas,
             plots={key: Markup(svg) for key, svg in plots.items() if svg},
             backends=sdas_kernels.dispatch.explain(),
             config=run.training.config,

@@ -14,9 +14,10 @@ from sdas.evaluate import Evaluation, load_evaluation
 from sdas.files import as_argument, recover
 from sdas.md.folder import LOG, read_log
 from sdas.md.folder import SUMMARY as DYNAMICS_SUMMARY
+from sdas.md.replica_run import SUMMARY as REPLICAS_SUMMARY
 from sdas.run.checkpoint import read_model_document
 from sdas.run.fingerprint import SHOWN, data_fingerprint, model_fingerprint
-from sdas.run.folder import CONFIG, DYNAMICS, MODEL, SUMMARY
+from sdas.run.folder import CONFIG, DYNAMICS, MODEL, REPLICAS, SUMMARY
 from sdas.run.model import load_run_model
 from sdas.train.rows import read_rows
 
@@ -52,13 +53,15 @@ class Dynamics:
 class RunContents:
     """A run directory, as far as it is of one model: the one in it.
 
-    dynamics: None where there are none of this model. notes: what was left out or is not known, a sentence each.
+    dynamics: None where there are none of this model. replicas: replicas.json of its run of many replicas, or None.
+    notes: what was left out or is not known, a sentence each.
     """
 
     folder: Path
     training: Training
     test: TestErrors
     dynamics: Dynamics | None
+    replicas: dict[str, Any] | None
     notes: list[str]
 
 
@@ -68,7 +71,8 @@ def read_run(folder: str | Path) -> RunContents:
     training = read_training(source, notes)
     test = read_evaluation(source, training.model_fingerprint, notes)
     dynamics = read_dynamics(source, training.model_fingerprint, notes)
-    return RunContents(source, training, test, dynamics, notes)
+    replicas = read_replicas(source, training.model_fingerprint, notes)
+    return RunContents(source, training, test, dynamics, replicas, notes)
 
 
 def read_training(folder: Path, notes: list[str]) -> Training:
@@ -119,6 +123,16 @@ def read_dynamics(folder: Path, model: str | None, notes: list[str]) -> Dynamics
         return None
     kept = log["step"] <= summary["steps"]
     return Dynamics({name: column[kept] for name, column in log.items()}, summary)
+
+
+def read_replicas(folder: Path, model: str | None, notes: list[str]) -> dict[str, Any] | None:
+    """What came of replicas moved by ``model`` in the run directory ``folder``, or None."""
+    place = folder / REPLICAS / REPLICAS_SUMMARY
+    if not place.exists():
+        return None
+    summary = read_document(place, advice="run sdas md again")
+    again = f"run sdas md {as_argument(folder)} again with --replicas and --fresh"
+    return summary if _is_of(model, summary.get("model"), "The run of replicas", again, notes) else None
 
 
 def evaluate_command(folder: Path, facts: dict[str, Any]) -> str:
