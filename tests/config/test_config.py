@@ -215,6 +215,8 @@ def test_another_limit_of_batches_takes_the_place_of_the_one_in_the_file(tmp_pat
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("train.optimizer=[adam]", "train.optimizer: input should be 'adam', 'adamw' or 'muon', got"),
+        ("train.loss={norm: 1}", "train.loss: input should be 'squared', 'huber' or 'norm'"),
         (
             "train.energy_reference=-13.6",
             "train.energy_reference: must be auto, fit, isolated, a file, or a mapping",

@@ -158,9 +158,9 @@ class TrainConfig(Section):
     def _some_numbers(cls, content: Any) -> Any:
         if isinstance(content, dict):
             optimizer, loss = content.get("optimizer", "muon"), content.get("loss", "norm")
-            if optimizer in DEFAULT_RATES and "learning_rate" not in content:
+            if isinstance(optimizer, str) and optimizer in DEFAULT_RATES and "learning_rate" not in content:
                 content = {**content, "learning_rate": DEFAULT_RATES[optimizer]}
-            if loss in DEFAULT_ENERGY_WEIGHTS and "energy_weight" not in content:
+            if isinstance(loss, str) and loss in DEFAULT_ENERGY_WEIGHTS and "energy_weight" not in content:
                 content = {**content, "energy_weight": DEFAULT_ENERGY_WEIGHTS[loss]}
         return content
 
