@@ -30,8 +30,8 @@ BROKEN = [
     ("hole", dimers, {"pairs of atoms alone: deepest hole"}),
     ("hole", bonds, {"bonds pressed: deepest hole"}),
     ("swirl", vibrations, {"asymmetry of the Hessian"}),
-    ("swirl", lambda s: constant_energy(s, 300), {"drift"}),
-    ("hole", errors, {"forces"}),
+    ("swirl", lambda s: constant_energy(s, 300), {"drift at constant energy"}),
+    ("hole", errors, {"forces on labels"}),
 ]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from sdas.documents import read_document
 from sdas.files import write_text
+from sdas.report.page import short
 from sdas.report.sheet import Section, render_sheet
 from sdas.report.svg import ACCENT, INK, MUTED, SECOND, new_axes, style, to_svg
 
@@ -27,17 +28,15 @@ def write_validation(numbers: str | Path) -> Path:
     ]
     rows = [
         [
-            check["group"],
             check["name"],
-            check["status"].upper() if check["status"] == "fail" else check["status"],
+            "FAIL" if check["status"] == "fail" else check["status"],
             check["value"],
-            check["bound"],
-            check["unit"],
+            f"{short(check['bound'])} {check['unit']}",
             check["note"],
         ]
         for check in document["checks"]
     ]
-    columns = ["", "check", "result", "value", "bound", "unit", "note"]
+    columns = ["check", "result", "value", "bound", "note"]
     pictures = {curve["title"]: _curve(curve, f"curve-{k}") for k, curve in enumerate(document["curves"])}
     text = ["A value must not be above its bound. docs/validate.md says why each bound is what it is."]
     sections = [Section("Checks", text, columns, rows, words=True)]

@@ -21,9 +21,9 @@ def constant_energy(subject: Subject, steps: int) -> tuple[list[Check], list[Cur
     In a short run a line through mere oscillation has a slope too, about the fluctuation over the duration: the bound
     of the drift is 0.1 meV/atom/ps and twice that.
     """
-    group = "dynamics at constant energy"
+    group = "dynamics"
     if steps < FEWEST_STEPS:
-        return [skipped(group, "drift", f"{steps} steps are too few: wanted are {FEWEST_STEPS}")], []
+        return [skipped(group, "drift at constant energy", f"{steps} steps are too few: wanted are {FEWEST_STEPS}")], []
     run = Replicas(subject.exact, [atoms_of(subject.first)], "nve", TEMPERATURE_K, timestep_fs=TIMESTEP_FS)
     times, energies = list[float](), list[float]()
 
@@ -35,14 +35,21 @@ def constant_energy(subject: Subject, steps: int) -> tuple[list[Check], list[Cur
     run.run(steps, observe=observe)
     verdict = run.verdicts[0]
     if verdict is not None:
-        return [failed(group, "drift", f"ended after step {verdict.step}: {verdict.reason}")], []
+        return [failed(group, "drift at constant energy", f"ended after step {verdict.step}: {verdict.reason}")], []
     atoms = len(subject.first)
     drift = energy_drift(times, energies, atoms)
     assert drift is not None
     spread = drift.fluctuation_mev_per_atom
     bound = DRIFT_MEV_PER_ATOM_PER_PS + 2 * spread / (drift.to_ps - drift.from_ps)
     checks = [
-        judged(group, "drift", abs(drift.drift_mev_per_atom_per_ps), bound, "meV/atom/ps", f"{steps} steps of 0.5 fs"),
+        judged(
+            group,
+            "drift at constant energy",
+            abs(drift.drift_mev_per_atom_per_ps),
+            bound,
+            "meV/atom/ps",
+            f"{steps} steps of 0.5 fs",
+        ),
         judged(group, "fluctuation about the drift", spread, FLUCTUATION_MEV_PER_ATOM, "meV/atom"),
     ]
     change = [1000 * (energy - energies[0]) / atoms for energy in energies]

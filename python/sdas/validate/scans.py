@@ -16,6 +16,8 @@ SHORTEST = 0.6
 """Scans go down to so many times the shortest distance in the frames."""
 STRETCHED = 1.3
 """Bonds are stretched to so many times their length."""
+NEAR = 1.1
+"""The minimum of a bond is looked for up to so many times its length in the frame."""
 HOLE_EV = 0.05
 """Twice the thermal energy at 300 K: a hole of that depth holds atoms for a while."""
 TORSION_POINTS = 72
@@ -56,9 +58,9 @@ def bonds(subject: Subject) -> tuple[list[Check], list[Curve]]:
         arm = frame.positions[c] - frame.positions[b]
         length, nearest = float(np.linalg.norm(arm)), shortest[elements[0], elements[1]]
         inward = np.linspace(nearest, SHORTEST * nearest, POINTS)
-        outward = np.linspace(length, STRETCHED * length, POINTS)
+        outward = np.linspace(nearest, STRETCHED * length, POINTS)
         energy = subject.energies([_stretched(frame, side, arm / length, x - length) for x in (*inward, *outward)])
-        lowest = int(np.argmin(energy[POINTS : POINTS + POINTS // 2]))  # where the frame has the bond too short
+        lowest = int(np.argmin(np.where(outward < NEAR * length, energy[POINTS:], np.inf)))
         pressed[name], stretched[name] = hole(energy[:POINTS]), hole(energy[POINTS + lowest :])
         x, y = np.concatenate([inward[::-1], outward]), np.concatenate([energy[:POINTS][::-1], energy[POINTS:]])
         order = np.argsort(x)

@@ -47,15 +47,15 @@ def validate(
         "bonds": lambda: scans.bonds(subject),
         "short range": lambda: scans.dimers(subject),
         "scans": lambda: scans.torsion(subject),
-        "dynamics at constant energy": lambda: dynamics.constant_energy(subject, md_steps),
-        "errors on labels": lambda: (accuracy.errors(subject), []),
+        "dynamics": lambda: dynamics.constant_energy(subject, md_steps),
+        "errors": lambda: (accuracy.errors(subject), []),
     }
     checks, curves = list[Check](), list[Curve]()
     for group, part in parts.items():
         try:
             lines, pictures = part()
         except SdasError as error:
-            lines, pictures = [failed(group, "could not be measured", str(error))], []
+            lines, pictures = [failed(group, f"{group}: could not be measured", str(error))], []
         checks += lines
         curves += pictures
     return {
