@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import ase.units
 import numpy as np
 import pytest
 
+from sdas.errors import SdasError
 from sdas.md import SDASCalculator
 from sdas.validate import Check, validate
 from sdas.validate.accuracy import errors
@@ -112,3 +115,9 @@ def test_a_model_that_gives_no_numbers_fails_and_the_suite_goes_on(pair_potentia
     assert not found["passed"]
     assert all(check["status"] != "pass" for check in found["checks"])
     assert any("not finite" in check["note"] for check in found["checks"])
+
+
+def test_frames_of_other_elements_are_an_error_and_no_verdict(pair_potential, cell):
+    strange = replace(cell, numbers=cell.numbers + 5)
+    with pytest.raises(SdasError, match="does not know"):
+        validate(pair_potential(), [strange])

@@ -10,10 +10,13 @@ import numpy as np
 import torch
 
 from sdas.data import Frame
+from sdas.data.electronic_states import checked_state
+from sdas.data.graphs import knows_states, refuse_unknown, refuse_untrained
 from sdas.errors import SdasError
 from sdas.interpret.bonds import FloatArray, distances_of
 from sdas.md.forces import prepared_model
 from sdas.predict import Prediction, predict_batches
+from sdas.run.model import species_of
 
 BATCH = 16
 
@@ -28,9 +31,16 @@ class Subject:
 
     @classmethod
     def of(cls, model: torch.nn.Module, frames: Sequence[Frame]) -> Subject:
-        """Copies of a model in both precisions; raises SdasError without frames."""
+        """Copies of a model in both precisions.
+
+        Raises SdasError without frames, and for an element or a state that the model does not know.
+        """
         if not frames:
             raise SdasError("validate wants at least one frame")
+        for frame in frames:
+            refuse_unknown(frame.numbers.tolist(), species_of(model), f"{frame.source}: ", "; leave such frames out")
+            if knows_states(model):
+                refuse_untrained(checked_state(frame.state, frame.numbers, frame.source), model, f"{frame.source}: ")
         exact, _ = prepared_model(model, torch.float64, None)
         single, _ = prepared_model(model, torch.float32, None)
         return cls(exact, single, frames)

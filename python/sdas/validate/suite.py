@@ -34,7 +34,8 @@ def validate(
         JSON: "passed", whether no line failed; "checks", a line each; "curves", what pictures are drawn of.
 
     Raises:
-        SdasError: no frames. What a model cannot do makes a line fail.
+        SdasError: no frames, or an element or state that the model does not know. What a model cannot do makes a line
+            fail.
     """
     subject = Subject.of(model, frames)
     parts: dict[str, Callable[[], Any]] = {
