@@ -5,6 +5,7 @@ pool/                                                a cache of the frames that 
 start/ or frames/                                    caches of the frames to begin with
 labels/                                              the store of labels
 rounds/000/frames/                                   what the first ensemble trains on
+rounds/000/pool/                                     the pool with the frames that the round added to it
 rounds/000/members/0/                                a training run, and what its model says of the pool
 model/                                               the first member of the last ensemble
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sdas.run.folder import FRAMES, ROUNDS
+from sdas.run.folder import FRAMES, POOL, ROUNDS
 
 TASK = "task.json"  # what a member has to do, beside its config.yaml
 LOG = "log.txt"  # what a member says that is a process of its own
@@ -28,6 +29,11 @@ def round_folder(run: Path, number: int) -> Path:
 def round_frames(run: Path, number: int) -> Path:
     """The cache that the ensemble of a round trains on."""
     return round_folder(run, number) / FRAMES
+
+
+def round_pool(run: Path, number: int) -> Path:
+    """The cache of the pool of a round that adds frames to it."""
+    return round_folder(run, number) / POOL
 
 
 def member_folder(run: Path, number: int, member: int) -> Path:

@@ -26,7 +26,8 @@ from tqdm import tqdm
 
 from sdas.active.assessment import Uncertainty, errors_of, part_of, scores_of
 from sdas.active.engine import Interrupted
-from sdas.active.folder import member_folder, member_folders, round_frames
+from sdas.active.exploration import explore
+from sdas.active.folder import member_folder, member_folders, round_frames, round_pool
 from sdas.active.labels import label
 from sdas.active.member import Asked, Task, read_prediction, write_task
 from sdas.active.pool import make_pool
@@ -103,6 +104,8 @@ class ActiveRun:
         """The whole run."""
         for number in range(self.settings.rounds + 1):
             self._train(number)
+            if self.settings.exploration.frames and number < self.settings.rounds:
+                self._explore(number)
             assessed = self._assess(number)
             if self.observe is not None and not self.ledger.replaying:
                 self.observe(self.folder)
@@ -127,11 +130,8 @@ class ActiveRun:
 
         def act() -> dict[str, Any]:
             began = time.monotonic()
-            for member, folder in enumerate(folders):
-                config = member_config(self.config, folder, number, member, self.frames(number).path, self.species)
-                write_task(folder, self._task(number, member), config)
-            with tqdm(total=len(folders), desc=f"round {number}: train", unit="model", disable=None) as bar:
-                engine_of(self.config).train(folders, lambda _: bar.update())
+            explores = bool(self.settings.exploration.frames) and number < self.settings.rounds
+            self._run_members(number, "train", asks_for_pool=not explores)
             summaries = [read_document(folder / SUMMARY) for folder in folders]
             return {
                 "round": number,
@@ -143,12 +143,44 @@ class ActiveRun:
         self._note("training", {"round": number, "labels": labels})
         self.ledger.once("trained", act)
 
-    def _task(self, number: int, member: int) -> Task:
+    def _run_members(self, number: int, word: str, asks_for_pool: bool) -> None:
+        """Let the members of a round do what they have not yet done."""
+        folders = member_folders(self.folder, number, self.settings.models)
+        for member, folder in enumerate(folders):
+            config = member_config(self.config, folder, number, member, self.frames(number).path, self.species)
+            write_task(folder, self._task(number, member, asks_for_pool), config)
+        with tqdm(total=len(folders), desc=f"round {number}: {word}", unit="model", disable=None) as bar:
+            engine_of(self.config).train(folders, lambda _: bar.update())
+
+    def _explore(self, number: int) -> None:
+        """Add frames of the ensemble's own dynamics to the pool, and let its members predict them all."""
+        place, settings = round_pool(self.folder, number), self.settings
+
+        def act() -> dict[str, Any]:
+            cache, known = self.frames(number), [*self.split.train.tolist(), *self._new(number)]
+            models, starts = member_folders(self.folder, number, settings.models), [cache[index] for index in known]
+            seed = self.config.train.seed + number
+            found, ended = explore(models, starts, settings.exploration, seed, settings.overlap)
+            write_cache(chain(self.pool, found), place, overwrite=True)
+            return {"round": number, "frames": len(found), "replicas_ended": ended}
+
+        self._note("exploring", {"round": number})
+        self.ledger.once("explored", act)
+        self.pool = FrameCache.open(place)
+
+        def ask() -> dict[str, Any]:
+            self._run_members(number, "predict", asks_for_pool=True)
+            return {"round": number}
+
+        self.ledger.once("predicted", ask)
+
+    def _task(self, number: int, member: int, asks_for_pool: bool) -> Task:
         settings, folder = self.settings, member_folder(self.folder, number, member)
         tuned = number > 0 and settings.learning == "fine-tune"
         frames = os.path.relpath(self.frames(number).path, self.folder.resolve())
         old, new = self.split.train.tolist(), self._new(number)
         known = [*old, *new]
+        pool = os.path.relpath(self.pool.path, self.folder.resolve())
         return Task(
             run=os.path.relpath(self.folder, folder),
             frames=frames,
@@ -156,7 +188,7 @@ class ActiveRun:
             validation=self.split.validation.tolist(),
             origin=os.path.relpath(member_folder(self.folder, number - 1, member), self.folder) if tuned else None,
             asked=[
-                Asked(POOL_ASKED, POOL, self._free()),
+                *([Asked(POOL_ASKED, pool, self._free())] if asks_for_pool else []),
                 Asked(KNOWN, frames, known),
                 Asked(VALIDATION, frames, self.split.validation.tolist()),
                 Asked(TEST, frames, self.split.test.tolist()),

@@ -16,6 +16,19 @@ HIDDEN = "hidden"
 """The oracle that uncovers the labels in the pool file, for studies in retrospect."""
 
 
+class ExplorationConfig(Section):
+    """Dynamics of each round's ensemble, whose frames join the pool."""
+
+    frames: int = Field(default=0, ge=0, description="Frames that each round adds to the pool; 0: none.")
+    bias: float = Field(
+        default=1.0, ge=0, description="κ: the dynamics lower the mean energy less κ σ; 0: the mean energy alone."
+    )
+    replicas: int = Field(default=8, ge=1, description="Systems that move at once.")
+    temperature_k: float = Field(default=500.0, gt=0, description="Temperature, K.")
+    interval_fs: float = Field(default=50.0, gt=0, description="Time between frames of a replica, fs.")
+    timestep_fs: float = Field(default=0.5, gt=0, description="Time step, fs.")
+
+
 class ActiveConfig(Section):
     """The pool, the oracle, what is selected, and how the ensemble learns it."""
 
@@ -70,6 +83,9 @@ class ActiveConfig(Section):
     processes: int | None = Field(
         default=None, ge=1, description="Members trained at once on this machine; null: as many as it has cores."
     )
+    exploration: ExplorationConfig = Field(
+        default_factory=ExplorationConfig, description="Frames by the ensemble's own dynamics."
+    )
     resources: ResourcesConfig = Field(
         default_factory=ResourcesConfig, description="What labeling may use; its engine serves training too."
     )
@@ -79,6 +95,14 @@ class ActiveConfig(Section):
         given = [name for name in ("pool", "smiles", "sequence") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} are given: one pool is enough")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_for_new_frames(self) -> ActiveConfig:
+        if self.exploration.frames and self.oracle == HIDDEN:
+            raise ValueError(
+                "exploration makes new frames, of which the oracle hidden has no labels: set its frames to 0"
+            )
         return self
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from sdas.active.folder import round_pool
 from sdas.config import load_config
 from sdas.data import FrameCache
 from sdas.errors import ActiveError
@@ -32,7 +33,7 @@ def write_active_report(folder: Path) -> Path:
     if not any(act["kind"] == "start" for act in acts):
         raise ActiveError(f"{folder / ACTS}: no run of active learning has begun there")
     config = load_config(folder / CONFIG)
-    rounds, pool = rounds_of(acts), FrameCache.open(folder / POOL)
+    rounds, pool = rounds_of(acts), _latest_pool(folder, acts)
     part = "test" if any(act["kind"] == "assessed" and act["test"] for act in acts) else "validation"
     settings = config.active.model_dump(mode="json")
     numbers = {"settings": settings, "errors_on": part, "cost": cost_of(acts), "rounds": rounds}
@@ -52,6 +53,12 @@ def write_active_report(folder: Path) -> Path:
     write_text(folder / NUMBERS, json.dumps(numbers, indent=2) + "\n")
     write_text(folder / PAGE, page)
     return folder / PAGE
+
+
+def _latest_pool(folder: Path, acts: list[Line]) -> FrameCache:
+    """Rounds may add frames to the pool, behind those that it has."""
+    explored = [act["round"] for act in acts if act["kind"] == "explored"]
+    return FrameCache.open(round_pool(folder, explored[-1]) if explored else folder / POOL)
 
 
 def rounds_of(acts: list[Line]) -> list[dict[str, Any]]:
