@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "interpret": ("sdas.interpretation", "interpret", "Show what a model looks at, beside controls."),
     "validate": ("sdas.validation", "validate", "Say whether a model may be trusted, line by line."),
     "md": ("sdas.md.cli", "md", "Run molecular dynamics with a trained model."),
+    "free-energy": ("sdas.free_energy.cli", "free_energy", "Free energies along one or two collective variables."),
     "diffusion": ("sdas.diffusion.cli", "diffusion", "Diffusion constants of a trajectory or a model, with intervals."),
     "label": ("sdas.label.cli", "label", "Label frames by quantum chemistry, tight binding or any calculator."),
     "doctor": ("sdas.doctor.cli", "doctor", "Say what is installed, which kernels run here, and how fast."),

@@ -24,6 +24,7 @@ DIFFUSION = "diffusion"  # diffusion constants, of a run or a trajectory
 INTERPRETATION = "interpret"  # what the model looks at
 INTERPRETATION_NUMBERS, INTERPRETATION_PAGE = "interpret.json", "interpret.html"  # in that folder
 VALIDATION, VALIDATION_NUMBERS = "validate", "validate.json"  # whether the model may be trusted
+FREE_ENERGY = "free_energy"  # free energies along variables
 LOCK = ".sdas-lock"  # held by the one process that writes
 
 BEFORE_FIRST_CHECKPOINT = frozenset({CONFIG, RUN, SPLIT, METRICS, FRAMES, POOL, "tensorboard"})

@@ -1,0 +1,20 @@
+"""Free energies by Wang–Landau: over energy, and along collective variables in dynamics."""
+
+from sdas.free_energy.bias import WangLandauBias
+from sdas.free_energy.comparison import SamplingError, sampling_error
+from sdas.free_energy.density_of_states import DensityOfStates, density_of_states
+from sdas.free_energy.landscape import Landscape
+from sdas.free_energy.run import free_energy
+from sdas.free_energy.variables import Axis, parse_variable
+
+__all__ = [
+    "Axis",
+    "DensityOfStates",
+    "Landscape",
+    "SamplingError",
+    "WangLandauBias",
+    "density_of_states",
+    "free_energy",
+    "parse_variable",
+    "sampling_error",
+]

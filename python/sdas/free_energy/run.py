@@ -1,0 +1,195 @@
+"""Wang–Landau dynamics in a folder: it resumes, and says how far it has come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from sdas.documents import write_document
+from sdas.errors import SdasError
+from sdas.files import write_atomically
+from sdas.free_energy.bias import WangLandauBias
+from sdas.free_energy.comparison import SamplingError, sampling_error
+from sdas.free_energy.figure import landscape_figure
+from sdas.free_energy.landscape import DOCUMENT, Landscape
+from sdas.free_energy.variables import Axis
+from sdas.md import Replicas
+from sdas.md.forces import Forces
+from sdas.md.replica_run import run_replicas
+from sdas.md.thermostats import thermostat_of
+
+DYNAMICS, PICTURE = "dynamics", "free_energy.svg"
+CONVERGED = 1e-3
+"""k_B T per visit, below which what is added no longer shows."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Dynamics with a growing bias.
+
+    replicas: in groups of `walkers` that share a bias; groups are independent and give the error bars. increment: the
+    first, in k_B T per visit. every: steps between visits. friction_per_ps: of Langevin's thermostat.
+    """
+
+    temperature_k: float = 300.0
+    steps: int = 100_000
+    timestep_fs: float = 0.5
+    replicas: int = 4
+    walkers: int = 1
+    increment: float = 0.05
+    every: int = 10
+    friction_per_ps: float = 10.0
+    seed: int = 0
+    save_every: int = 2000
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.steps < 1:
+            raise SdasError(f"steps and every must be 1 at least, got {self.steps} and {self.every}")
+
+
+@dataclass(frozen=True)
+class FreeEnergy:
+    """What came of a run. error: against a reference. flatness, increments: of each group. notes: sentences."""
+
+    landscape: Landscape
+    flatness: list[float]
+    increments: list[float]
+    error: SamplingError | None
+    notes: list[str]
+
+
+def free_energy(
+    forces: torch.nn.Module | str | Path | Forces,
+    atoms: Atoms,
+    axes: Sequence[Axis],
+    sampling: Sampling,
+    folder: str | Path,
+    *,
+    reference: Landscape | None = None,
+    fresh: bool = False,
+    progress: bool = False,
+    **options: Any,
+) -> FreeEnergy:
+    """Free energies along one or two variables, in k_B T: −ln of how likely their values are.
+
+    An interrupted run is resumed to the bit; more steps lengthen one. Writes free_energy.json and free_energy.svg.
+
+    Args:
+        forces, options: see :class:`sdas.md.Replicas`.
+        atoms: the start of every replica.
+        axes: variables and ranges.
+        folder: of the results; the dynamics lie in it.
+        reference: to give the sampling error.
+
+    Raises:
+        SdasError: an argument is wrong, every replica exploded, or a variable did not move.
+    """
+    for axis in axes:
+        check = getattr(axis.variable, "check", None)
+        if check is not None:
+            check(len(atoms))
+    invariant = all(hasattr(axis.variable, "pairs") for axis in axes)
+    bias = WangLandauBias(
+        axes,
+        sampling.temperature_k,
+        sampling.replicas,
+        sampling.walkers,
+        sampling.increment,
+        sampling.every,
+        invariant=invariant,
+    )
+    replicas = Replicas(
+        forces,
+        [atoms] * sampling.replicas,
+        thermostat_of("langevin", friction_per_ps=sampling.friction_per_ps),
+        sampling.temperature_k,
+        bias=bias,
+        timestep_fs=sampling.timestep_fs,
+        seed=sampling.seed,
+        **options,
+    )
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    described = {axis.name: [axis.low, axis.high, axis.bins] for axis in axes}
+    first: list[int] = []
+
+    def visit(now: Replicas) -> None:
+        if not first:
+            first.append(now.step)  # this state has been visited before it was saved
+        elif len(now) and now.step % bias.every == 0:
+            bias.deposit(now.motion.systems)
+            if now.step % (10 * bias.every) == 0:
+                bias.refine()
+
+    run_replicas(
+        replicas,
+        sampling.steps,
+        target / DYNAMICS,
+        every=max(sampling.every, sampling.save_every // 10),
+        save_every=sampling.save_every,
+        fresh=fresh,
+        progress=progress,
+        observe=visit,
+    )
+    ended = [verdict for verdict in replicas.verdicts if verdict is not None]
+    if len(ended) == sampling.replicas:
+        raise SdasError(
+            f"{target}: all replicas exploded, the first at step {ended[0].step}: {ended[0].reason}. Their "
+            f"trajectories are kept. Try a shorter time step or a smaller increment"
+        )
+    _check_motion(bias)
+    result = _result(bias, replicas, reference)
+    _write(result, target, described | {"steps": replicas.step, "temperature_k": sampling.temperature_k})
+    return result
+
+
+def _check_motion(bias: WangLandauBias) -> None:
+    """Raise SdasError if a variable did not move."""
+    visits = bias.visits.sum(0)
+    if not float(visits.sum()):
+        raise SdasError(f"{bias.axes[0].name}: no visit within the range: is it in degrees or Å, and around the start?")
+    for number, axis in enumerate(bias.axes):
+        others = tuple(each for each in range(visits.dim()) if each != number)
+        count = int(((visits.sum(others) if others else visits) > 0).sum())
+        if count < 3:
+            raise SdasError(
+                f"{axis.name} never moves: it stayed in {count} of {axis.bins} bins. Are its atoms fixed? Else run "
+                "longer, or raise the increment"
+            )
+
+
+def _result(bias: WangLandauBias, replicas: Replicas, reference: Landscape | None) -> FreeEnergy:
+    landscape, notes = Landscape.of(bias), []
+    empty = int((~landscape.known).sum())
+    if empty:
+        notes.append(f"{empty} of {landscape.known.size} bins are empty: not every group of replicas has been there")
+    increments = bias.increment.tolist()
+    if max(increments) > CONVERGED:
+        notes.append(f"not converged: a visit still adds {max(increments):.2g} k_B T, wants {CONVERGED:g}: run longer")
+    if len(landscape.groups) == 1:
+        notes.append("no error bars: they are of independent groups of replicas, and there is one")
+    for replica, verdict in enumerate(replicas.verdicts):
+        if verdict is not None:
+            notes.append(f"replica {replica} ended at step {verdict.step}: {verdict.reason}")
+    error = None if reference is None else sampling_error(landscape, reference)
+    return FreeEnergy(landscape, bias.flatness(), increments, error, notes)
+
+
+def _write(result: FreeEnergy, folder: Path, facts: dict[str, Any]) -> None:
+    content = {
+        **result.landscape.as_dict(),
+        "flatness": [float(np.nan_to_num(each)) for each in result.flatness],
+        "increments_kt": result.increments,
+        "sampling_error": None if result.error is None else result.error.as_dict(),
+        "notes": result.notes,
+        "run": facts,
+    }
+    write_document(folder / DOCUMENT, content)
+    picture = landscape_figure(result.landscape)
+    write_atomically(folder / PICTURE, lambda file: file.write(picture))
