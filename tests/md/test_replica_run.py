@@ -14,6 +14,7 @@ from sdas.documents import read_document
 from sdas.errors import SdasError
 from sdas.md import Replicas
 from sdas.md.barostats import StochasticCellRescaling
+from sdas.md.faults import Limits
 from sdas.md.folder import LOG, STATE
 from sdas.md.lennard_jones import LennardJones
 from sdas.md.replica_run import SUMMARY, TRAJECTORY, read_log, run_replicas
@@ -228,3 +229,14 @@ def test_a_run_does_not_go_on_with_another_bias(pair_potential, molecule, tmp_pa
     run(0.01)
     with pytest.raises(SdasError, match=r"holds a run with bias 0\.01 eV.*, not 0\.02 eV"):
         run(0.02)
+
+
+def test_a_run_says_what_ended_replicas_and_does_not_go_on_by_another_measure(pair_potential, molecule, tmp_path):
+    def run(stretch):
+        limits = Limits(stretch_ang=stretch)
+        run_replicas(Replicas(pair_potential, [molecule], limits=limits), 2, tmp_path / "run")
+
+    run(0.5)
+    assert "stretch_ang=0.5" in read_document(tmp_path / "run" / SUMMARY)["limits"]
+    with pytest.raises(SdasError, match=r"holds a run with limits .*stretch_ang=0\.5.*, not .*stretch_ang=None"):
+        run(None)

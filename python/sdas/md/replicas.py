@@ -206,6 +206,7 @@ class Replicas:
             "timestep_fs": self.timestep_fs,
             "thermostat": repr(self.thermostat),
             "barostat": repr(self.barostat),
+            "limits": repr(self.limits),
             "bias": None if self.bias is None else _fingerprint(self.bias),
             **more,
         }
