@@ -80,8 +80,8 @@ def test_groups_do_not_know_of_each_other(x_axis, particle):
 
 
 def test_a_double_well_has_its_free_energy(well, x_axis, particle):
-    bias = WangLandauBias([x_axis], KELVIN, replicas=128, walkers=64, increment=0.02, every=4, invariant=False)
-    found = sampled(bias, well, particle, steps=1500, timestep_fs=4.0)
+    bias = WangLandauBias([x_axis], KELVIN, replicas=256, walkers=128, increment=0.02, every=4, invariant=False)
+    found = sampled(bias, well, particle, steps=1000, timestep_fs=4.0)
     exact = BARRIER * (found.centers[0] ** 2 - 1) ** 2
     assert found.known.all()
     assert apart(found, exact).max() < 0.1
@@ -92,7 +92,7 @@ def test_a_double_well_has_its_free_energy(well, x_axis, particle):
 def test_a_double_well_in_two_variables_has_its_free_energy(well, x_axis, y_axis, particle):
     axes = [Axis(x_axis.variable, -1.4, 1.4, 14), y_axis]
     bias = WangLandauBias(axes, KELVIN, replicas=256, walkers=256, increment=0.05, every=4, invariant=False)
-    found = sampled(bias, well, particle, steps=900, timestep_fs=4.0)
+    found = sampled(bias, well, particle, steps=800, timestep_fs=4.0)
     x, y = np.meshgrid(*found.centers, indexing="ij")
     exact = BARRIER * (x**2 - 1) ** 2 + 2.5 * (y - x / 2) ** 2
     likely = exact < 4
@@ -110,9 +110,9 @@ def test_an_angle_has_the_free_energy_of_the_quadrature():
         stretch = (a.norm(dim=1) - 1) ** 2 + (b.norm(dim=1) - 1) ** 2
         return KT * (spring / 2 * (torch.deg2rad(angle(systems)) - rest) ** 2 + 60 * stretch)
 
-    bias = WangLandauBias([Axis(angle, 40, 140, 16)], KELVIN, replicas=160, walkers=160, increment=0.02, every=4)
+    bias = WangLandauBias([Axis(angle, 40, 140, 16)], KELVIN, replicas=256, walkers=256, increment=0.02, every=4)
     rotor = Atoms("O3", [[1.0, 0, 0], [0, 0, 0], [0, 1.0, 0]])
-    found = sampled(bias, EnergyFunction(energy, invariant=True), rotor, steps=1500, timestep_fs=5.0)
+    found = sampled(bias, EnergyFunction(energy, invariant=True), rotor, steps=1100, timestep_fs=5.0)
     theta = np.deg2rad(40 + 100 * (np.arange(1600) + 0.5) / 1600)
     weight = np.sin(theta) * np.exp(-spring / 2 * (theta - rest) ** 2)
     assert apart(found, -np.log(weight.reshape(16, 100).mean(axis=1))).max() < 0.1
