@@ -25,6 +25,7 @@ from sdas.active.rounds import learn
 from sdas.config import Config, parse_config
 from sdas.data import read_frames, write_cache
 from sdas.files import write_text
+from sdas.run.checkpoint import versions
 from sdas.run.folder import ACTS
 from sdas.run.ledger import read_lines
 from sdas.run.machine import describe_process
@@ -56,11 +57,22 @@ def main() -> None:
                 if any(cell.items() <= known.items() for known in cells):
                     continue
                 cells.append({**cell, **run(options, cell)})
-                with Processes("cpu") as processes:
-                    machine = describe_process(processes.device)
-                write_text(results, json.dumps({"machine": machine, "cells": cells}, indent=1) + "\n")
+                write(cells, results)
+    write(cells, results)
     if options.plot:
         plot(cells, results.with_suffix(".png"))
+
+
+def write(cells: list[dict[str, Any]], path: Path) -> None:
+    """The result file, with what it was measured on."""
+    with Processes("cpu") as processes:
+        facts = {
+            "machine": describe_process(processes.device),
+            "versions": versions(),
+            "date": time.strftime("%Y-%m-%d"),
+        }
+    told = {"dtype": "float32", "start": START, "validation": VALIDATION, "test": TEST, "per_round": LABELS_PER_ROUND}
+    write_text(path, json.dumps({**facts, **told, "cells": cells}, indent=1) + "\n")
 
 
 def parsed() -> argparse.Namespace:

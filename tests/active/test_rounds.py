@@ -81,11 +81,10 @@ def test_members_go_on_from_the_round_before(finished):
 
 
 KILLED_AT = [
-    *[(Ledger, "_append", number) for number in (1, 3, 5)],
+    *[(Ledger, "_append", number) for number in (3, 5)],
     (Here, "train", 1),
     (rounds, "label", 1),
     (rounds, "write_cache", 0),
-    (rounds, "save_model", 0),
 ]
 
 
@@ -140,10 +139,9 @@ def test_a_run_begins_from_nothing(make_config, places, tmp_path):
     assert start["first_labels"]["computed"] == 10
 
 
-@pytest.mark.parametrize("rule", ["maxdist", "lcmd"])
-def test_one_model_can_tell_by_its_last_layer(rule, make_config, tmp_path, capsys):
+def test_one_model_can_tell_by_its_last_layer(make_config, tmp_path, capsys):
     """And the pool may end before the rounds do."""
-    settings = {"models": 1, "select": rule, "uncertainty": "last layer", "learning": "scratch", "duplicates": 0.0}
+    settings = {"models": 1, "select": "lcmd", "uncertainty": "last layer", "learning": "scratch", "duplicates": 0.0}
     result = learn(make_config(tmp_path / "run", rounds=4, labels_per_round=12, **settings))
     assert [len(line["chosen"]) for line in acts(tmp_path / "run", "selected")] == [12, 8, 0]
     assert result.rounds == 2
