@@ -70,4 +70,4 @@ def test_the_recipe_is_a_valid_configuration(tmp_path):
     quick = sdas.demo.demo_config(1, tmp_path, 0, "cpu", 1, tmp_path)
     patient = sdas.demo.demo_config(60, tmp_path, 0, "cpu", 1, tmp_path)
     assert tuple(quick.data.split.sizes) == (950, 50, 0)
-    assert quick.train.ema_decay < patient.train.ema_decay
+    assert quick.train.learning_rate > patient.train.learning_rate
