@@ -38,8 +38,10 @@ def sampled(bias: WangLandauBias, forces: EnergyFunction, atoms: Atoms, steps: i
 
 
 def apart(found: Landscape, exact: np.ndarray) -> np.ndarray:
-    difference = found.mean - exact
-    return np.abs(difference - difference[found.known].mean())
+    """Off the exact curve, without two bins at either end, where the walls make noise."""
+    assert found.known.all()
+    difference = (found.mean - exact)[2:-2]
+    return np.abs(difference - difference.mean())
 
 
 def test_forces_are_the_gradient_of_the_energy():
@@ -81,9 +83,8 @@ def test_groups_do_not_know_of_each_other(x_axis, particle):
 
 def test_a_double_well_has_its_free_energy(well, x_axis, particle):
     bias = WangLandauBias([x_axis], KELVIN, replicas=256, walkers=128, increment=0.02, every=4, invariant=False)
-    found = sampled(bias, well, particle, steps=1000, timestep_fs=4.0)
+    found = sampled(bias, well, particle, steps=1400, timestep_fs=4.0)
     exact = BARRIER * (found.centers[0] ** 2 - 1) ** 2
-    assert found.known.all()
     assert apart(found, exact).max() < 0.1
     assert found.error is not None
     assert found.error.mean() < 0.05
