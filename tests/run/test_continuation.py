@@ -66,7 +66,7 @@ CHANGES = {
     "model.species": [1, 8],
     "model.layer": "paper",
     "train.dtype": "float64",
-    "train.optimizer": "muon",
+    "train.optimizer": "adam",
     "train.seed": 1,
     "train.batch_size": 3,
     "data.units": "kcal/mol",
@@ -175,7 +175,7 @@ def test_the_command_refuses_and_leaves_the_run_as_it_was(config, tmp_path):
     (folder / "config.yaml").write_text(written)
     done = run("--resume", folder, "--set", "train.steps=2", "--set", "train.learning_rate=1e-3")
     assert done.exit_code == 0, done.stderr
-    assert "changed from here on: train.learning_rate (0.005 → 0.001)\n" in done.stderr
+    assert "changed from here on: train.learning_rate (0.01 → 0.001)\n" in done.stderr
     assert load_training_state(folder / "checkpoints").step == 2
     assert "changed" not in run("--resume", folder).stderr
 

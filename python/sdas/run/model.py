@@ -26,7 +26,7 @@ def load_run_model(path: str | Path, device: torch.device | str | None = None) -
         recover(candidate)
         if (candidate / DOCUMENT).is_file():
             return load_model(candidate, find_device(device or "cpu"))
-    if (folder / CHECKPOINTS).is_dir():
+    if (folder / CHECKPOINTS).is_dir() and not (folder / MODEL).exists():
         resume = f"sdas train --resume {as_argument(folder)}"
         raise SdasError(
             f"{folder}: the run has no model yet, which it writes at its end: go on with '{resume}', or end it where "
