@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from ase import Atoms, units
 from ase.build import bulk
 from ase.optimize import FIRE
 from scipy.optimize import minimize_scalar
+from training_sets import sdas
 
 from sdas.files import write_text
 from sdas.md import Replicas, SDASCalculator
@@ -37,11 +36,6 @@ LITERATURE = {
     "experiment": {"a": 5.431, "C11": 165.6, "C12": 63.9, "C44": 79.5},
 }
 """Å and GPa."""
-
-
-def sdas(*arguments: str) -> None:
-    """Run the command line of the package that is imported here."""
-    subprocess.run([sys.executable, "-m", "sdas.cli", *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
 def trained(data: Path, folder: Path, weight: float, steps: int) -> tuple[Any, dict[str, float]]:

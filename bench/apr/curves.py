@@ -1,4 +1,4 @@
-"""Tables and pictures of `results/apr/cells`: README.md, errors.json and one picture per task beside them.
+"""Tables and pictures of `results/apr/cells`: README.md beside them, and one picture per task.
 
 APR = (1 / MAE_F) / FLOPs      MAE_F in eV/Å, FLOPs of training in units of 1e12
 FLOPs to reach an error        between two budgets by a straight line in the logarithms

@@ -108,6 +108,15 @@ def search_cells(model: str) -> list[Cell]:
     ]
 
 
+def frames_file(task: str, data: Path, folder: Path) -> Path:
+    """The file of `write_frames` for a task in `folder`, written now unless it is there."""
+    path = folder / f"{task}.npz"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_frames(TASKS[task], data, path)
+    return path
+
+
 def write_frames(task: Task, data: Path, target: Path) -> None:
     """The frames of a task as arrays: `{part}_positions` `[F, N, 3]` Å, `_energies` eV, `_forces` eV/Å, and edges.
 

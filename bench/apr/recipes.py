@@ -17,7 +17,7 @@ from typing import Any
 
 from apr import protocol
 from apr.protocol import TASKS, Cell, Recipe
-from apr.run import RESULTS, environment
+from apr.run import RESULTS, train
 
 Changes = dict[str, dict[str, Any]]
 BASE = Recipe("muon", 1e-2, 4)
@@ -74,17 +74,11 @@ ROWS: dict[str, tuple[Recipe, Changes]] = {
 
 def run(name: str, task: str, budget: float, seed: int, frames: Path) -> dict[str, Any]:
     """Train one row, in a process of its own."""
-    import subprocess
-
     recipe, changes = ROWS[name]
     cell = Cell("sdas", task, budget, seed, recipe).document() | {"changes": changes}
     with tempfile.TemporaryDirectory() as folder:
-        question, answer = Path(folder) / "cell.json", Path(folder) / "result.json"
-        question.write_text(json.dumps(cell))
-        command = [sys.executable, "-m", "apr.worker", str(question), str(frames), str(answer)]
-        done = subprocess.run(command, env=environment(), capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(f"{name}: {done.stderr[-2000:]}")
+        answer = Path(folder) / "result.json"
+        train(sys.executable, cell, frames, Path(folder) / "cell", answer)
         found = json.loads(answer.read_text())
     kept = ("validation", "test", "train_flops", "steps", "wall_s", "parameters")
     return {"recipe": cell["recipe"], "changes": changes, **{key: found[key] for key in kept}}
@@ -130,10 +124,7 @@ def main() -> None:
     file = given.results / "recipes.json"
     results = json.loads(file.read_text()) if file.exists() else {}
     for task in given.tasks:
-        frames = given.work.resolve() / f"{task}.npz"
-        if not frames.exists():
-            frames.parent.mkdir(parents=True, exist_ok=True)
-            protocol.write_frames(TASKS[task], given.data, frames)
+        frames = protocol.frames_file(task, given.data, given.work.resolve())
         rows = results.setdefault(f"{task}, {given.budget:g} TFLOP", {})
         for name in given.only:
             for seed in given.seeds:

@@ -57,31 +57,38 @@ class Grid:
         found = self.result(cell)
         if found is not None and "failed" not in found and found["cell"]["recipe"] == asdict(cell.recipe):
             return found
-        frames = self.frames / f"{cell.task}.npz"
-        if not frames.exists():
-            self.frames.mkdir(parents=True, exist_ok=True)
-            protocol.write_frames(TASKS[cell.task], self.data, frames)
+        frames = protocol.frames_file(cell.task, self.data, self.frames)
         interpreter = interpreter_of(cell.model)
         if interpreter is None:
             return self._failed(cell, f"absent: SDAS_PEER_{cell.model.upper()} names no interpreter")
-        question = self.frames / f"{cell.name}.json"
-        question.write_text(json.dumps(cell.document()))
-        log = self.frames / f"{cell.name}.log"
-        with log.open("w") as output:
-            command = [interpreter, "-m", "apr.worker", str(question), str(frames), str(self.path(cell))]
-            try:
-                done = subprocess.run(command, stdout=output, stderr=output, env=environment(), timeout=LIMIT_S)
-            except subprocess.TimeoutExpired:
-                return self._failed(cell, f"longer than {LIMIT_S} s")
-        if done.returncode:
-            lines = [line for line in log.read_text().splitlines() if line.strip()] or [f"exit {done.returncode}"]
-            return self._failed(cell, lines[-1][:300])
+        try:
+            train(interpreter, cell.document(), frames, self.frames / cell.name, self.path(cell))
+        except RuntimeError as error:
+            return self._failed(cell, str(error))
         return self.result(cell) or self._failed(cell, "no result")
 
     def _failed(self, cell: Cell, reason: str) -> dict[str, Any]:
         found = {"cell": cell.document(), "failed": reason}
         self.path(cell).write_text(json.dumps(found, indent=1) + "\n")
         return found
+
+
+def train(interpreter: str, cell: dict[str, Any], frames: Path, work: Path, result: Path) -> None:
+    """Train one cell in a process of its own. `work`: place of its question (.json) and what it prints (.log).
+
+    Raises RuntimeError with the last line that it printed if it fails.
+    """
+    question, log = work.parent / f"{work.name}.json", work.parent / f"{work.name}.log"
+    question.write_text(json.dumps(cell))
+    command = [interpreter, "-m", "apr.worker", str(question), str(frames), str(result)]
+    with log.open("w") as output:
+        try:
+            done = subprocess.run(command, stdout=output, stderr=output, env=environment(), timeout=LIMIT_S)
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(f"longer than {LIMIT_S} s") from None
+    if done.returncode:
+        lines = [line for line in log.read_text().splitlines() if line.strip()] or [f"exit {done.returncode}"]
+        raise RuntimeError(lines[-1][:300])
 
 
 def interpreter_of(model: str) -> str | None:

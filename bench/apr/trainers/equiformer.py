@@ -6,17 +6,14 @@ gradient, so forces cannot be derivatives of its energy. Neighbours beyond the c
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
 from equiformer_pytorch import Equiformer
 from torch import nn
 
 from apr.protocol import CUTOFF
-from apr.trainers.frames import Arrays, Frames
-from apr.trainers.loop import Peer, per_atom_loss
-from apr.trainers.muon import SlicedMuon
+from apr.trainers.direct import direct_peer
+from apr.trainers.frames import Frames
+from apr.trainers.loop import Peer
 
 
 class Potential(nn.Module):
@@ -37,26 +34,5 @@ class Potential(nn.Module):
 
 def build(frames: Frames, seed: int) -> Peer:
     """Two layers, 32 scalars and 16 vectors, four heads."""
-    if frames.pbc.any():
-        raise ValueError("equiformer-pytorch knows no periodic images")
-    network, atoms = Potential(len(frames.species)), len(frames.numbers)
-    kinds = torch.from_numpy(np.searchsorted(frames.species, frames.numbers))
-
-    def load(arrays: Arrays) -> Any:
-        return torch.as_tensor(arrays["positions"], dtype=torch.float32).view(-1, atoms, 3)
-
-    def evaluate(network: nn.Module, positions: torch.Tensor, again: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.set_grad_enabled(again):
-            energy, forces = network(kinds.expand(len(positions), -1), positions)
-        return energy, forces.reshape(-1, 3)
-
-    def optimizer(name: str, rate: float) -> torch.optim.Optimizer:
-        if name == "adam":
-            return torch.optim.Adam(network.parameters(), lr=rate)
-        return SlicedMuon(network, rate)
-
-    settings = {
-        "network": "depth 2, 32 scalars and 16 vectors, 4 heads, MLP attention as in the paper",
-        "loss": "mean squares of energies per atom and of forces, 1 : 1",
-    }
-    return Peer(network, load, evaluate, per_atom_loss, optimizer, 0.999, 10.0, ("equiformer-pytorch",), settings)
+    settings = {"network": "depth 2, 32 scalars and 16 vectors, 4 heads, MLP attention as in the paper"}
+    return direct_peer(Potential(len(frames.species)), frames, ("equiformer-pytorch",), settings)

@@ -24,7 +24,7 @@ from torch import nn
 from apr.trainers.frames import Arrays, Frames
 from sdas_kernels.flops import FlopCounter
 
-Evaluate = Callable[[Arrays, bool], tuple[torch.Tensor, torch.Tensor]]
+Augment = Callable[[Arrays, np.random.Generator], Arrays]
 CHECKED_EVERY = 100
 
 
@@ -47,7 +47,7 @@ class Peer:
     clip_norm: float | None
     packages: tuple[str, ...]
     settings: dict[str, str] = field(default_factory=dict)
-    augment: Callable[[Arrays, np.random.Generator], Arrays] | None = None
+    augment: Augment | None = None
 
 
 class Training:

@@ -25,7 +25,6 @@ from sdas.train.until import Until
 from sdas_kernels.flops import FlopCounter
 from sdas_kernels.graph import NeighborGraph
 
-LAYER = "default"
 COUNTED_STEPS = 8
 """Steps of a trial run, by which the steps that a budget pays for are known."""
 
@@ -47,20 +46,20 @@ def frames_of(part: Frames, name: str) -> list[Frame]:
     ]
 
 
-def train(cell: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Train and test one cell."""
+def train(cell: dict[str, Any], path: Path, layer: str = "default") -> dict[str, Any]:
+    """Train and test one cell; `layer` of the model as `model.layer`."""
     parts = {name: Frames.read(path, name) for name in PARTS}
     frames = [frame for name in ("train", "validation") for frame in frames_of(parts[name], name)]
     known = np.arange(len(frames))
     indices = known[: len(parts["train"])], known[len(parts["train"]) :]
     with tempfile.TemporaryDirectory() as folder, Processes("cpu") as processes:
         cache = write_cache(frames, Path(folder) / "cache")
-        trial = configured(cell, Path(folder), "trial", COUNTED_STEPS)
+        trial = configured(cell, Path(folder), "trial", COUNTED_STEPS, layer)
         with Session(trial, TrainingData(cache, *indices), processes) as session:
             session.advance(Until(steps=COUNTED_STEPS))
             session.save()
             steps = max(1, round(cell["budget"] * COUNTED_STEPS / session.progress.flops))
-        config, start = configured(cell, Path(folder), "run", steps), time.monotonic()
+        config, start = configured(cell, Path(folder), "run", steps, layer), time.monotonic()
         summary = fit(config, cache, *indices, processes).summary
         wall_s = time.monotonic() - start
         model = load_run_model(Path(folder) / "run", "cpu")
@@ -84,7 +83,7 @@ def train(cell: dict[str, Any], path: Path) -> dict[str, Any]:
     }
 
 
-def configured(cell: dict[str, Any], folder: Path, name: str, steps: int) -> Config:
+def configured(cell: dict[str, Any], folder: Path, name: str, steps: int, layer: str) -> Config:
     """The package's defaults but for what the cell says; its "changes" are keys of the sections model and train."""
     recipe = cell["recipe"]
     changes = cell.get("changes", {})
@@ -103,7 +102,7 @@ def configured(cell: dict[str, Any], folder: Path, name: str, steps: int) -> Con
         {
             "run_dir": str(folder / name),
             "data": {"path": str(folder / "cache")},
-            "model": {"cutoff": CUTOFF, "layer": LAYER, **changes.get("model", {})},
+            "model": {"cutoff": CUTOFF, "layer": layer, **changes.get("model", {})},
             "train": train | changes.get("train", {}),
         },
         "the cell",

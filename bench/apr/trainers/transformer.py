@@ -6,14 +6,13 @@ needs no second derivatives, so it is the cheapest per step. Frames are turned a
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import nn
 
+from apr.trainers.direct import direct_peer
 from apr.trainers.frames import Arrays, Frames
-from apr.trainers.loop import Peer, per_atom_loss
+from apr.trainers.loop import Peer
 
 WIDTH, HEADS, LAYERS = 128, 8, 4
 
@@ -33,7 +32,7 @@ class Transformer(nn.Module):
         self.forces = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH), nn.SiLU(), nn.Linear(WIDTH, 3))
 
     def forward(self, kinds: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """kinds `[N]`, positions `[B, N, 3]` Å."""
+        """kinds `[B, N]`, positions `[B, N, 3]` Å."""
         x = self.layers(self.kinds(kinds) + self.place(positions - positions.mean(1, keepdim=True)))
         return self.energy(x).sum((1, 2)), self.forces(x)
 
@@ -50,30 +49,9 @@ def turned(arrays: Arrays, random: np.random.Generator) -> Arrays:
 
 def build(frames: Frames, seed: int) -> Peer:
     """Four layers of width 128."""
-    if frames.pbc.any():
-        raise ValueError("coordinates as numbers know no periodic images")
     torch.backends.mha.set_fastpath_enabled(False)  # one fused call, whose FLOPs nobody could count
-    network, atoms = Transformer(frames.species), len(frames.numbers)
-    kinds = torch.from_numpy(np.searchsorted(frames.species, frames.numbers))
-
-    def load(arrays: Arrays) -> Any:
-        return torch.as_tensor(arrays["positions"], dtype=torch.float32).view(-1, atoms, 3)
-
-    def evaluate(network: nn.Module, positions: torch.Tensor, again: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.set_grad_enabled(again):
-            energy, forces = network(kinds, positions)
-        return energy, forces.reshape(-1, 3)
-
-    def optimizer(name: str, rate: float) -> torch.optim.Optimizer:
-        if name == "adam":
-            return torch.optim.Adam(network.parameters(), lr=rate)
-        from apr.trainers.muon import SlicedMuon
-
-        return SlicedMuon(network, rate)
-
     settings = {
         "network": f"{LAYERS} layers, width {WIDTH}, {HEADS} heads, forces by a head of their own",
         "augmentation": "every frame turned and mirrored at random in every step",
-        "loss": "mean squares of energies per atom and of forces, 1 : 1",
     }
-    return Peer(network, load, evaluate, per_atom_loss, optimizer, 0.999, 10.0, ("torch",), settings, turned)
+    return direct_peer(Transformer(frames.species), frames, ("torch",), settings, turned)
