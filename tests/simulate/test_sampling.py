@@ -23,12 +23,11 @@ STIFFNESS, REST = 30.0, 1.2
 class Bond(_ForceField):
     """½ k (d − d₀)² between two atoms."""
 
-    def calculate(self, atoms=None, properties=("energy",), system_changes=()):
-        super().calculate(atoms, properties, system_changes)
-        along = atoms.positions[1] - atoms.positions[0]
+    def energy_and_forces(self, positions):
+        along = positions[1] - positions[0]
         length = np.linalg.norm(along)
         pull = STIFFNESS * (length - REST) * along / length
-        self.results = {"energy": 0.5 * STIFFNESS * (length - REST) ** 2, "forces": np.array([pull, -pull])}
+        return 0.5 * STIFFNESS * (length - REST) ** 2, np.array([pull, -pull])
 
 
 def diatomic():

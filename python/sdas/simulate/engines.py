@@ -9,6 +9,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
+from sdas.data.frame import FloatArray
 from sdas.data.units import KCAL_PER_MOL, KJ_PER_MOL
 from sdas.errors import SimulationError
 from sdas.simulate.molecule import Molecule, chemistry_of
@@ -41,6 +42,22 @@ class _ForceField(Calculator):
         same = self.atoms is not None and np.array_equal(self.atoms.positions, atoms.positions)
         return [] if same else ["positions"]
 
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Energy and forces."""
+        super().calculate(atoms, properties, system_changes)
+        assert self.atoms is not None
+        energy, forces = self.energy_and_forces(self.atoms.positions)
+        self.results = {"energy": energy, "forces": forces}
+
+    def energy_and_forces(self, positions: FloatArray) -> tuple[float, FloatArray]:
+        """Energy in eV and forces `[n, 3]` in eV/Å at positions `[n, 3]` in Å; each field has its own."""
+        raise NotImplementedError
+
 
 class RDKitForceField(_ForceField):
     """MMFF94 or UFF, as RDKit has them, without a cutoff."""
@@ -64,19 +81,12 @@ class RDKitForceField(_ForceField):
         field.Initialize()
         self.field = field
 
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] = ("energy",),
-        system_changes: Sequence[str] = tuple(all_changes),
-    ) -> None:
-        """Energy and forces."""
-        super().calculate(atoms, properties, system_changes)
-        assert self.atoms is not None
-        places = self.atoms.positions.ravel().tolist()
+    def energy_and_forces(self, positions: FloatArray) -> tuple[float, FloatArray]:
+        """See :class:`_ForceField`."""
+        places = positions.ravel().tolist()
         energy = self.field.CalcEnergy(places)  # first: RDKit's gradient uses the distances that its energy made
         gradient = np.array(self.field.CalcGrad(places)).reshape(-1, 3)
-        self.results = {"energy": energy * KCAL_PER_MOL, "forces": -gradient * KCAL_PER_MOL}
+        return energy * KCAL_PER_MOL, -gradient * KCAL_PER_MOL
 
 
 class AmberForceField(_ForceField):
@@ -101,21 +111,14 @@ class AmberForceField(_ForceField):
         integrator = openmm.VerletIntegrator(0.001)  # never run: ASE moves the atoms
         self.context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("Reference"))
 
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] = ("energy",),
-        system_changes: Sequence[str] = tuple(all_changes),
-    ) -> None:
-        """Energy and forces."""
-        super().calculate(atoms, properties, system_changes)
-        assert self.atoms is not None
-        self.context.setPositions(self.atoms.positions[self.order] / ANG_PER_NM)
+    def energy_and_forces(self, positions: FloatArray) -> tuple[float, FloatArray]:
+        """See :class:`_ForceField`."""
+        self.context.setPositions(positions[self.order] / ANG_PER_NM)
         state = self.context.getState(getEnergy=True, getForces=True)
         energy = state.getPotentialEnergy()._value * KJ_PER_MOL  # kJ/mol, and kJ/mol/nm, by definition of the state
-        forces = np.empty_like(self.atoms.positions)
+        forces = np.empty_like(positions)
         forces[self.order] = np.asarray(state.getForces(asNumpy=True)._value) * (KJ_PER_MOL / ANG_PER_NM)
-        self.results = {"energy": energy, "forces": forces}
+        return energy, forces
 
 
 def _topology(molecule: Molecule, app: Any) -> tuple[Any, list[int]]:
