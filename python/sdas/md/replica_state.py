@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,13 +11,10 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from sdas.data.readers.npz_stream import NpzStream
 from sdas.errors import SdasError
-from sdas.files import write_atomically
 from sdas.md.faults import Verdict
-from sdas.md.folder import STATE
 from sdas.md.replicas import Replicas
-from sdas.md.state import ADVICE, Identity, Written
+from sdas.md.state import ADVICE, Identity, Written, read_state, write_state
 
 MOTION = ("positions", "cells", "velocities", "temperature", "heat")
 
@@ -61,23 +57,17 @@ class ReplicaState:
 
     def save(self, folder: Path) -> None:
         """Write the state; the one before stays until this one is complete and on disk."""
-        content: dict[str, Any] = {**self.arrays, "facts": np.array(json.dumps(self.facts))}
-        write_atomically(folder / STATE, lambda file: np.savez(file, **content))
+        write_state(folder, self.arrays, self.facts)
 
     @classmethod
     def load(cls, folder: Path) -> ReplicaState | None:
         """The state in `folder`, or None if there is none; raises SdasError if it cannot be read."""
-        path = folder / STATE
-        if not path.exists():
-            return None
-        try:
-            with NpzStream(path) as stored:
-                facts = json.loads(stored.text("facts") or "null")
-                arrays = {name: stored.array(name).copy() for name in stored.names - {"facts"}}
-            if "chunks" not in facts or not set(MOTION) <= arrays.keys():
-                raise SdasError(f"{path}: is no state of replicas: {ADVICE}")
-        except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
-            raise SdasError(f"{path}: cannot be read ({error}): {ADVICE}") from error
+        return read_state(folder, cls._of_stored)
+
+    @classmethod
+    def _of_stored(cls, path: Path, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> ReplicaState:
+        if "chunks" not in facts or not set(MOTION) <= arrays.keys():
+            raise SdasError(f"{path}: is no state of replicas: {ADVICE}")
         return cls(arrays, facts)
 
     @property

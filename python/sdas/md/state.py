@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from ase import Atoms
@@ -21,6 +22,7 @@ from sdas.run.fingerprint import SHOWN
 
 TAIL_BYTES = 4096
 ADVICE = "choose another folder, or start again with --fresh"
+State = TypeVar("State")
 
 
 @dataclass(frozen=True)
@@ -120,34 +122,45 @@ class SavedState:
             "log": asdict(self.log),
             "trajectory": asdict(self.trajectory),
         }
-        arrays: dict[str, Any] = {"positions": self.positions, "momenta": self.momenta}
-        write_atomically(folder / STATE, lambda file: np.savez(file, **arrays, facts=np.array(json.dumps(facts))))
+        write_state(folder, {"positions": self.positions, "momenta": self.momenta}, facts)
 
     @classmethod
     def load(cls, folder: Path) -> SavedState | None:
         """The state in `folder`, or None if there is none; raises SdasError if it cannot be read."""
-        path = folder / STATE
-        if not path.exists():
-            return None
-        try:
-            with NpzStream(path) as stored:
-                facts = json.loads(stored.text("facts") or "null")
-                if "identity" not in facts:
-                    raise SdasError(
-                        f"{path}: written by an earlier version, which noted neither the model nor the masses: {ADVICE}"
-                    )
-                state = cls(
-                    positions=stored.array("positions"),
-                    momenta=stored.array("momenta"),
-                    step=facts["step"],
-                    generator=facts["generator"],
-                    identity=Identity(**facts["identity"]),
-                    log=Written(**facts["log"]),
-                    trajectory=Written(**facts["trajectory"]),
-                )
-        except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
-            raise SdasError(f"{path}: cannot be read ({error}): {ADVICE}") from error
-        shape = (len(state.identity.masses), 3)
-        if state.positions.shape != shape or state.momenta.shape != shape:
-            raise SdasError(f"{path}: cannot be read (positions and momenta are not of {shape[0]} atoms): {ADVICE}")
-        return state
+        return read_state(folder, cls._of_stored)
+
+    @classmethod
+    def _of_stored(cls, path: Path, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> SavedState:
+        if "identity" not in facts:
+            raise SdasError(
+                f"{path}: written by an earlier version, which noted neither the model nor the masses: {ADVICE}"
+            )
+        identity, positions, momenta = Identity(**facts["identity"]), arrays["positions"], arrays["momenta"]
+        shape = (len(identity.masses), 3)
+        if positions.shape != shape or momenta.shape != shape:
+            raise ValueError(f"positions and momenta are not of {shape[0]} atoms")
+        log, trajectory = Written(**facts["log"]), Written(**facts["trajectory"])
+        return cls(positions, momenta, facts["step"], facts["generator"], identity, log, trajectory)
+
+
+def write_state(folder: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
+    """Write a state; the one before stays until this one is complete and on disk."""
+    content: dict[str, Any] = {**arrays, "facts": np.array(json.dumps(facts))}
+    write_atomically(folder / STATE, lambda file: np.savez(file, **content))
+
+
+def read_state(folder: Path, make: Callable[[Path, dict[str, np.ndarray], dict[str, Any]], State]) -> State | None:
+    """What `make` makes of the state in `folder`, of its path, arrays and facts; None if there is no state.
+
+    Raises SdasError if it cannot be read, or `make` does not find in it what it wants.
+    """
+    path = folder / STATE
+    if not path.exists():
+        return None
+    try:
+        with NpzStream(path) as stored:
+            facts = json.loads(stored.text("facts") or "null")
+            arrays = {name: stored.array(name).copy() for name in stored.names - {"facts"}}
+        return make(path, arrays, facts)
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
+        raise SdasError(f"{path}: cannot be read ({error}): {ADVICE}") from error
