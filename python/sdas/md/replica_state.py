@@ -100,13 +100,10 @@ class ReplicaState:
             found = {key.removeprefix(f"{name}/"): tensor(key) for key in arrays if key.startswith(f"{name}/")}
             if found:
                 getattr(replicas, name).load_state_dict(found)
-        replicas.ended = {
-            int(key.split("/")[1]): _ended(replicas, int(key.split("/")[1]), arrays)
-            for key in arrays
-            if key.startswith("ended/") and key.endswith("/positions")
-        }
         replicas.motion, replicas.step = motion, facts["step"]
         replicas.verdicts = [None if verdict is None else Verdict(**verdict) for verdict in facts["verdicts"]]
+        ended = [replica for replica, verdict in enumerate(replicas.verdicts) if verdict is not None]
+        replicas.ended = {replica: _ended(replicas, replica, arrays) for replica in ended}
         replicas.results = {key.removeprefix("results/"): tensor(key) for key in arrays if key.startswith("results/")}
 
 
