@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 from ase import Atoms
@@ -14,9 +15,10 @@ from ase.io.extxyz import write_extxyz
 from sdas.data.errors import DataError
 from sdas.data.readers.npz_stream import NpzStream
 from sdas.errors import SdasError
-from sdas.files import sweep
+from sdas.files import new_folder, recover, sweep
 from sdas.md.constraints import described, is_in_the_move_mask
 from sdas.run.folder import LOCK
+from sdas.run.lock import locked
 
 LOG, TRAJECTORY, SUMMARY, STATE = "log.csv", "trajectory.extxyz", "md.json", "state.npz"
 COLUMNS = ("step", "time_fs", "potential_ev", "kinetic_ev", "total_ev", "temperature_k")
@@ -25,6 +27,35 @@ FILES = frozenset({LOG, TRAJECTORY, SUMMARY, STATE})
 FRAME_COLUMNS = ["symbols", "positions", "masses", "momenta", "move_mask"]
 FRAME_UNITS = {"masses_unit": "u", "momenta_unit": "sqrt(u*eV)"}
 """ASE's: (momentum)² / mass is in eV."""
+State = TypeVar("State")
+
+
+@contextmanager
+def run_in(
+    folder: Path,
+    fresh: bool,
+    load: Callable[[Path], State | None],
+    begin: Callable[[Path], None],
+    header: str = HEADER,
+    files: Collection[str] = FILES,
+) -> Iterator[State]:
+    """The state from which the run in `folder` goes on, while no other process may write there.
+
+    Where `load` finds none, and with `fresh`, `begin` writes a new run, which takes the folder's place in one step.
+    Raises SdasError, see :func:`check_folder`.
+    """
+    with ExitStack() as locks:
+        recover(os.path.realpath(folder))
+        locks.enter_context(locked(folder))
+        check_folder(folder, fresh, header, files)
+        state = None if fresh else load(folder)
+        if state is None:
+            with new_folder(folder) as place:
+                locks.enter_context(locked(place))
+                begin(place)
+            state = load(folder)
+            assert state is not None
+        yield state
 
 
 def check_folder(folder: Path, fresh: bool, header: str = HEADER, files: Collection[str] = FILES) -> None:

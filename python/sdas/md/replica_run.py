@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -14,16 +13,14 @@ import torch
 
 from sdas.documents import write_document
 from sdas.errors import SdasError
-from sdas.files import new_folder, recover
 from sdas.md.barostats import BAR
 from sdas.md.drift import energy_drift
 from sdas.md.faults import Verdict
-from sdas.md.folder import LOG, STATE, check_folder
+from sdas.md.folder import LOG, STATE, run_in
 from sdas.md.replica_state import ReplicaState
 from sdas.md.replicas import Replicas
 from sdas.md.state import Identity, Written
 from sdas.md.trajectory import Trajectory, TrajectoryWriter
-from sdas.run.lock import locked
 
 SUMMARY, TRAJECTORY = "replicas.json", "trajectory"
 COLUMNS = (
@@ -105,17 +102,11 @@ def run_replicas(
         if value < least:
             raise SdasError(f"{name} must be at least {least}, got {value}")
     identity = replicas.identity({"sample_every": every})
-    with ExitStack() as locks:
-        recover(os.path.realpath(target))
-        locks.enter_context(locked(target))
-        check_folder(target, fresh, HEADER, FILES)
-        state = None if fresh else ReplicaState.load(target)
-        if state is None:
-            with new_folder(target) as place:
-                locks.enter_context(locked(place))
-                _begin(replicas, identity, place)
-            state = ReplicaState.load(target)
-            assert state is not None
+
+    def begin(place: Path) -> None:
+        _begin(replicas, identity, place)
+
+    with run_in(target, fresh, ReplicaState.load, begin, HEADER, FILES) as state:
         state.check(identity, target)
         state.log.cut(target / LOG)
         writer = TrajectoryWriter(target / TRAJECTORY, state.facts["chunks"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -17,16 +17,14 @@ from tqdm import tqdm
 
 from sdas.documents import write_document
 from sdas.errors import SdasError
-from sdas.files import new_folder, recover
 from sdas.md.calculator import SDASCalculator
 from sdas.md.constraints import degrees_of_freedom
 from sdas.md.display import SHOW_EVERY, show_speed
 from sdas.md.drift import Drift, energy_drift
-from sdas.md.folder import HEADER, LOG, SUMMARY, TRAJECTORY, check_folder, read_log, write_frame
+from sdas.md.folder import HEADER, LOG, SUMMARY, TRAJECTORY, read_log, run_in, write_frame
 from sdas.md.settings import MDSettings
 from sdas.md.state import Identity, SavedState, Written
 from sdas.md.velocities import draw_velocities, moving_copy, stop_drift
-from sdas.run.lock import locked
 
 BONDS_FAILED = "Did not converge"
 """What ASE says when it cannot keep bonds at their lengths."""
@@ -87,17 +85,11 @@ def simulate(
     moving = _prepared(atoms, calculator)
     degrees_of_freedom(moving, settings.ensemble == "nve")
     identity = Identity.of(moving, calculator.fingerprint, calculator.dtype_name, settings.physics())
-    with ExitStack() as locks:
-        recover(os.path.realpath(target))
-        locks.enter_context(locked(target))
-        check_folder(target, fresh)
-        state = None if fresh else SavedState.load(target)
-        if state is None:
-            with new_folder(target) as place:
-                locks.enter_context(locked(place))
-                _Run(moving, calculator, settings, identity, place).begin()
-            state = SavedState.load(target)
-            assert state is not None
+
+    def begin(place: Path) -> None:
+        _Run(moving, calculator, settings, identity, place).begin()
+
+    with run_in(target, fresh, SavedState.load, begin) as state:
         state.identity.check(identity, target)
         run = _Run(moving, calculator, settings, identity, target)
         run.go_on(state, progress, observe)
