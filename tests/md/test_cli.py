@@ -96,14 +96,23 @@ def test_replicas_keep_a_pressure(run_dir, tmp_path):
     box = Atoms("OHH", positions=[[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], cell=[4, 4, 4], pbc=True)
     write(tmp_path / "box.xyz", box)
     arguments = [run_dir, "--structure", tmp_path / "box.xyz", "--timestep", 0.1, "--steps", 4, "--every", 1]
-    result = run(*arguments, "--pressure", 100, "--ensemble", "nvt", "--out", tmp_path / "out", "--skin", 0.3)
+    arguments += ["--pressure", 100, "--skin", 0.3]
+    result = run(*arguments, "--ensemble", "nvt", "--friction", 5, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     facts = read_document(tmp_path / "out" / "replicas.json")
     assert facts["barostat"].startswith("StochasticCellRescaling(pressure_bar=100.0")
-    assert facts["thermostat"].startswith("Langevin")
+    assert "compressibility_per_bar=4.57e-05" in facts["barostat"]
+    assert facts["thermostat"] == "Langevin(friction_per_ps=5.0)"
     volumes = read_log(tmp_path / "out")["volume_ang3"]
     assert volumes[0] == pytest.approx(64)
     assert len(set(volumes)) == 5
+    result = run(*arguments, "--thermostat", "bussi", "--compressibility", 1e-6, "--out", tmp_path / "stiff")
+    assert result.exit_code == 0, result.output
+    facts = read_document(tmp_path / "stiff" / "replicas.json")
+    assert "compressibility_per_bar=1e-06" in facts["barostat"]
+    assert facts["thermostat"] == "Bussi(time_fs=100.0)"
+    stiff = read_log(tmp_path / "stiff")["volume_ang3"]
+    assert abs(stiff - 64).max() < abs(volumes - 64).max()
 
 
 def test_replicas_that_all_explode_end_with_a_verdict_and_an_error(run_dir, tmp_path):
@@ -125,8 +134,19 @@ def test_replicas_that_all_explode_end_with_a_verdict_and_an_error(run_dir, tmp_
         (["--replicas", 2, "--compile"], "--compile is not for replicas"),
         (["--replicas", 2, "--write", "dcd"], "extxyz or traj, got 'dcd'"),
         (["--write", "traj"], "--stretch and --write are for replicas"),
-        (["--pressure", 1], "a barostat needs cells"),
-        (["--pressure", 1, "--barostat", "mtk"], "barostat must be one of"),
+        (["--pressure", 1, "--ensemble", "nvt"], "a barostat needs cells"),
+        (["--pressure", 1, "--ensemble", "nvt", "--barostat", "mtk"], "barostat must be one of"),
+        (["--pressure", 1], "--pressure needs a thermostat"),
+        (["--pressure", 1, "--thermostat", "nve"], "--pressure needs a thermostat"),
+        (["--compressibility", 1e-6], "--compressibility is of a barostat: give --pressure too"),
+        (
+            ["--pressure", 1, "--thermostat", "bussi", "--compressibility", -1],
+            "compressibility_per_bar must be positive, got -1",
+        ),
+        (["--friction", 2], "--friction is Langevin's, but the thermostat is nve"),
+        (["--friction", 2, "--thermostat", "bussi"], "--friction is Langevin's, but the thermostat is bussi"),
+        (["--relaxation", 100], "--relaxation is of bussi and nose-hoover, but the thermostat is nve"),
+        (["--relaxation", 100, "--ensemble", "nvt"], "but the thermostat is langevin"),
         (["--barostat", "berendsen"], "--barostat berendsen needs the pressure that it holds: give --pressure too"),
         (["--replicas", 2, "--skin", -1], "skin must be a length"),
     ],

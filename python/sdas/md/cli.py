@@ -10,12 +10,16 @@ import typer
 
 from sdas.config.reading_flags import takes_reading_options
 from sdas.errors import SdasError
+from sdas.md.barostats import WATER_PER_BAR, Barostat, barostat_of
 from sdas.run.folder import DYNAMICS, REPLICAS
 
 if TYPE_CHECKING:
     from sdas.md.replica_run import ReplicasResult
 
 THERMOSTAT_OF_ENSEMBLE = {"nve": "nve", "nvt": "langevin"}
+RELAXING = ("bussi", "nose-hoover")
+"""Thermostats with a relaxation time."""
+RELAXATION_FS = 100.0
 
 
 @takes_reading_options
@@ -29,7 +33,9 @@ def md(
         float, typer.Option(help="Temperature of the first velocities and the thermostat, K.")
     ] = 300,
     ensemble: Annotated[str, typer.Option(help="nve (velocity Verlet) or nvt (Langevin).")] = "nve",
-    friction: Annotated[float, typer.Option(help="Friction of Langevin's thermostat, 1/ps.")] = 2.0,
+    friction: Annotated[
+        float | None, typer.Option(help="Friction of Langevin's thermostat, 1/ps; 2 unless given.")
+    ] = None,
     replicas: Annotated[
         int | None, typer.Option(help="Run so many replicas at once, with seeds that count on from --seed.")
     ] = None,
@@ -37,11 +43,20 @@ def md(
         str | None, typer.Option(help="Of replicas: nve, langevin, bussi or nose-hoover; by default as --ensemble.")
     ] = None,
     relaxation: Annotated[
-        float, typer.Option(help="Relaxation time of Bussi's and Nosé–Hoover's thermostat, fs.")
-    ] = 100.0,
-    pressure: Annotated[float | None, typer.Option(help="Of replicas: constant pressure, bar.")] = None,
+        float | None,
+        typer.Option(
+            help=f"Relaxation time of Bussi's and Nosé–Hoover's thermostat, fs; {RELAXATION_FS:g} unless given."
+        ),
+    ] = None,
+    pressure: Annotated[
+        float | None, typer.Option(help="Of replicas: constant pressure, bar; needs a thermostat too.")
+    ] = None,
     barostat: Annotated[
         str | None, typer.Option(help="With --pressure: cell-rescaling (unless given) or berendsen.")
+    ] = None,
+    compressibility: Annotated[
+        float | None,
+        typer.Option(help=f"With --pressure: of the system, 1/bar; that of water, {WATER_PER_BAR:g}, unless given."),
     ] = None,
     stretch: Annotated[
         float | None, typer.Option(help="End a replica when a bond of the start changes by so much, Å.")
@@ -81,10 +96,12 @@ def md(
         raise SdasError(f"--dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     if threads is not None:
         torch.set_num_threads(threads)
-    settings = MDSettings(steps, timestep, temperature, ensemble, friction, seed, every)
+    friction_per_ps = MDSettings.friction_per_ps if friction is None else friction
+    settings = MDSettings(steps, timestep, temperature, ensemble, friction_per_ps, seed, every)
     atoms = read_structure(structure, frame, given)
-    if barostat is not None and pressure is None:
-        raise SdasError(f"--barostat {barostat} needs the pressure that it holds: give --pressure too")
+    bath = thermostat or THERMOSTAT_OF_ENSEMBLE[ensemble]
+    _check_thermostat(bath, friction, relaxation)
+    _check_barostat(bath, pressure, barostat, compressibility)
     if replicas is None and thermostat is None and pressure is None:
         if stretch is not None or write:
             raise SdasError("--stretch and --write are for replicas: give --replicas, --thermostat or --pressure too")
@@ -103,7 +120,6 @@ def md(
         return
 
     from sdas.md import Replicas
-    from sdas.md.barostats import barostat_of
     from sdas.md.faults import Limits
     from sdas.md.replica_run import check_formats, run_replicas, write_trajectories
 
@@ -117,9 +133,9 @@ def md(
     running = Replicas(
         model,
         [atoms] * (1 if replicas is None else replicas),
-        _thermostat(thermostat or THERMOSTAT_OF_ENSEMBLE[ensemble], friction, relaxation),
+        _thermostat(bath, friction_per_ps, RELAXATION_FS if relaxation is None else relaxation),
         temperature,
-        barostat=None if pressure is None else barostat_of(barostat or "cell-rescaling", pressure_bar=pressure),
+        barostat=None if pressure is None else _barostat(barostat or "cell-rescaling", pressure, compressibility),
         timestep_fs=timestep,
         seed=seed,
         limits=Limits(settings.closest_ang, settings.hottest_k, stretch),
@@ -137,8 +153,42 @@ def _thermostat(name: str, friction: float, relaxation: float) -> Any:
     from sdas.md.thermostats import thermostat_of
 
     options = {"langevin": {"friction_per_ps": friction}}
-    options |= {name: {"time_fs": relaxation} for name in ("bussi", "nose-hoover")}
+    options |= {name: {"time_fs": relaxation} for name in RELAXING}
     return thermostat_of(name, **options.get(name, {}))
+
+
+def _barostat(name: str, pressure: float, compressibility: float | None) -> Barostat:
+    compressibility = WATER_PER_BAR if compressibility is None else compressibility
+    return barostat_of(name, pressure_bar=pressure, compressibility_per_bar=compressibility)
+
+
+def _check_thermostat(name: str, friction: float | None, relaxation: float | None) -> None:
+    """Raise SdasError for an option that the thermostat of the run does not take."""
+    if friction is not None and name != "langevin":
+        raise SdasError(
+            f"--friction is Langevin's, but the thermostat is {name}: give --ensemble nvt or --thermostat langevin, or "
+            "leave it out"
+        )
+    if relaxation is not None and name not in RELAXING:
+        raise SdasError(
+            f"--relaxation is of {' and '.join(RELAXING)}, but the thermostat is {name}: give --thermostat bussi, or "
+            "leave it out"
+        )
+
+
+def _check_barostat(
+    thermostat: str, pressure: float | None, barostat: str | None, compressibility: float | None
+) -> None:
+    """Raise SdasError for an option without the pressure that it needs, and for a pressure without a thermostat."""
+    if barostat is not None and pressure is None:
+        raise SdasError(f"--barostat {barostat} needs the pressure that it holds: give --pressure too")
+    if compressibility is not None and pressure is None:
+        raise SdasError("--compressibility is of a barostat: give --pressure too")
+    if pressure is not None and thermostat == "nve":
+        raise SdasError(
+            "--pressure needs a thermostat, for a barostat does not keep the energy: give --thermostat bussi, langevin "
+            "or nose-hoover too"
+        )
 
 
 def _tell(found: ReplicasResult, n_atoms: int) -> None:
