@@ -18,8 +18,8 @@ from typing import Any, Protocol
 from sdas.active.folder import LOG
 from sdas.active.member import train_member
 from sdas.errors import ActiveError
-from sdas.label.actors import connected, environment
-from sdas.label.processes import THREADS
+from sdas.label.actors import connected
+from sdas.label.processes import environment
 from sdas.train.interruption import Interruption
 
 SECONDS_BETWEEN_LOOKS = 0.1
@@ -93,11 +93,10 @@ class LocalProcesses:
                     process.wait()
 
     def _start(self, folder: Path) -> subprocess.Popen[bytes]:
-        path = os.pathsep.join(place or os.getcwd() for place in sys.path)
         with open(folder / LOG, "ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-P", "-m", "sdas.active.member", str(folder)],
-                env=os.environ | dict.fromkeys(THREADS, str(self.threads)) | {"PYTHONPATH": path},
+                env=os.environ | environment(self.threads),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -118,7 +117,7 @@ class RayCluster:
         """See :class:`Engine`. A task whose worker dies is tried again, and goes on from its last checkpoint."""
         ray = connected()
         task = ray.remote(_trained).options(
-            num_cpus=self.threads, max_retries=RETRIES, runtime_env=environment(self.threads)
+            num_cpus=self.threads, max_retries=RETRIES, runtime_env={"env_vars": environment(self.threads)}
         )
         running: dict[Any, Path] = {task.remote(str(folder)): folder for folder in folders}
         try:

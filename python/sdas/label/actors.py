@@ -6,8 +6,6 @@ the files that it is made of.
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +14,7 @@ from sdas.data.frame import Frame
 from sdas.errors import LabelError
 from sdas.label.oracle import make_oracle, outcome_of
 from sdas.label.pool import Outcome, Worker, WorkerDiedError
-from sdas.label.processes import THREADS
+from sdas.label.processes import environment
 
 MIB = 2**20
 
@@ -30,12 +28,6 @@ def connected() -> Any:
     if not ray.is_initialized():
         ray.init(log_to_driver=False, configure_logging=False)
     return ray
-
-
-def environment(threads: int) -> dict[str, Any]:
-    """Of processes in the cluster: the modules of this process, and so many CPU threads."""
-    path = os.pathsep.join(place or os.getcwd() for place in sys.path)
-    return {"env_vars": {**dict.fromkeys(THREADS, str(threads)), "PYTHONPATH": path}}
 
 
 class Actors:
@@ -52,7 +44,9 @@ class Actors:
             )
         self.ray = ray
         self.make = ray.remote(_Labeller).options(
-            num_cpus=resources.threads, memory=needed["memory"], runtime_env=environment(resources.threads)
+            num_cpus=resources.threads,
+            memory=needed["memory"],
+            runtime_env={"env_vars": environment(resources.threads)},
         )
         self.arguments = (oracle, resources.memory_mib)
 

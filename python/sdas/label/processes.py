@@ -23,6 +23,12 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 SECONDS_TO_END = 10.0
 
 
+def environment(threads: int) -> dict[str, str]:
+    """Variables of a new process: the modules of this one, and so many CPU threads."""
+    path = os.pathsep.join(place or os.getcwd() for place in sys.path)
+    return {**dict.fromkeys(THREADS, str(threads)), "PYTHONPATH": path}
+
+
 class Processes:
     """Starts worker processes for one oracle."""
 
@@ -45,11 +51,9 @@ class ProcessWorker:
 
     def __init__(self, oracle: OracleConfig, resources: ResourcesConfig) -> None:
         here, there = socket.socketpair()
-        path = os.pathsep.join(place or os.getcwd() for place in sys.path)
-        threads = dict.fromkeys(THREADS, str(resources.threads))
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "sdas.label.worker", str(there.fileno())],
-            env=os.environ | threads | {"PYTHONPATH": path},
+            env=os.environ | environment(resources.threads),
             pass_fds=[there.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
