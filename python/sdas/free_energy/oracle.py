@@ -48,7 +48,7 @@ class OracleForces:
 
 
 def _frame(systems: Systems, row: int) -> Frame:
-    span = slice(*systems.starts[row : row + 2])
+    span = systems.span(row)
     state, periodic = systems.states[row], bool(systems.pbc[row].any())
     return Frame(
         numbers=systems.numbers[span].numpy(),

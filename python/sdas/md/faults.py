@@ -66,7 +66,7 @@ class Bonds:
             if len(pairs) == 0:
                 found.append((0.0, -1, -1))
                 continue
-            at = positions[systems.starts[row] : systems.starts[row + 1]]
+            at = positions[systems.span(row)]
             now = np.linalg.norm(at[pairs[:, 1]] - at[pairs[:, 0]] + shifts @ cells[row], axis=1)
             worst = int(np.abs(now - lengths).argmax())
             found.append((float(now[worst] - lengths[worst]), *pairs[worst].tolist()))

@@ -91,7 +91,7 @@ class ModelForces:
         if not knows_states(self.model):
             return
         for row, state in enumerate(systems.states):
-            numbers = systems.numbers[systems.starts[row] : systems.starts[row + 1]].cpu().numpy()
+            numbers = systems.numbers[systems.span(row)].cpu().numpy()
             refuse_untrained(checked_state(state, numbers, f"system {row}"), self.model, f"system {row}: ")
 
     def __call__(self, systems: Systems, stress: bool = False) -> Results:

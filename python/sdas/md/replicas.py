@@ -182,7 +182,7 @@ class Replicas:
             return self.ended[replica]
         systems = self.motion.systems
         row = self.running.index(replica)
-        span = slice(*systems.starts[row : row + 2])
+        span = systems.span(row)
         masses = systems.masses[span].cpu().numpy()
         velocities = self.motion.velocities[span].cpu().numpy()
         made = Atoms(

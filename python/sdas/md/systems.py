@@ -91,6 +91,10 @@ class Systems:
             for name, usual in USUAL.items()
         }
 
+    def span(self, row: int) -> slice:
+        """Where the atoms of a system lie."""
+        return slice(self.starts[row], self.starts[row + 1])
+
     def rows(self, chosen: Sequence[int]) -> Systems:
         """Some of the systems, as copies."""
         atoms = self.atoms_of(chosen)

@@ -126,7 +126,7 @@ class VerletList:
         start = self._start
         assert start is not None
         for row in rows:
-            atoms = slice(*systems.starts[row : row + 2])
+            atoms = systems.span(row)
             pbc = systems.pbc[row].tolist()
             cell = systems.cells[row] if any(pbc) else None
             try:
