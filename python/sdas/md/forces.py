@@ -108,8 +108,10 @@ class ModelForces:
         return {name: torch.cat([each[name] for each in found]) for name in found[0]}
 
     def _call(self, systems: Systems, stress: bool) -> dict[str, torch.Tensor]:
-        neighbors = VerletList(float(self.model.cutoff), self.skin, self.dtype, knows_states(self.model))
-        neighbors = self._lists.setdefault(int(systems.replica[0]), neighbors)
+        first = int(systems.replica[0])
+        if first not in self._lists:
+            self._lists[first] = VerletList(float(self.model.cutoff), self.skin, self.dtype, knows_states(self.model))
+        neighbors = self._lists[first]
         graph = neighbors.graph(systems)
         out = self.model(graph, forces=True, stress=stress)
         return {name: out[name].detach().double() for name in ("energy", "forces", "stress") if name in out} | {
