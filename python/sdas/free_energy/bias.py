@@ -8,7 +8,6 @@ walls would attract. ln f shrinks as :mod:`sdas.free_energy.refinement` says. In
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -18,9 +17,8 @@ from ase import units
 from sdas.errors import SdasError
 from sdas.free_energy.refinement import flatness, refined
 from sdas.free_energy.variables import Axis
-from sdas.md.forces import Results
+from sdas.md.forces import EnergyFunction, Results
 from sdas.md.systems import Systems
-from sdas_kernels.nn.inference import recording_allowed
 
 REACH = (-1, 0, 1, 2)
 """Splines about a point, counted from the last grid point before it."""
@@ -78,11 +76,11 @@ class WangLandauBias:
         """Energies `[B]` eV and forces `[N, 3]` eV/Å; raises SdasError for a stress, which is not known."""
         if stress:
             raise SdasError("no stress of a bias is known: run at constant volume")
-        with recording_allowed(), torch.enable_grad():
-            positions = systems.positions.detach().clone().requires_grad_()
-            energy = self.energy(self.values(replace(systems, positions=positions)), self.group(systems))
-            (gradient,) = torch.autograd.grad(energy.sum(), positions)
-        return {"energy": energy.detach(), "forces": -gradient}
+
+        def energy(moved: Systems) -> torch.Tensor:
+            return self.energy(self.values(moved), self.group(moved))
+
+        return EnergyFunction(energy, self.invariant)(systems)
 
     def values(self, systems: Systems) -> torch.Tensor:
         """Of the variables, `[B, axes]`."""
