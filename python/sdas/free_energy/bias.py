@@ -154,7 +154,7 @@ class WangLandauBias:
 
     def free_energies(self) -> np.ndarray:
         """−V at the centers of the bins `[groups, bins...]`, eV; NaN where none of a group came."""
-        centers = [axis.low + axis.width * (torch.arange(axis.bins, dtype=torch.float64) + 0.5) for axis in self.axes]
+        centers = [torch.from_numpy(axis.centers) for axis in self.axes]
         points = torch.stack([each.flatten() for each in torch.meshgrid(*centers, indexing="ij")], dim=1)
         rows = [self.energy(points, torch.full((len(points),), group)) for group in range(self.groups)]
         found = -torch.stack(rows).reshape(self.visits.shape).numpy()

@@ -105,7 +105,7 @@ def _tell(found: FreeEnergy) -> None:
     from sdas.free_energy.landscape import lowest
 
     landscape = found.landscape
-    highest = float(max(value for value in landscape.mean.flat if value == value))
+    highest = float(landscape.mean[landscape.known].max())
     typer.echo(f"free energies from 0 to {highest:.2f} k_B T, in {int(landscape.known.sum())} bins")
     for place in lowest(landscape):
         typer.echo(f"  minimum at {', '.join(f'{value:.4g}' for value in place)}")

@@ -32,8 +32,7 @@ class Landscape:
     @classmethod
     def of(cls, bias: WangLandauBias) -> Landscape:
         """What a bias has learnt; each group is shifted to agree with the others on average."""
-        centers = [axis.low + axis.width * (np.arange(axis.bins) + 0.5) for axis in bias.axes]
-        names = [axis.name for axis in bias.axes]
+        names, centers = [axis.name for axis in bias.axes], [axis.centers for axis in bias.axes]
         written = [str(getattr(axis.variable, "unit", "")) for axis in bias.axes]
         return cls(names, written, centers, aligned(bias.free_energies() / bias.thermal), bias.thermal)
 

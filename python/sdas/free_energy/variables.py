@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import torch
 
 from sdas.errors import SdasError
@@ -87,6 +88,11 @@ class Axis:
     def width(self) -> float:
         """Of a bin."""
         return (self.high - self.low) / self.bins
+
+    @property
+    def centers(self) -> np.ndarray:
+        """Of the bins `[bins]`."""
+        return self.low + self.width * (np.arange(self.bins) + 0.5)
 
 
 def parse_variable(text: str) -> Variable:
