@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 DROPPED = 0.1
-"""Fraction of the run, from its start, that the fit leaves out."""
+"""Fraction of the run, from its start, that is left out."""
 MIN_POINTS = 3
 
 
@@ -30,6 +30,12 @@ class Drift:
         return asdict(self)
 
 
+def settled(time: np.ndarray) -> np.ndarray:
+    """Which of the times `[T]` are after the first tenth of a run: those over which means and drifts are taken."""
+    kept: np.ndarray = time >= time[0] + DROPPED * (time[-1] - time[0])
+    return kept
+
+
 def energy_drift(time_fs: ArrayLike, total_energy_ev: ArrayLike, n_atoms: int) -> Drift | None:
     """Least-squares slope of the total energy `[T]` eV over time `[T]` fs, after the first tenth of the run.
 
@@ -39,7 +45,7 @@ def energy_drift(time_fs: ArrayLike, total_energy_ev: ArrayLike, n_atoms: int) -
     energy = np.asarray(total_energy_ev, dtype=np.float64) * 1000 / n_atoms
     if len(t) == 0:
         return None
-    kept = t >= t[0] + DROPPED * (t[-1] - t[0])
+    kept = settled(t)
     t, energy = t[kept], energy[kept]
     if len(t) < MIN_POINTS or t[0] == t[-1]:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -103,5 +103,10 @@ def write_frame(file: IO[str], atoms: Atoms, facts: dict[str, Any]) -> None:
 
 def read_log(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Columns of log.csv by name, each `[T]`."""
+    return read_columns(folder, COLUMNS)
+
+
+def read_columns(folder: str | os.PathLike[str], names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The same of a log with columns of these names."""
     table = np.loadtxt(Path(folder) / LOG, delimiter=",", skiprows=1, ndmin=2)
-    return dict(zip(COLUMNS, table.T, strict=True))
+    return dict(zip(names, table.T, strict=True))

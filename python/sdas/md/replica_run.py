@@ -14,9 +14,9 @@ import torch
 from sdas.documents import write_document
 from sdas.errors import SdasError
 from sdas.md.barostats import BAR
-from sdas.md.drift import energy_drift
+from sdas.md.drift import energy_drift, settled
 from sdas.md.faults import Verdict
-from sdas.md.folder import LOG, STATE, run_in
+from sdas.md.folder import LOG, STATE, read_columns, run_in
 from sdas.md.replica_state import ReplicaState
 from sdas.md.replicas import Replicas
 from sdas.md.state import Identity, Written
@@ -186,8 +186,7 @@ class _Recorder:
 
 def read_log(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Columns of the log of replicas by name, a row for each replica and sample."""
-    table = np.loadtxt(Path(folder) / LOG, delimiter=",", skiprows=1, ndmin=2)
-    return dict(zip(COLUMNS, table.T, strict=True))
+    return read_columns(folder, COLUMNS)
 
 
 def check_formats(formats: Sequence[str]) -> None:
@@ -211,13 +210,12 @@ def _summarize(replicas: Replicas, identity: list[Identity], folder: Path, ns_pe
     for replica, verdict in enumerate(replicas.verdicts):
         rows = columns["replica"] == replica
         time_fs, temperature = columns["time_fs"][rows], columns["temperature_k"][rows]
-        later = time_fs >= 0.1 * time_fs[-1]
         drift = None
         if replicas.barostat is None:
             drift = energy_drift(time_fs, columns["conserved_ev"][rows], len(replicas.start[replica]))
         slope = None if drift is None else drift.drift_mev_per_atom_per_ps
         steps = replicas.step if verdict is None else verdict.step
-        results.append(ReplicaResult(steps, verdict, float(temperature[later].mean()), slope))
+        results.append(ReplicaResult(steps, verdict, float(temperature[settled(time_fs)].mean()), slope))
     stable_fs = float(np.mean([each.steps for each in results])) * replicas.timestep_fs
     facts: dict[str, Any] = {
         **identity[0].physics,

@@ -20,7 +20,7 @@ from sdas.errors import SdasError
 from sdas.md.calculator import SDASCalculator
 from sdas.md.constraints import degrees_of_freedom
 from sdas.md.display import SHOW_EVERY, show_speed
-from sdas.md.drift import Drift, energy_drift
+from sdas.md.drift import Drift, energy_drift, settled
 from sdas.md.folder import HEADER, LOG, SUMMARY, TRAJECTORY, read_log, run_in, write_frame
 from sdas.md.settings import MDSettings
 from sdas.md.state import Identity, SavedState, Written
@@ -254,8 +254,7 @@ def _summarize(run: _Run, steps: int) -> MDResult:
     drift = None
     if settings.ensemble == "nve":
         drift = energy_drift(columns["time_fs"], columns["total_ev"], n_atoms)
-    later = columns["time_fs"] >= 0.1 * columns["time_fs"][-1]
-    temperature = float(columns["temperature_k"][later].mean())
+    temperature = float(columns["temperature_k"][settled(columns["time_fs"])].mean())
     result = MDResult(folder, n_atoms, steps, temperature, drift)
     facts = {
         **asdict(settings),
