@@ -77,7 +77,7 @@ class RDKitForceField(_ForceField):
             field = fields.UFFGetMoleculeForceField(chemistry, vdwThresh=1e3) if known else None
         if field is None:
             other = {"mmff": "uff or tblite", "uff": "tblite"}[name]
-            raise SimulationError(f"{name} has no parameters for all atoms of {_called(molecule)}; try {other}")
+            raise SimulationError(f"{name} has no parameters for all atoms of {molecule.name}; try {other}")
         field.Initialize()
         self.field = field
 
@@ -101,13 +101,13 @@ class AmberForceField(_ForceField):
             raise SimulationError("the engine openmm needs OpenMM: pip install 'sdas-kernels[label]'") from None
         if molecule.residues is None:
             raise SimulationError(
-                f"the engine openmm knows amino acids, given by --sequence; for {_called(molecule)} use mmff or tblite"
+                f"the engine openmm knows amino acids, given by --sequence; for {molecule.name} use mmff or tblite"
             )
         topology, self.order = _topology(molecule, app)
         try:
             system = app.ForceField(AMBER).createSystem(topology, nonbondedMethod=app.NoCutoff, removeCMMotion=False)
         except ValueError as error:
-            raise SimulationError(f"{AMBER} has no template for {_called(molecule)}: {error}") from None
+            raise SimulationError(f"{AMBER} has no template for {molecule.name}: {error}") from None
         integrator = openmm.VerletIntegrator(0.001)  # never run: ASE moves the atoms
         self.context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("Reference"))
 
@@ -156,7 +156,3 @@ def _model(run: str, molecule: Molecule) -> Calculator:
     calculator = SDASCalculator(run)
     calculator.check(molecule.atoms())
     return calculator
-
-
-def _called(molecule: Molecule) -> str:
-    return next(iter(molecule.origin.values()))

@@ -41,6 +41,11 @@ class Molecule:
     residues: tuple[list[str], list[int]] | None = None
     remarks: tuple[str, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """What it was made of, for messages."""
+        return next(iter(self.origin.values()))
+
     def atoms(self, conformer: int = 0) -> Atoms:
         """One conformer for ASE."""
         return Atoms(self.numbers, self.conformers[conformer], info={"charge": self.charge, "spin": self.spin})
@@ -119,9 +124,9 @@ def chemistry_of(molecule: Molecule) -> Any:
         rdDetermineBonds.DetermineBonds(editable, charge=molecule.charge)
         Chem.SanitizeMol(editable)
     except Exception as error:  # RDKit raises ValueError and its own kinds
-        where = molecule.origin.get("start", "the start")
         raise SimulationError(
-            f"{where}: RDKit finds no bond orders at charge {molecule.charge} ({error}); give the molecule by --smiles"
+            f"{molecule.name}: RDKit finds no bond orders at charge {molecule.charge} ({error}); give the molecule by "
+            "--smiles"
         ) from None
     return editable.GetMol()
 

@@ -65,7 +65,7 @@ def simulate_pool(
             atoms = molecule.atoms(0)
             atoms.positions, atoms.calc = sample.positions, engine
             energy, forces = float(atoms.get_potential_energy()), np.array(atoms.get_forces(), dtype=np.float64)
-        name = f"{config.engine} {next(iter(molecule.origin.values()))}: frame {len(frames)}"
+        name = f"{config.engine} {molecule.name}: frame {len(frames)}"
         frame = Frame(
             molecule.numbers, sample.positions, None, np.zeros(3, dtype=bool), energy, forces, None, name,
             charge=float(molecule.charge), spin=float(molecule.spin),

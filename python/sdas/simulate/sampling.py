@@ -102,8 +102,7 @@ class _Sampler:
         chemistry = chemistry_of(self.molecule)
         bonds = rotatable_bonds(chemistry)
         if not bonds:
-            name = next(iter(self.molecule.origin.values()))
-            raise SimulationError(f"{name} has no rotatable bond; sample it by dynamics or modes")
+            raise SimulationError(f"{self.molecule.name} has no rotatable bond; sample it by dynamics or modes")
         while True:
             for conformer in self.conformers:
                 atoms = self._atoms(conformer)
