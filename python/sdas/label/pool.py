@@ -92,6 +92,10 @@ def label_all(
     def next_task() -> _Task | None:
         return again.popleft() if again else next(fresh, None)
 
+    def dismiss(desk: _Desk) -> None:
+        desks.remove(desk)
+        desk.worker.kill()
+
     try:
         while True:
             while len(desks) < resources.workers and (task := next_task()) is not None:
@@ -100,37 +104,35 @@ def label_all(
                 return
             talking = engine.wait([desk.worker for desk in desks], _patience(desks, resources.timeout_s))
             for desk in list(desks):
-                if desk.worker in talking:
-                    try:
-                        outcome = desk.worker.collect()
-                    except WorkerDiedError as death:
-                        desks.remove(desk)
-                        desk.worker.kill()
-                        if desk.since is None:
-                            deaths_at_start += 1
-                            if deaths_at_start == DEATHS_AT_START:
-                                raise LabelError(f"workers end before they begin: {death}") from None
-                            again.append(desk.task)
-                        elif desk.task.deaths < resources.retries:
-                            again.append(replace(desk.task, deaths=desk.task.deaths + 1))
-                        else:
-                            yield desk.task.number, _killed(death, desk.task)
-                        continue
-                    if outcome is None:
-                        deaths_at_start = 0
-                        desk.begin(desk.task)
-                        continue
-                    yield desk.task.number, _with_deaths(outcome, desk.task.deaths)
-                    following = next_task()
-                    if following is None:
-                        desks.remove(desk)
-                        desk.worker.kill()
+                if desk.worker not in talking:
+                    if desk.since is not None and time.monotonic() - desk.since >= resources.timeout_s:
+                        dismiss(desk)
+                        yield desk.task.number, Failure("timeout", f"took longer than {resources.timeout_s:g} s")
+                    continue
+                try:
+                    outcome = desk.worker.collect()
+                except WorkerDiedError as death:
+                    dismiss(desk)
+                    if desk.since is None:
+                        deaths_at_start += 1
+                        if deaths_at_start == DEATHS_AT_START:
+                            raise LabelError(f"workers end before they begin: {death}") from None
+                        again.append(desk.task)
+                    elif desk.task.deaths < resources.retries:
+                        again.append(replace(desk.task, deaths=desk.task.deaths + 1))
                     else:
-                        desk.begin(following)
-                elif desk.since is not None and time.monotonic() - desk.since >= resources.timeout_s:
-                    desks.remove(desk)
-                    desk.worker.kill()
-                    yield desk.task.number, Failure("timeout", f"took longer than {resources.timeout_s:g} s")
+                        yield desk.task.number, _killed(death, desk.task)
+                    continue
+                if outcome is None:
+                    deaths_at_start = 0
+                    desk.begin(desk.task)
+                    continue
+                yield desk.task.number, _with_deaths(outcome, desk.task.deaths)
+                following = next_task()
+                if following is None:
+                    dismiss(desk)
+                else:
+                    desk.begin(following)
     finally:
         for desk in desks:
             desk.worker.kill()
