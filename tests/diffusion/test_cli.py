@@ -80,6 +80,13 @@ def test_replicas_are_read_as_they_were_written(tmp_path):
     assert read_document(tmp_path / "out" / "diffusion.json")["constants"][0]["replicas"] == 2
 
 
+def test_replicas_that_made_no_step_are_too_short(tmp_path):
+    atoms = bulk("Ar", "fcc", a=5.4, cubic=True) * (2, 2, 2)
+    run_replicas(Replicas(LennardJones(), [atoms]), 0, tmp_path / "start")
+    for interval in ([], ["--interval", 10]):
+        assert "one frame is no trajectory: run longer" in run(tmp_path / "start", *interval).stderr
+
+
 def test_the_dynamics_of_a_model_are_run_and_lengthened(make_model, tmp_path):
     save_model(tmp_path / "run" / "model", make_model(channels=4, heads=4, lmax=1, layers=1))
     water = Atoms("OHH", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], cell=[5, 5, 5], pbc=True)

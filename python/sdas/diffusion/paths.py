@@ -80,6 +80,7 @@ class Paths:
         return replace(self, positions=self.positions[first:])
 
 
+TOO_SHORT = "one frame is no trajectory: run longer"
 NOT_PERIODIC = (
     "not periodic along all three axes: atoms of a molecule in vacuum have no diffusion constant; give a trajectory of "
     "a periodic box"
@@ -126,23 +127,25 @@ def read_paths(path: str | Path, interval_fs: float | None = None) -> tuple[list
     if place.is_dir():
         for folder in (place, place / REPLICAS, place / DYNAMICS):
             if (folder / REPLICA_FRAMES / SYSTEMS).is_file():
-                return _of_replicas(folder, interval_fs)
+                return _of_replicas(folder)
             if (folder / TRAJECTORY).is_file():
                 return [_of_file(folder / TRAJECTORY, interval_fs)], []
         raise SdasError(f"{place}: holds no trajectory: 'sdas md' writes one, or give a structure to start from")
     return [_of_file(place, interval_fs)], []
 
 
-def _of_replicas(folder: Path, interval_fs: float | None) -> tuple[list[Paths], list[str]]:
+def _of_replicas(folder: Path) -> tuple[list[Paths], list[str]]:
     trajectory = Trajectory(folder / REPLICA_FRAMES)
     if not trajectory.pbc.all():
         raise SdasError(f"{folder}: {NOT_PERIODIC}")
     log = np.loadtxt(folder / LOG, delimiter=",", skiprows=1, usecols=(0, 1), ndmin=2)
-    timestep = interval_fs if log[-1, 0] == 0 else log[-1, 1] / log[-1, 0]
+    step, time_fs = log[-1]
+    if step == 0:
+        raise SdasError(f"{folder}: {TOO_SHORT}")
     found = []
     for replica in range(len(trajectory)):
         frames, atoms = trajectory.frames(replica), slice(*trajectory.starts[replica : replica + 2].tolist())
-        times = frames["steps"] * timestep
+        times = frames["steps"] * (time_fs / step)
         keep = _evenly(times)
         steps = np.diff(frames["positions"][:keep].astype(np.float64), axis=0)  # they are never wrapped
         masses, cells, interval = trajectory.masses[atoms], frames["cells"][:keep], _interval(times[:keep], str(folder))
@@ -207,7 +210,7 @@ def _interval(times: np.ndarray, source: str) -> float:
     """The time between frames; raises SdasError if it is not the same throughout."""
     gaps = np.diff(times)
     if len(gaps) == 0:
-        raise SdasError(f"{source}: one frame is no trajectory: run longer")
+        raise SdasError(f"{source}: {TOO_SHORT}")
     if not gaps[0] > 0 or np.abs(gaps - gaps[0]).max() > EVEN * gaps[0]:
         raise SdasError(f"{source}: frames are {gaps.min():g} to {gaps.max():g} fs apart; wants them evenly spaced")
     return float(gaps.mean())
