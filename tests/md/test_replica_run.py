@@ -12,7 +12,7 @@ import torch
 
 from sdas.documents import read_document
 from sdas.errors import SdasError
-from sdas.md import Replicas
+from sdas.md import MDSettings, Replicas, SDASCalculator, simulate
 from sdas.md.barostats import StochasticCellRescaling
 from sdas.md.faults import Limits
 from sdas.md.folder import LOG, STATE
@@ -218,6 +218,20 @@ def test_folders_and_files_of_others_are_refused(make, tmp_path):
         Trajectory(tmp_path)
     with pytest.raises(SdasError, match="there is no replica 3; there are 3"):
         Trajectory(tmp_path / "run" / TRAJECTORY).frames(3)
+
+
+def test_replicas_and_one_system_do_not_go_on_with_each_others_run(make, pair_potential, molecule, tmp_path):
+    def simulate_one(fresh):
+        simulate(molecule, SDASCalculator(pair_potential), MDSettings(steps=2), tmp_path / "run", fresh=fresh)
+
+    run_replicas(make("nve"), 2, tmp_path / "run")
+    with pytest.raises(SdasError, match=r"is a state of replicas, not of one system: choose another folder$"):
+        simulate_one(fresh=False)
+    with pytest.raises(SdasError, match=rf"holds {SUMMARY}, .*: choose another folder$"):
+        simulate_one(fresh=True)
+    simulate(molecule, SDASCalculator(pair_potential), MDSettings(steps=2), tmp_path / "one")
+    with pytest.raises(SdasError, match=r"is no state of replicas: choose another folder$"):
+        run_replicas(make("nve"), 2, tmp_path / "one")
 
 
 def test_a_run_does_not_go_on_with_another_bias(pair_potential, molecule, tmp_path):

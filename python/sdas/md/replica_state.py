@@ -14,7 +14,7 @@ from ase import Atoms
 from sdas.errors import SdasError
 from sdas.md.faults import Verdict
 from sdas.md.replicas import Replicas
-from sdas.md.state import ADVICE, Identity, Written, read_state, write_state
+from sdas.md.state import ADVICE, OTHER_FOLDER, Identity, Written, read_state, write_state
 
 MOTION = ("positions", "cells", "velocities", "temperature", "heat")
 
@@ -67,7 +67,7 @@ class ReplicaState:
     @classmethod
     def _of_stored(cls, path: Path, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> ReplicaState:
         if "chunks" not in facts or not set(MOTION) <= arrays.keys():
-            raise SdasError(f"{path}: is no state of replicas: {ADVICE}")
+            raise SdasError(f"{path}: is no state of replicas: {OTHER_FOLDER}")
         return cls(arrays, facts)
 
     @property

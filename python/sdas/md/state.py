@@ -21,7 +21,8 @@ from sdas.md.folder import STATE
 from sdas.run.fingerprint import SHOWN
 
 TAIL_BYTES = 4096
-ADVICE = "choose another folder, or start again with --fresh"
+OTHER_FOLDER = "choose another folder"
+ADVICE = f"{OTHER_FOLDER}, or start again with --fresh"
 State = TypeVar("State")
 
 
@@ -131,6 +132,8 @@ class SavedState:
 
     @classmethod
     def _of_stored(cls, path: Path, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> SavedState:
+        if "chunks" in facts:
+            raise SdasError(f"{path}: is a state of replicas, not of one system: {OTHER_FOLDER}")
         if "identity" not in facts:
             raise SdasError(
                 f"{path}: written by an earlier version, which noted neither the model nor the masses: {ADVICE}"
