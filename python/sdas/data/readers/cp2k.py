@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from sdas.config.reading import advice
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame
-from sdas.data.readers.declared_units import Declaration
 from sdas.data.readers.options import ReadOptions, numbers_of_symbols
 from sdas.data.readers.structures import frames_of
 from sdas.data.readers.text_lines import Lines
@@ -67,9 +66,7 @@ def read_cp2k(path: Path, options: ReadOptions) -> Iterator[Frame]:
             )
         if forces is None:
             options.notes.remarks[f"there are no forces: no {named[1]}-frc-{named[3]}.xyz beside {path}"] += 1
-        yield from frames_of(
-            _structures(positions, forces, cells, options), path, "frame", options, lambda info: Declaration(), UNITS
-        )
+        yield from frames_of(_structures(positions, forces, cells, options), path, "frame", options, default=UNITS)
 
 
 def _structures(positions: Lines, forces: Lines | None, cells: Lines | None, options: ReadOptions) -> Iterator[Atoms]:

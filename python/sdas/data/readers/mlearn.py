@@ -17,7 +17,6 @@ from ase import Atoms
 
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame
-from sdas.data.readers.declared_units import Declaration
 from sdas.data.readers.frame_marks import CONFIG_TYPE
 from sdas.data.readers.json_items import items_of_list
 from sdas.data.readers.options import ReadOptions, floats, numbers_of_symbols
@@ -37,7 +36,7 @@ def recognizes(head: str) -> bool:
 
 def read_mlearn(path: Path, options: ReadOptions) -> Iterator[Frame]:
     """Frames of a list of pymatgen structures; other ``outputs`` than the usual are found by the keys of labels."""
-    yield from frames_of(_structures(path, options), path, "frame", options, lambda info: Declaration(), UNITS)
+    yield from frames_of(_structures(path, options), path, "frame", options, default=UNITS)
 
 
 def _structures(path: Path, options: ReadOptions) -> Iterator[Atoms]:

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from sdas.config.reading import advice
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame
-from sdas.data.readers.declared_units import Declaration
 from sdas.data.readers.options import ReadOptions, numbers_of_symbols
 from sdas.data.readers.structures import frames_of
 from sdas.data.readers.text_lines import Lines
@@ -44,7 +43,7 @@ def read_mtp(path: Path, options: ReadOptions) -> Iterator[Frame]:
     elements = numbers_of_symbols(options.type_map, f"{path}: the type map")
     with Lines(path) as lines:
         structures = _structures(lines, elements, options.notes.remarks)
-        yield from frames_of(structures, path, "frame", options, lambda info: Declaration())
+        yield from frames_of(structures, path, "frame", options)
 
 
 def _structures(lines: Lines, elements: NDArray[np.int64], remarks: Counter[str]) -> Iterator[Atoms]:

@@ -18,7 +18,6 @@ from ase.constraints import FixAtoms
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame
 from sdas.data.readers.dataframe_pickle import Fixed, Objects, load_table
-from sdas.data.readers.declared_units import Declaration
 from sdas.data.readers.options import ReadOptions, floats
 from sdas.data.readers.packed import open_bytes
 from sdas.data.readers.restricted_pickle import Array, Record, numbers_in
@@ -41,7 +40,7 @@ def read_pacemaker(path: Path, options: ReadOptions) -> Iterator[Frame]:
         raise DataError(f"{path}: no column {STRUCTURE}; it has {', '.join(sorted(columns))}")
     if ENERGY not in columns and CORRECTED in columns and options.energy_key is None:
         options = replace(options, energy_key=CORRECTED)
-    yield from frames_of(_structures(path, columns), path, "row", options, lambda info: Declaration())
+    yield from frames_of(_structures(path, columns), path, "row", options)
 
 
 def _structures(path: Path, columns: Mapping[str, Sequence[Any]]) -> Iterator[Atoms]:

@@ -15,7 +15,6 @@ from ase.data import atomic_numbers
 
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame
-from sdas.data.readers.declared_units import Declaration
 from sdas.data.readers.options import ReadOptions
 from sdas.data.readers.structures import frames_of
 from sdas.data.readers.text_lines import Lines
@@ -42,7 +41,7 @@ def read_qm9(path: Path, options: ReadOptions) -> Iterator[Frame]:
     """Frames of a file of QM9, of several one after the other, or of a folder of them: energies alone."""
     for file in files(path) if path.is_dir() else [path]:
         with Lines(file) as lines:
-            yield from frames_of(_structures(lines), file, "frame", options, lambda info: Declaration(), UNITS)
+            yield from frames_of(_structures(lines), file, "frame", options, default=UNITS)
 
 
 def _structures(lines: Lines) -> Iterator[Atoms]:

@@ -27,13 +27,13 @@ def frames_of(
     path: Path,
     what: str,
     options: ReadOptions,
-    declaration: Callable[[dict[str, Any]], Declaration],
+    declaration: Callable[[dict[str, Any]], Declaration] = lambda info: Declaration(),
     default: Units = DEFAULT_UNITS,
 ) -> Iterator[Frame]:
     """Frames of ``structures`` from the file ``path``, each called ``what`` and its number.
 
-    ``declaration`` gives the units that the file declares, by the info of a structure; ``default`` are those that hold
-    where it declares none. Labels are found among info, arrays and a calculator's results.
+    ``declaration`` gives the units that the file declares, by the info of a structure; none if not given. ``default``
+    are those that hold where it declares none. Labels are found among info, arrays and a calculator's results.
     """
     labels = LabelFinder(options)
     for index, atoms in enumerate(structures, start=1 if what == "row" else 0):
