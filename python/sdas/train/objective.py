@@ -15,7 +15,7 @@ from torch import nn
 import sdas_kernels.nn
 from sdas.config import Config, TrainConfig
 from sdas.config.train import DEFAULT_TYPE
-from sdas.data import Frame
+from sdas.data import Frame, FrameCache
 from sdas.data.elements import elements_of, unknown_elements
 from sdas.data.frame import LABELS
 from sdas.errors import ConfigError, TrainingError
@@ -100,7 +100,8 @@ def _check_config_types(settings: TrainConfig, frames: Sequence[Frame], train: N
     named = set(settings.config_type_weights) - {DEFAULT_TYPE}
     if not named:
         return
-    there = {frames[int(index)].config_type for index in train} - {None}
+    type_of = frames.config_type if isinstance(frames, FrameCache) else lambda index: frames[index].config_type
+    there = {type_of(index) for index in train.tolist()} - {None}
     if named - there:
         raise TrainingError(
             f"train.config_type_weights names {', '.join(sorted(named - there))}, which no training frame is; their "
