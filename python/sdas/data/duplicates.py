@@ -16,8 +16,10 @@ DECIMALS = 5
 def repeated(frames: Sequence[Frame], known: IntArray, part: IntArray) -> list[int]:
     """Those indices of ``part`` whose structure is also that of a frame in ``known``.
 
-    Structures are the same with the same atoms, in the same order, at the same places of the same cell, with the
-    same charge and spin. Labels may differ. One pass over both, in the memory of a hash for each frame in ``part``.
+    Structures are the same with the same atoms, in the same order, at the same places of the same cell. Their charge
+    and spin are the same too; labels may differ.
+
+    One pass over both, in the memory of a hash for each frame in ``part``.
     """
     marks = {int(index): _mark(frames[int(index)]) for index in part}
     wanted = set(marks.values())

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
+
 from sdas.config import DataConfig
 from sdas.config.reading import ReadingOptions, flag_of
 from sdas.data import DataError, Frame, FrameCache, read_frames, write_cache
@@ -104,12 +106,14 @@ def say_which_frames(cache: FrameCache, split: Split) -> None:
 
 def warn_of_repeated(cache: FrameCache, split: Split) -> None:
     """Warn of validation and test frames that train as well."""
+    seen = repeated(cache, split.train, np.concatenate([split.validation, split.test]))
     for part in PARTS[1:]:
         indices = getattr(split, part)
-        if seen := repeated(cache, split.train, indices):
+        trained = np.intersect1d(indices, seen)
+        if len(trained):
             warnings.warn(
-                f"{len(seen)} of {len(indices)} {part} frames are training frames too, atom by atom, first "
-                f"{cache.source(seen[0])}: errors on them say little of other structures",
+                f"{len(trained)} of {len(indices)} {part} frames are training frames too, atom by atom, first "
+                f"{cache.source(trained[0])}: errors on them say little of other structures",
                 stacklevel=2,
             )
 
