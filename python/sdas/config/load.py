@@ -24,7 +24,7 @@ from sdas.config.cross_validation import CrossValidationConfig
 from sdas.config.data import DataConfig
 from sdas.config.model import ModelConfig
 from sdas.config.scaling import ScalingConfig
-from sdas.config.section import Section
+from sdas.config.section import Section, message_of
 from sdas.config.train import REFERENCES, TrainConfig
 from sdas.errors import ConfigError
 from sdas.files import as_argument
@@ -240,10 +240,9 @@ def _explain(error: Any) -> str:
         return f"{path} is not a key{_suggestion(error['loc'])}"
     if error["type"] == "missing":
         return f"{path} is missing"
-    message = error["msg"].removeprefix("Value error, ")
     given = error.get("input")
     shown = f", got {given!r}" if given is None or isinstance(given, (str, int, float, bool, list)) else ""
-    return f"{path}: {message[0].lower()}{message[1:]}{shown}"
+    return f"{path}: {message_of(error)}{shown}"
 
 
 def _suggestion(location: Sequence[Any]) -> str:

@@ -29,6 +29,10 @@ def validated(section: type[S], values: Mapping[str, Any], source: str) -> S:
         if first["type"] == "extra_forbidden":
             keys = ", ".join(section.model_fields)
             raise ConfigError(f"{source}: {name} is no setting; there are: {keys}") from None
-        message = first["msg"].removeprefix("Value error, ")
-        message = message[0].lower() + message[1:]
-        raise ConfigError(f"{source}: {name}: {message}, got {first.get('input')!r}") from None
+        raise ConfigError(f"{source}: {name}: {message_of(first)}, got {first.get('input')!r}") from None
+
+
+def message_of(error: Any) -> str:
+    """What one of pydantic's errors says, to stand after a colon."""
+    message: str = error["msg"].removeprefix("Value error, ")
+    return message[0].lower() + message[1:]
