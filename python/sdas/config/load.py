@@ -115,18 +115,12 @@ def parse_config(content: Any, source: str) -> Config:
         config = Config.model_validate(content)
     except ValidationError as error:
         raise ConfigError(f"{source}: " + "; ".join(_explain(one) for one in error.errors())) from None
-    for name in ("path", "validation", "test"):
-        paths = getattr(config.data, name)
-        if isinstance(paths, str):
-            setattr(config.data, name, _absolute(paths))
-        elif paths is not None:
-            setattr(config.data, name, [_absolute(path) for path in paths])
-    if config.scaling.pool is not None:
-        config.scaling.pool = _absolute(config.scaling.pool)
-    if config.active.pool is not None:
-        config.active.pool = _absolute(config.active.pool)
-    if config.data.split.indices is not None:
-        config.data.split.indices = _absolute(config.data.split.indices)
+    data, split = config.data, config.data.split
+    named = ((data, "path"), (data, "validation"), (data, "test"), (split, "indices"))
+    for section, name in (*named, (config.scaling, "pool"), (config.active, "pool")):
+        given = getattr(section, name)
+        if given is not None:
+            setattr(section, name, [_absolute(path) for path in given] if isinstance(given, list) else _absolute(given))
     reference = config.train.energy_reference
     if isinstance(reference, str) and reference not in REFERENCES:
         config.train.energy_reference = _absolute(reference)
