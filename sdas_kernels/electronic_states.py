@@ -53,11 +53,15 @@ def checked(name: str, given: Any, positions: torch.Tensor, systems: int) -> tor
 
 def joined(name: str, graphs: Sequence[Any]) -> torch.Tensor | None:
     """Charges or spins of all systems of graphs, the usual ones of graphs without any; None if no graph has any."""
-    given = [getattr(graph, name) for graph in graphs]
-    if all(states is None for states in given):
+    if all(getattr(graph, name) is None for graph in graphs):
         return None
-    pairs = zip(graphs, given, strict=True)
-    return torch.cat([graph.cells.new_full((len(graph.cells),), USUAL[name]) if s is None else s for graph, s in pairs])
+    return torch.cat([of_systems(name, graph) for graph in graphs])
+
+
+def of_systems(name: str, graph: Any) -> torch.Tensor:
+    """Charges or spins `[B]` of a graph, the usual ones if it has none."""
+    states: torch.Tensor | None = getattr(graph, name)
+    return graph.cells.new_full((len(graph.cells),), USUAL[name]) if states is None else states
 
 
 def unusual(graph: Any) -> str | None:

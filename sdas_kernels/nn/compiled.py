@@ -10,7 +10,7 @@ from torch import nn
 from torch.func import functional_call
 
 from sdas_kernels.autocast import in_operand_dtype
-from sdas_kernels.electronic_states import USUAL
+from sdas_kernels.electronic_states import of_systems
 from sdas_kernels.fused_sdas import flat
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
 from sdas_kernels.nn.derivatives import differentiate, evaluate, volumes_of
@@ -83,7 +83,8 @@ class CompiledPotential:
         model = self.model
         kinds = model._check(batch)
         tensors = [*batch.edges.tensors(), batch.positions, batch.numbers, batch.cell_shifts, batch.cells]
-        tensors += [batch.pbc, batch.system, kinds, *self._states(batch), *([volumes_of(batch)] if stress else [])]
+        tensors += [batch.pbc, batch.system, kinds, of_systems("charge", batch), of_systems("spin", batch)]
+        tensors += [volumes_of(batch)] if stress else []
         inputs = [*(table[key] for _, table, key in self._state), *(tensor.contiguous() for tensor in tensors)]
         differentiable = tuple(tensor.requires_grad for tensor in inputs) if again else ()
         kind = (again, stress, batch.periodic, batch.dtype, batch.device, differentiable)
@@ -91,12 +92,6 @@ class CompiledPotential:
             if kind not in self._graphs:
                 self._graphs[kind] = self._compile(inputs, again, stress, batch.periodic)
             return dict(zip(("energy", "forces", "stress"), self._graphs[kind](*inputs), strict=False))
-
-    @staticmethod
-    def _states(batch: NeighborGraph) -> list[torch.Tensor]:
-        """Charges and spins `[B]`, of neutral singlets where there are none."""
-        given = (("charge", batch.charge), ("spin", batch.spin))
-        return [batch.cells.new_full((batch.num_systems,), USUAL[name]) if s is None else s for name, s in given]
 
     def _compile(
         self, inputs: list[torch.Tensor], again: bool, stress: bool, periodic: bool
