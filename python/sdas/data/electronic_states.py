@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from numpy.typing import NDArray
 
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame, IntArray
@@ -58,6 +59,21 @@ def state_of_atoms(atoms: Atoms) -> dict[str, float]:
     """The same of what ASE's ``Atoms`` carry in ``info``, and of their initial charges."""
     charges = [(name, atoms.arrays[name]) for name in ("initial_charges",) if name in atoms.arrays]
     return state_of([*atoms.info.items(), *charges])
+
+
+def may_be_states(name: str, shape: tuple[int, ...] | None, count: int) -> bool:
+    """Whether an array of this name and shape may be a charge or a spin: one for ``count`` frames, or for each."""
+    return plain_name(name) in (*CHARGES, *SPINS) and shape in ((), (1,), (count,), (count, 1))
+
+
+def states_of_frames(arrays: Iterable[tuple[str, NDArray[Any]]], count: int) -> dict[str, NDArray[Any]]:
+    """``charge`` and ``spin`` of every frame [count], as far as they are among arrays that :func:`may_be_states`."""
+    found: dict[str, NDArray[Any]] = {}
+    for name, array in arrays:
+        if array.dtype.kind in "iuf" and np.isfinite(array).all():
+            kind = "charge" if plain_name(name) in CHARGES else "spin"
+            found.setdefault(kind, np.broadcast_to(array.reshape(-1), (count,)))
+    return found
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdas.config.reading import advice
-from sdas.data.electronic_states import CHARGES, SPINS
+from sdas.data.electronic_states import CHARGES, SPINS, may_be_states, states_of_frames
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame
 from sdas.data.label_names import UNUSUAL, USUAL, label_of, plain_name
@@ -260,14 +260,8 @@ def _default(group: Hdf5Group, positions: Hdf5Data) -> Units | None:
 
 def _states(group: Hdf5Group, count: int) -> dict[str, NDArray[Any]]:
     """``charge`` and ``spin`` of every conformation [m], as far as they are there."""
-    found: dict[str, NDArray[Any]] = {}
-    for kind, names in (("charge", CHARGES), ("spin", SPINS)):
-        for name, data in group.data.items():
-            if plain_name(name) in names and data.kind in "iuf" and data.shape in ((), (1,), (count,), (count, 1)):
-                values = data.whole().reshape(-1)
-                if np.isfinite(values).all():
-                    found.setdefault(kind, np.broadcast_to(values, (count,)))
-    return found
+    there = ((name, data) for name, data in group.data.items() if may_be_states(name, data.shape, count))
+    return states_of_frames(((name, data.whole()) for name, data in there if data.kind in "iuf"), count)
 
 
 def _note_unused(group: Hdf5Group, used: set[str], count: int, atoms: int, options: ReadOptions) -> None:

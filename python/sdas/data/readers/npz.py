@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from sdas.config.reading import advice
-from sdas.data.electronic_states import CHARGES, SPINS
+from sdas.data.electronic_states import CHARGES, SPINS, may_be_states, states_of_frames
 from sdas.data.errors import DataError
 from sdas.data.frame import Frame
 from sdas.data.label_names import plain_name, unit_of
@@ -122,7 +122,8 @@ def _frames(
     known = units.complete(**{_QUANTITY[label]: name for label, name in here.items() if name in data.names})
     if named := units.named():
         options.notes.units[named] += count
-    states = _states(data, count)
+    stored = ((name, data.array(name)) for name in sorted(data.names) if may_be_states(name, data.shape(name), count))
+    states = states_of_frames(stored, count)
     _note_unused(data, {names.numbers, names.positions, *here.values()}, count, shape[1], options)
     periodic = cell is not None
     cells: Iterable[Any] = cell if cell is not None and cell.ndim == 3 else repeat(cell)
@@ -146,18 +147,6 @@ def _frames(
         )
         options.notes.states.add(frame)
         yield frame
-
-
-def _states(data: NpzStream, count: int) -> dict[str, np.ndarray[Any, Any]]:
-    """``charge`` and ``spin`` of every frame [count], as far as the file has them, for all frames or for each."""
-    found: dict[str, np.ndarray[Any, Any]] = {}
-    for kind, names in (("charge", CHARGES), ("spin", SPINS)):
-        for name in sorted(data.names):
-            if plain_name(name) in names and data.shape(name) in ((), (1,), (count,), (count, 1)):
-                array = data.array(name)
-                if array.dtype.kind in "iuf" and np.isfinite(array).all():
-                    found.setdefault(kind, np.broadcast_to(array.reshape(-1), (count,)))
-    return found
 
 
 def _note_unused(data: NpzStream, used: set[str], count: int, atoms: int, options: ReadOptions) -> None:
