@@ -128,6 +128,20 @@ def test_stress_is_compared_where_a_frame_has_one():
     assert "stress_mae_mev_per_ang3" not in evaluate(SumModel(), frames[1:3]).metrics
 
 
+def test_batches_are_full_where_frames_with_and_without_a_stress_are_mixed():
+    """Predictions stand in the order of the frames all the same."""
+    box = {"cell": np.diag([4.0, 5.0, 6.0]), "pbc": np.ones(3, dtype=bool)}
+    stressed = {**box, "stress": np.zeros((3, 3))}
+    frames = [make_frame([8] * (1 + k % 3) + [1] * k, **(stressed if k % 2 else {})) for k in range(12)]
+    model = SumModel()
+    found = evaluate(model, iter(frames), 3)
+    assert model.batches == [3, 3, 3, 3]
+    assert found.numbers.tolist() == [number for frame in frames for number in frame.numbers.tolist()]
+    np.testing.assert_array_equal(found.energies, [frame.numbers.sum() for frame in frames])
+    np.testing.assert_array_equal(found.forces, np.concatenate([frame.positions for frame in frames]))
+    np.testing.assert_array_equal(np.isfinite(found.stresses[:, 0, 0]), [k % 2 == 1 for k in range(12)])
+
+
 def test_errors_of_kinds_and_files():
     """Each row is what an evaluation of its frames alone says."""
     kinds = ["bulk", None, "slab", "bulk"]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from sdas.data import Frame, check_frame
+from sdas.data.electronic_states import one_state_each
 from sdas.data.frame import check_labelled
+from sdas.data.graphs import knows_states
 from sdas.errors import SdasError
 from sdas.evaluate.metrics import Array, energy_metrics, force_metrics, force_metrics_by_element, stress_metrics
 from sdas.predict import predict_batches
@@ -24,6 +25,8 @@ from sdas_kernels import subnormals
 
 UNNAMED = "without a name"
 """Frames without a `config_type`, where others have one."""
+OF_ATOMS = ("numbers", "forces", "true forces")
+"""What is found of atoms; all else is of frames."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class Evaluation:
     def errors_of(self, frames: NDArray[np.int64]) -> dict[str, float | None]:
         """Metrics of the frames of these indices, in the labels that they have."""
         counts = np.diff(self.offsets)[frames]
-        atoms = np.repeat(self.offsets[frames] - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+        atoms = _atoms_of(frames, self.offsets)
         energy = np.isfinite(self.reference_energies[frames])
         forces = np.isfinite(self.reference_forces[self.offsets[frames], 0])
         known = atoms[np.repeat(forces, counts)]
@@ -121,33 +124,67 @@ def evaluate(
     """
     total = len(frames) if isinstance(frames, Sequence) else None
     found: dict[str, list[np.ndarray]] = defaultdict(list)
-    names: list[str] = []
     start = time.perf_counter()
     checked = (check_labelled(check_frame(frame)) for frame in frames)
+    told_apart = checked if knows_states(model) else one_state_each(checked)
     with subnormals.as_zeros(), tqdm(total=total, desc="evaluate", unit="frame", disable=not progress) as bar:
-        for stress, alike in groupby(checked, key=lambda frame: frame.stress is not None):
-            for batch, predicted in predict_batches(model, alike, batch_size, stress=stress):
-                none = np.full((len(batch), 3, 3), np.nan)
-                out = {"energy": predicted.energy, "forces": predicted.forces}
-                out["stress"] = none if predicted.stress is None else predicted.stress
-                for name, values in {**out, **_labels(batch)}.items():
-                    found[name].append(values)
-                names.extend(frame.config_type or UNNAMED for frame in batch)
-                bar.update(len(batch))
+        for alike in _batches_alike(told_apart, batch_size):
+            places, batch = zip(*alike, strict=True)
+            ((_, predicted),) = predict_batches(model, batch, batch_size, stress=batch[0].stress is not None)
+            none = np.full((len(batch), 3, 3), np.nan)
+            out = {"places": np.array(places), "energy": predicted.energy, "forces": predicted.forces}
+            out["stress"] = none if predicted.stress is None else predicted.stress
+            for name, values in {**out, **_labels(batch)}.items():
+                found[name].append(values)
+            bar.update(len(batch))
     if not found:
         raise SdasError("there are no frames to evaluate on")
-    arrays = {name: np.concatenate(parts) for name, parts in found.items()}
-    return _compare(arrays, names, time.perf_counter() - start, model_fingerprint(model))
+    arrays = _in_order({name: np.concatenate(parts) for name, parts in found.items()})
+    return _compare(arrays, time.perf_counter() - start, model_fingerprint(model))
+
+
+def _batches_alike(frames: Iterable[Frame], size: int) -> Iterator[list[tuple[int, Frame]]]:
+    """Batches of a stream of frames, each with its place in it, of which all have a stress or all have none.
+
+    A model cannot give the stress of a frame without a cell, and need not give one that is compared with nothing.
+    """
+    waiting: dict[bool, list[tuple[int, Frame]]] = {True: [], False: []}
+    for place, frame in enumerate(frames):
+        alike = waiting[frame.stress is not None]
+        alike.append((place, frame))
+        if len(alike) >= size:
+            yield alike.copy()
+            alike.clear()
+    yield from filter(None, waiting.values())
+
+
+def _in_order(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What was found batch by batch, in the order of the frames."""
+    frames = np.argsort(found.pop("places"))
+    atoms = _atoms_of(frames, _offsets(found["counts"]))
+    return {name: values[atoms if name in OF_ATOMS else frames] for name, values in found.items()}
+
+
+def _offsets(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The first atom of each frame [B], and the number of atoms."""
+    return np.concatenate([[0], np.cumsum(counts)])
+
+
+def _atoms_of(frames: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Indices of the atoms of these frames, one frame after the other."""
+    counts = np.diff(offsets)[frames]
+    return np.repeat(offsets[frames] - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
 
 
 def _labels(batch: Sequence[Frame]) -> dict[str, np.ndarray]:
-    """What the frames say, NaN where they do not, and which atoms they have; nothing else of them is kept."""
+    """What the frames say, NaN where they do not, their kinds, and which atoms they have; nothing else is kept."""
     return {
         "counts": np.array([len(frame) for frame in batch]),
         "numbers": np.concatenate([frame.numbers for frame in batch]),
         "true energy": np.array([np.nan if frame.energy is None else frame.energy for frame in batch]),
         "true forces": np.concatenate([_or_nan(frame.forces, len(frame)) for frame in batch]),
         "true stress": np.stack([_or_nan(frame.stress, 3) for frame in batch]),
+        "names": np.array([frame.config_type or UNNAMED for frame in batch]),
     }
 
 
@@ -155,13 +192,13 @@ def _or_nan(values: Array | None, rows: int) -> Array:
     return np.full((rows, 3), np.nan) if values is None else values
 
 
-def _compare(found: dict[str, np.ndarray], names: list[str], wall_s: float, model: str) -> Evaluation:
+def _compare(found: dict[str, np.ndarray], wall_s: float, model: str) -> Evaluation:
     stresses = bool(np.isfinite(found["true stress"]).any())
     plain = Evaluation(
         metrics={},
         by_element={},
         numbers=found["numbers"],
-        offsets=np.concatenate([[0], np.cumsum(found["counts"])]),
+        offsets=_offsets(found["counts"]),
         energies=found["energy"],
         reference_energies=found["true energy"],
         forces=found["forces"],
@@ -176,5 +213,5 @@ def _compare(found: dict[str, np.ndarray], names: list[str], wall_s: float, mode
         plain,
         metrics=plain.errors_of(np.arange(plain.n_frames)),
         by_element=force_metrics_by_element(plain.forces[known], plain.reference_forces[known], plain.numbers[known]),
-        by_config_type=plain.by(names) if set(names) != {UNNAMED} else {},
+        by_config_type={} if (found["names"] == UNNAMED).all() else plain.by(found["names"].tolist()),
     )
