@@ -54,8 +54,8 @@ def cross_validate(config: Config, resume: bool = False) -> CrossValidation:
     """Train with every combination of the weights in ``cross_validation`` on every fold, and choose.
 
     Folds are parts of the training frames; validation and test frames are not touched. The score of a combination is
-    the mean MAE of forces, of energies per atom or of stresses, or with criterion ``all`` the geometric mean of those
-    that there are: a change of weights that gains 1 % on one and loses 1 % on another is no change. Writes
+    the mean MAE of forces, of energies per atom or of stresses. With criterion ``all`` it is the geometric mean of
+    those that there are: a change of weights that gains 1 % on one and loses 1 % on another is no change. Writes
     ``cross_validation.csv`` and ``chosen.yaml``, the configuration with the chosen weights, to run_dir; the short runs
     lie in run_dir/folds. With ``resume`` those that are there already are taken, or go on.
     """

@@ -78,9 +78,9 @@ def read_frames(
     says what the file stores, where it does not say so itself. ``energy_key``, ``forces_key`` and ``stress_key`` name
     the labels in the file; without them the usual names are tried and two that disagree are refused. ``weight_key``
     names the weight of a frame, ``config_weight`` without it. ``type_map`` gives the elements of types, ``cell`` the
-    cell that files of CP2K lack. ``check_units`` (True) refuses a file whose first 64 frames, the only ones held back,
-    look like bohr or nm by their distances, or whose forces do not fit the energies along its steps. Forces that were
-    set to zero on fixed atoms before they were stored are refused unless ``allow_zeroed_forces``.
+    cell that files of CP2K lack. ``check_units`` (True) holds back the first 64 frames. It refuses a
+    file if their distances look like bohr or nm, or if their forces do not fit the energies along the steps. Forces
+    that were set to zero on fixed atoms before they were stored are refused unless ``allow_zeroed_forces``.
 
     ``require`` lists the labels that every frame must have. The forces on a single atom in open space are zero, so it
     needs none. With ``skip="incomplete"`` frames that lack a required label are left out.

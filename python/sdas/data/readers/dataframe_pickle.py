@@ -1,8 +1,8 @@
 """Tables out of pickles of pandas, with structures of ASE in them, without running any of it.
 
 The machine and the rules are those of :mod:`sdas.data.readers.restricted_pickle`: a table of names, everything else is
-refused. Here the names are those of a DataFrame, of its indices and blocks, of ``ase.Atoms`` and what hangs on it, and
-of the buffers in which pandas 3 keeps text. Neither pandas nor pyarrow is needed.
+refused. Here the names are those of a DataFrame, of its indices and blocks, and of the buffers in which pandas 3 keeps
+text. ``ase.Atoms`` and what hangs on it are known too. Neither pandas nor pyarrow is needed.
 """
 
 from __future__ import annotations
