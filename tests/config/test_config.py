@@ -94,6 +94,7 @@ def test_indices_divide_one_set_of_frames(tmp_path):
         ("model.heads=5", "model: heads must divide channels, got heads 5 and channels 32"),
         ("data.split.sizes=[0.9, 0.2, 0.1]", "fractions must sum to at most 1"),
         ("data.split.sizes=[900, 0.2, 0]", "whole numbers"),
+        ("data.split.sizes=[.nan, 0.1, 0]", r"\.yaml: data.split.sizes.0: [a-z ]* finite number, got nan$"),
         ("data.split.method=indices", "go together"),
         ("train.energy_weight=-1", "greater than or equal to 0"),
         ("train", "must read section.key=value"),

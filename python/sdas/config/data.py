@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 
 from sdas.config.reading import ReadingOptions
 from sdas.config.section import Section
+
+
+def _number(given: Any, as_float: ValidatorFunctionWrapHandler) -> int | float:
+    """A finite number; a whole one stays whole. A union would be refused once for each of its types."""
+    number: float = as_float(given)
+    return given if type(given) is int else number
+
+
+Number = Annotated[float, WrapValidator(_number)]
 
 
 class SplitConfig(Section):
@@ -17,7 +26,7 @@ class SplitConfig(Section):
         default="random",
         description="random; composition: no two parts share a chemical formula; indices: read from a file.",
     )
-    sizes: tuple[int | float, int | float, int | float] = Field(
+    sizes: tuple[Number, Number, Number] = Field(
         default=(0.9, 0.1, 0.0),
         description="Training, validation and test frames: numbers of frames, or fractions if none is above 1. A part "
         "that has files of its own takes none of these, and its fraction goes to training.",
