@@ -229,22 +229,12 @@ def _prepared(atoms: Atoms, calculator: SDASCalculator) -> Atoms:
 
 
 def _integrator(atoms: Atoms, settings: MDSettings, generator: np.random.Generator) -> VelocityVerlet | Langevin:
+    timestep = settings.timestep_fs * units.fs
     if settings.ensemble == "nve":
-        return VelocityVerlet(atoms, timestep=settings.timestep_fs * units.fs)
-    return langevin(atoms, settings.timestep_fs, settings.temperature_k, settings.friction_per_ps, generator)
-
-
-def langevin(
-    atoms: Atoms, timestep_fs: float, temperature_k: float, friction_per_ps: float, generator: np.random.Generator
-) -> Langevin:
-    """ASE's Langevin dynamics of all degrees of freedom, those of the center of mass included."""
+        return VelocityVerlet(atoms, timestep=timestep)
+    friction = settings.friction_per_ps / (1000 * units.fs)
     return Langevin(
-        atoms,
-        timestep=timestep_fs * units.fs,
-        temperature_K=temperature_k,
-        friction=friction_per_ps / (1000 * units.fs),
-        fixcm=False,
-        rng=generator,
+        atoms, timestep=timestep, temperature_K=settings.temperature_k, friction=friction, fixcm=False, rng=generator
     )
 
 

@@ -15,8 +15,6 @@ from ase.optimize import BFGS
 from sdas.config.simulate import SimulationConfig
 from sdas.data.frame import FloatArray
 from sdas.errors import SimulationError
-from sdas.md.simulation import langevin
-from sdas.md.velocities import draw_velocities
 from sdas.simulate.molecule import Molecule, chemistry_of
 from sdas.simulate.screening import Screen
 
@@ -121,10 +119,17 @@ class _Sampler:
         return atoms
 
     def _langevin(self, atoms: Atoms) -> Langevin:
-        """Dynamics with velocities drawn at the temperature."""
-        config = self.config
-        draw_velocities(atoms, config.temperature_k, self.generator)
-        return langevin(atoms, config.timestep_fs, config.temperature_k, config.friction_per_ps, self.generator)
+        """Dynamics with velocities drawn at the temperature; not by :mod:`sdas.md`, which takes a second to import."""
+        kt = units.kB * self.config.temperature_k
+        atoms.set_momenta(np.sqrt(atoms.get_masses() * kt)[:, None] * self.generator.standard_normal((len(atoms), 3)))
+        return Langevin(
+            atoms,
+            timestep=self.config.timestep_fs * units.fs,
+            temperature_K=self.config.temperature_k,
+            friction=self.config.friction_per_ps / (1000 * units.fs),
+            fixcm=False,
+            rng=self.generator,
+        )
 
     def _after(self, mover: Langevin, time_fs: float, facts: dict[str, Any]) -> Sample:
         """Where the atoms are after so much more dynamics."""
