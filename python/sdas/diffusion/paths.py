@@ -188,17 +188,15 @@ def _of_file(path: Path, interval_fs: float | None) -> Paths:
             raise SdasError(f"{path}: {NOT_PERIODIC}")
     times = np.array([frame.info.get("time_fs", np.nan) for frame in frames], dtype=float)
     told = bool(np.isfinite(times).all()) and len(frames) > 1
-    if told and interval_fs is not None and abs(_interval(times, str(path)) - interval_fs) > EVEN * interval_fs:
-        raise SdasError(
-            f"{path}: its frames are {_interval(times, str(path)):g} fs apart as they say, not {interval_fs:g} fs"
-        )
-    if not told and interval_fs is None:
+    interval = _interval(times, str(path)) if told else interval_fs
+    if interval is None:
         raise SdasError(f"{path}: does not tell the time between frames: give it by --interval, in fs")
     if interval_fs is not None and not 0 < interval_fs < float("inf"):
         raise SdasError(f"the time between frames must be positive, got {interval_fs:g} fs")
+    if interval_fs is not None and abs(interval - interval_fs) > EVEN * interval_fs:
+        raise SdasError(f"{path}: its frames are {interval:g} fs apart as they say, not {interval_fs:g} fs")
     cells = np.stack([frame.cell.array for frame in frames])
     steps = nearest_steps(np.stack([frame.positions for frame in frames]), cells, str(path))
-    interval = _interval(times, str(path)) if told else float(interval_fs or 0)
     return Paths.of(steps, first.numbers, first.get_masses(), cells, interval, str(path))
 
 
