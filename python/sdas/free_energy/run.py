@@ -18,7 +18,7 @@ from sdas.free_energy.bias import WangLandauBias
 from sdas.free_energy.comparison import SamplingError, sampling_error
 from sdas.free_energy.figure import landscape_figure
 from sdas.free_energy.landscape import DOCUMENT, Landscape
-from sdas.free_energy.variables import Axis
+from sdas.free_energy.variables import Axis, Variable
 from sdas.md import Replicas
 from sdas.md.forces import Forces
 from sdas.md.replica_run import run_replicas
@@ -94,7 +94,7 @@ def free_energy(
         check = getattr(axis.variable, "check", None)
         if check is not None:
             check(len(atoms))
-    invariant = all(hasattr(axis.variable, "pairs") for axis in axes)
+    invariant = all(isinstance(axis.variable, Variable) for axis in axes)
     bias = WangLandauBias(
         axes,
         sampling.temperature_k,
