@@ -118,6 +118,8 @@ def test_every_flag_in_a_message_about_data_exists_wherever_it_is_printed():
 def test_mistakes_name_the_option_and_its_flag(tmp_path):
     with pytest.raises(ConfigError, match=r"skip \(--skip\): input should be 'nothing' or 'incomplete', got 'all'"):
         make_reading_options({"skip": "all"})
+    with pytest.raises(ConfigError, match=r"^cell \(--cell\): a cell is three lengths or nine numbers in Å, not 2"):
+        make_reading_options({"cell": [9.8, 9.8]})
     with pytest.raises(ConfigError, match="energy is no option of reading; there are: format, units, energy_key"):
         read_frames(two_labelled(tmp_path / "a.xyz"), energy="ccsd_energy")
     result = run("data", "info", tmp_path / "a.xyz", "--skip", "all")

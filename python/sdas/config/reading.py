@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from sdas.config.section import Section
+from sdas.config.section import Section, message_of
 from sdas.errors import ConfigError
 
 FLAGS_OF_SWITCHES = {
@@ -102,8 +102,7 @@ def make_reading_options(given: Mapping[str, Any]) -> ReadingOptions:
             raise ConfigError(
                 f"{name} is no option of reading; there are: {', '.join(ReadingOptions.model_fields)}"
             ) from None
-        message = first["msg"][0].lower() + first["msg"][1:]
-        raise ConfigError(f"{name} ({flag_of(name)}): {message}, got {first.get('input')!r}") from None
+        raise ConfigError(f"{name} ({flag_of(name)}): {message_of(first)}, got {first.get('input')!r}") from None
 
 
 def flag_of(name: str, value: Any = True) -> str:
