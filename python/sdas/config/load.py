@@ -93,7 +93,7 @@ def load_config(
     Raises :class:`ConfigError` with the path of the key at fault and, for an unknown key, the nearest valid one.
     """
     content = {} if path is None else _read_yaml(Path(path))
-    _drop_alternatives(content, {override.partition("=")[0].strip() for override in overrides} | set(values or ()))
+    _drop_alternatives(content, {*map(key_of, overrides), *(values or ())})
     for override in overrides:
         _apply(content, override)
     for key, value in (values or {}).items():
@@ -201,6 +201,11 @@ def _end_of_value(text: str) -> int:
     """Where the value that is written in YAML ends; what follows is a comment."""
     node = yaml.compose(text)
     return 0 if node is None else node.end_mark.index
+
+
+def key_of(override: str) -> str:
+    """The key that an override, ``section.key=value``, sets."""
+    return override.partition("=")[0].strip()
 
 
 def _drop_alternatives(content: dict[str, Any], given: set[str]) -> None:

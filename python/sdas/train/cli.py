@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from sdas.config import Config, TrainConfig, default_config, load_config, render_config
+from sdas.config.load import key_of
 from sdas.config.reading import flag_of
 from sdas.config.reading_flags import takes_reading_options
 from sdas.errors import ConfigError
@@ -97,7 +98,7 @@ def new_run(files: list[Path], overrides: list[str], values: dict[str, Any]) -> 
         )
     if len(configs) > 1:
         raise ConfigError(f"{' and '.join(map(str, configs))}: give one configuration")
-    named = [key for key in (override.partition("=")[0].strip() for override in overrides) if key in NAMES_OF_DATA]
+    named = [key for key in map(key_of, overrides) if key in NAMES_OF_DATA]
     if data and named:
         raise ConfigError(f"--set {named[0]}: the training frames are named already, {', '.join(data)}: name them once")
     if data:
@@ -116,7 +117,7 @@ def old_run(run: Path, files: list[Path] | None, overrides: list[str], given: di
         raise ConfigError(f"{files[0]}: the run in {run} has its frames and its configuration: --resume takes no files")
     if given:
         raise ConfigError(f"{flag_of(next(iter(given)))}: the run in {run} has read its files already; start anew")
-    if any(override.partition("=")[0].strip() == "run_dir" for override in overrides):
+    if "run_dir" in map(key_of, overrides):
         raise ConfigError(f"--set run_dir: the run that is resumed lies in {run}; move the folder first")
     return load_config(run / CONFIG, overrides, {"run_dir": str(run)})
 
