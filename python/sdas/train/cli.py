@@ -54,9 +54,10 @@ def train(
     if print_config:
         typer.echo(render_config(settings), nl=False)
         return
+    first = not int(os.environ.get("RANK", 0))
     if resume is None:
         check_files(settings.data)
-        if not int(os.environ.get("RANK", 0)):
+        if first:
             typer.echo(f"run directory: {settings.run_dir}")
     if cross_validate:
         from sdas.train.cross_validation import cross_validate as choose
@@ -68,10 +69,10 @@ def train(
     from sdas.train.loop import train as run
     from sdas.train.state import describe_errors
 
-    if resume is None and not int(os.environ.get("RANK", 0)):
+    if first and resume is None:
         typer.echo(_outlook(settings.train))
     result = run(settings, resume=resume is not None)
-    if int(os.environ.get("RANK", 0)):
+    if not first:
         return
     summary = result.summary
     if summary["status"] == "interrupted":
