@@ -150,8 +150,8 @@ def given_split(cache: FrameCache, path: str | os.PathLike[str]) -> Split:
         split = Split(**parts, count=len(cache), fingerprint=cache.fingerprint, method=f"indices of {file.name}")
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
-    train, validation, test = (np.setdiff1d(getattr(split, part), isolated_atoms(cache)) for part in PARTS)
-    return replace(split, train=train, validation=validation, test=test)
+    isolated = isolated_atoms(cache)
+    return replace(split, **{part: np.setdiff1d(getattr(split, part), isolated) for part in PARTS})
 
 
 def saved_or_given_split(cache: FrameCache, path: str | os.PathLike[str]) -> Split:
