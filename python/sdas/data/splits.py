@@ -151,7 +151,8 @@ def given_split(cache: FrameCache, path: str | os.PathLike[str]) -> Split:
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
     isolated = isolated_atoms(cache)
-    return replace(split, **{part: np.setdiff1d(getattr(split, part), isolated) for part in PARTS})
+    train, validation, test = (np.setdiff1d(getattr(split, part), isolated) for part in PARTS)
+    return replace(split, train=train, validation=validation, test=test)
 
 
 def saved_or_given_split(cache: FrameCache, path: str | os.PathLike[str]) -> Split:
