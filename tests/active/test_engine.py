@@ -60,7 +60,7 @@ def test_a_ray_cluster_selects_and_labels_as_this_machine_does(make_config, plac
     node = {"num_cpus": 1, "memory": 2**28, "object_store_memory": 80 * 2**20}
     cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
     cluster.add_node(**node)
-    ray.init(address=cluster.address, log_to_driver=False)
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     try:
         learn(make_config(tmp_path / "ray", **settings, resources={"engine": "ray", "workers": 2, "memory_mib": 200}))
     finally:

@@ -6,9 +6,12 @@ the files that it is made of.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import sdas
 from sdas.config.label import OracleConfig, ResourcesConfig
 from sdas.data.frame import Frame
 from sdas.errors import LabelError
@@ -20,13 +23,22 @@ MIB = 2**20
 
 
 def connected() -> Any:
-    """The module ``ray``, connected to a cluster; raises :class:`LabelError` where it is not installed."""
+    """The module ``ray``, connected to a cluster; raises :class:`LabelError` where it is not installed.
+
+    Ray puts the folder in which it is called first on the path of its workers. So it is called in that of this package:
+    a checkout in the folder of the user must not take the place of what is installed.
+    """
     try:
         import ray
     except ImportError:
         raise LabelError("the engine ray needs Ray: pip install 'sdas-kernels[ray]'") from None
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, configure_logging=False)
+        before = os.getcwd()
+        os.chdir(Path(sdas.__file__).parents[1])
+        try:
+            ray.init(log_to_driver=False, configure_logging=False)
+        finally:
+            os.chdir(before)
     return ray
 
 
