@@ -2,7 +2,11 @@
 
 V(ξ) = Σ_k c_k B((ξ − ξ_k) / h), with cubic B-splines B on a grid: smooth, and its gradient too. A visit of ξ adds
 k_B T ln f · B((ξ − ξ_k) / h) / m_k to c_k. m_k is the part of the k-th spline that lies in the range, without which
-walls would attract. ln f shrinks as :mod:`sdas.free_energy.refinement` says. In the end F(ξ) = −V(ξ) + constant.
+walls would attract. ln f shrinks as :mod:`sdas.free_energy.refinement` says.
+
+Once it falls like 1/t, V hardly changes, and replicas sample what it leaves of F. So from then on its mean V̄ and the
+visits N are kept, and F(ξ) = −V̄(ξ) − k_B T ln N(ξ) + constant. Where splines are too coarse for F, or noisy as at
+walls, N tells the rest. Before most visits are of that stage, F(ξ) = −V(ξ) + constant.
 """
 
 from __future__ import annotations
@@ -59,7 +63,8 @@ class WangLandauBias:
         self.every = every
         described = [(axis.name, axis.low, axis.high, axis.bins) for axis in axes]
         self.fingerprint = (
-            f"Wang-Landau of {described}, {walkers} walkers, {increment!r} every {every}, {temperature_k!r} K"
+            f"Wang-Landau with late means of {described}, {walkers} walkers, {increment!r} every {every}, "
+            f"{temperature_k!r} K"
         )
         self.thermal, self.wall_kt = units.kB * temperature_k, wall_kt
         self.groups = replicas // walkers
@@ -70,6 +75,9 @@ class WangLandauBias:
         self.visits = torch.zeros(self.groups, *bins, dtype=torch.float64)
         self.increment = torch.full((self.groups,), increment, dtype=torch.float64)
         self.late = torch.zeros(self.groups, dtype=torch.bool)
+        self.late_deposits = torch.zeros(self.groups, dtype=torch.float64)
+        self.late_visits = torch.zeros_like(self.visits)
+        self.late_coefficients = torch.zeros_like(self.coefficients)  # their mean
         self._share = [torch.from_numpy(_share(axis)) for axis in axes]
 
     def __call__(self, systems: Systems, stress: bool = False) -> Results:
@@ -92,14 +100,18 @@ class WangLandauBias:
 
     def energy(self, values: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
         """V and walls at values `[B, axes]`, differentiable, `[B]` eV."""
-        total = values.new_zeros(len(values))
-        for index, weight in self._spread(values):
-            splines = (groups, *index)
-            total = total + weight * self.coefficients[splines]
+        total = self._sum_of_splines(self.coefficients, values, groups)
         for axis, value in zip(self.axes, values.unbind(1), strict=True):
             if not axis.periodic:
                 outside = (value - value.clamp(axis.low, axis.high)) / axis.width
                 total = total + self.wall_kt * self.thermal * outside.square()
+        return total
+
+    def _sum_of_splines(self, coefficients: torch.Tensor, values: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+        total = values.new_zeros(len(values))
+        for index, weight in self._spread(values):
+            splines = (groups, *index)
+            total = total + weight * coefficients[splines]
         return total
 
     def _spread(self, values: torch.Tensor) -> list[tuple[tuple[torch.Tensor, ...], torch.Tensor]]:
@@ -129,6 +141,10 @@ class WangLandauBias:
         one = torch.ones(len(values), dtype=torch.float64)
         for counts in (self.histogram, self.visits):
             counts.index_put_(bins, one, accumulate=True)
+        self.late_visits.index_put_(bins, self.late[groups].double(), accumulate=True)
+        self.late_deposits += self.late
+        parts = self.late / self.late_deposits.clamp(min=1)
+        self.late_coefficients += (self.coefficients - self.late_coefficients) * _by_group(parts, self.coefficients)
         for splines, weight in self._spread(values):
             height = self.thermal * self.increment[groups] * weight
             for share, spline in zip(self._share, splines, strict=True):
@@ -153,12 +169,20 @@ class WangLandauBias:
         return torch.where((place >= 0) & (place < axis.bins), place, -1)
 
     def free_energies(self) -> np.ndarray:
-        """−V at the centers of the bins `[groups, bins...]`, eV; NaN where none of a group came."""
+        """F at the centers of the bins `[groups, bins...]`, eV, each up to a constant; NaN where a group has not been.
+
+        Of a group whose visits are mostly late ones, where it has not been since then.
+        """
         centers = [torch.from_numpy(axis.centers) for axis in self.axes]
         points = torch.stack([each.flatten() for each in torch.meshgrid(*centers, indexing="ij")], dim=1)
-        rows = [self.energy(points, torch.full((len(points),), group)) for group in range(self.groups)]
-        found = -torch.stack(rows).reshape(self.visits.shape).numpy()
-        return np.where(self.visits.numpy() > 0, found, np.nan)
+        rest = tuple(range(1, self.visits.dim()))
+        mostly_late = 2 * self.late_visits.sum(rest) > self.visits.sum(rest)
+        coefficients = torch.where(_by_group(mostly_late, self.coefficients), self.late_coefficients, self.coefficients)
+        groups = [torch.full((len(points),), group) for group in range(self.groups)]
+        bias = torch.stack([self._sum_of_splines(coefficients, points, group) for group in groups])
+        left = torch.where(_by_group(mostly_late, self.visits), self.late_visits, (self.visits > 0).double())
+        found = -bias.reshape(self.visits.shape) - self.thermal * left.log()
+        return torch.where(left > 0, found, torch.nan).numpy()
 
     def flatness(self) -> list[float]:
         """Of each group's present histogram."""
@@ -166,12 +190,19 @@ class WangLandauBias:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """What was learnt, as a run saves it."""
-        return {name: getattr(self, name) for name in ("coefficients", "histogram", "visits", "increment", "late")}
+        names = ("coefficients", "histogram", "visits", "increment", "late")
+        late = ("late_deposits", "late_visits", "late_coefficients")
+        return {name: getattr(self, name) for name in (*names, *late)}
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
         """Go on as a bias that was like this."""
         for name, value in state.items():
             getattr(self, name).copy_(value)
+
+
+def _by_group(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Values `[groups]` with as many axes as others have."""
+    return values.reshape(-1, *[1] * (like.dim() - 1))
 
 
 def _cubic(x: torch.Tensor) -> torch.Tensor:
