@@ -2,6 +2,7 @@
 
     python bench/active/retrospective.py --data ../shared/data [--sets 3bpa acac aspirin] [--seeds 0 1 2]
         [--rules random topk lcmd maxdist] [--rounds 4] [--steps 2000] [--models 3] [--plot]
+        [--uncertainty ensemble] [--features last-layer]
 
     3bpa        start 50 frames at 300 K; pool and test: mixed temperatures
     acac        start 50 frames at 300 K; pool and test: 600 K
@@ -51,7 +52,8 @@ def main() -> None:
         for seed in options.seeds:
             for rule in options.rules:
                 cell = {
-                    "set": name, "rule": rule, "seed": seed, "models": options.models, "steps": options.steps,
+                    "set": name, "rule": rule, "seed": seed, "uncertainty": options.uncertainty,
+                    "features": options.features, "models": options.models, "steps": options.steps,
                     "fine_tuning_steps": options.fine_tuning, "rounds": options.rounds, "learning": options.learning,
                 }  # fmt: skip
                 if any(cell.items() <= known.items() for known in cells):
@@ -85,6 +87,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--models", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--fine-tuning", type=int, default=500)
+    parser.add_argument("--uncertainty", choices=["ensemble", "shallow", "dropout", "last-layer"], default="ensemble")
+    parser.add_argument("--features", choices=["last-layer", "gradient"], default="last-layer")
     parser.add_argument("--learning", choices=["fine-tune", "scratch"], default="fine-tune")
     parser.add_argument("--work", default="runs/retrospective", help="folder of the runs")
     parser.add_argument("--out", default=str(Path(__file__).resolve().parents[1] / "results" / "active"))
@@ -114,7 +118,8 @@ def run(options: argparse.Namespace, cell: dict[str, Any]) -> dict[str, Any]:
 def configured(options: argparse.Namespace, cell: dict[str, Any]) -> Config:
     """The run of a cell: small models, in this process, one after the other."""
     name, seed = cell["set"], cell["seed"]
-    words = [str(cell[key]) for key in ("set", "rule", "seed", "models", "steps", "fine_tuning_steps", "learning")]
+    keys = ("set", "rule", "seed", "uncertainty", "features", "models", "steps", "fine_tuning_steps", "learning")
+    words = [str(cell[key]) for key in keys]
     train = {"steps": options.steps, "batch_size": 4, "optimizer": "muon", "learning_rate": 0.01, "loss": "norm"}
     content = {
         "run_dir": str(Path(options.work) / "-".join(words)),
@@ -127,8 +132,9 @@ def configured(options: argparse.Namespace, cell: dict[str, Any]) -> Config:
         "train": {**train, "ema_decay": 0.99, "seed": 1000 * seed, "threads": 1, "device": "cpu"},
         "active": {
             "pool": str(prepared(options, name, "pool")), "oracle": "hidden", "select": cell["rule"],
-            "rounds": options.rounds, "labels_per_round": LABELS_PER_ROUND, "models": options.models,
-            "steps": options.fine_tuning, "learning": options.learning, "processes": 1,
+            "uncertainty": cell["uncertainty"], "features": cell["features"], "rounds": options.rounds,
+            "labels_per_round": LABELS_PER_ROUND, "models": options.models, "steps": options.fine_tuning,
+            "learning": options.learning, "processes": 1,
         },
     }  # fmt: skip
     return parse_config(content, "the benchmark")

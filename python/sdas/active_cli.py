@@ -41,9 +41,12 @@ def active(
         typer.Option(help="pyscf:FUNCTIONAL/BASIS, tblite, ase:MODULE:CLASS, model:RUN, or hidden (in the pool file)."),
     ] = None,
     select: Annotated[str | None, typer.Option(help="topk, random, maxdist or lcmd.")] = None,
+    uncertainty: Annotated[
+        str | None, typer.Option(help="Whose disagreement counts: ensemble, shallow, dropout or last-layer.")
+    ] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds of labels.")] = None,
     labels_per_round: Annotated[int | None, typer.Option(help="Frames that a round selects.")] = None,
-    models: Annotated[int | None, typer.Option(help="Members of the ensemble.")] = None,
+    models: Annotated[int | None, typer.Option(help="Models that are trained.")] = None,
     engine: Annotated[str | None, typer.Option(help="local (processes here) or ray (a Ray cluster).")] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with the run in this directory; its own config.yaml is used.")
@@ -57,8 +60,9 @@ def active(
     What no configuration says has a default: see the section active of 'sdas train --print-config'.
     """
     flags = {
-        "smiles": smiles, "sequence": sequence, "oracle": oracle, "select": select, "rounds": rounds,
-        "labels_per_round": labels_per_round, "models": models, "resources.engine": engine,
+        "smiles": smiles, "sequence": sequence, "oracle": oracle, "select": select,
+        "uncertainty": uncertainty, "rounds": rounds, "labels_per_round": labels_per_round, "models": models,
+        "resources.engine": engine,
     }  # fmt: skip
     values: dict[str, Any] = {f"active.{name}": value for name, value in flags.items() if value is not None}
     if resume is not None:

@@ -18,6 +18,7 @@ from sdas_kernels.nn.tensor_product import (
     TensorProduct,
 )
 from sdas_kernels.nn.tensor_product_conv import TensorProductConv, uvu_paths, uvu_paths_apart
+from sdas_kernels.nn.thinning import members, thinned, thinned_weights
 
 __all__ = [
     "SDAS",
@@ -40,6 +41,9 @@ __all__ = [
     "TensorProduct",
     "TensorProductConv",
     "grow",
+    "members",
+    "thinned",
+    "thinned_weights",
     "uvu_paths",
     "uvu_paths_apart",
 ]

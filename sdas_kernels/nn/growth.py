@@ -206,7 +206,7 @@ def _write(grown: SDAS, model: SDAS) -> None:
             _write_update(new.update, old.update, g, last)
     readouts: list[Any] = list(grown.readouts)
     for new, old in zip(readouts, model.readouts, strict=False):
-        _write_readout(new, old, g)
+        _write_readout(new, old, g, model.config.get("members", 1))
     for new in readouts[len(layers) :]:
         new[2].weight.zero_()
         new[2].bias.zero_()
@@ -309,8 +309,10 @@ def _by_degree(weight: Tensor, axis: int, update: NodeUpdate) -> Tensor:
     return weight.unflatten(axis, (update.lmax + 1, -1))
 
 
-def _write_readout(new: Any, old: Any, g: _Growth) -> None:
-    units = _first(len(old[0].weight))
+def _write_readout(new: Any, old: Any, g: _Growth, members: int) -> None:
+    width, new_width = len(old[0].weight) // members, len(new[0].weight) // members
+    of = torch.arange(members * width)
+    units = _Axis(of // width * new_width + of % width, of)
     _place(new[0].weight, old[0].weight, (units, g.channels), 1 / g.stretch)
     _place(new[0].bias, old[0].bias, (units,))
     new[2].weight.zero_()

@@ -42,6 +42,7 @@ class SDAS(WithMeaning):
         parity: True for E(3) (inversion too), False for SE(3).
         layer: "default" (smooth at the cutoff) or "paper" (as published).
         charge_spin: whether energies depend on the total charge and the spin of a system, which its graph states.
+        members: readouts on the same features, whose mean f is: a shallow ensemble, which `members` takes apart.
         options: the switches of `NeighborAttention` and `SDASLayer`, for the default layer only.
 
     `config` holds the arguments: `SDAS(**model.config)` is a model of the same shape.
@@ -65,6 +66,7 @@ class SDAS(WithMeaning):
         parity: bool = True,
         layer: str = "default",
         charge_spin: bool = False,
+        members: int = 1,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -77,6 +79,7 @@ class SDAS(WithMeaning):
         sizes = {"channels": channels, "heads": heads, "layers": layers, "n_radial": n_radial}
         sizes["key_channels"] = key_channels
         channels, heads, layers, n_radial, key_channels = whole_numbers("SDAS", 1, **sizes)
+        members = whole_number("SDAS", "members", members, 1)
         lmax, cutoff = whole_number("SDAS", "lmax", lmax, 0, LMAX), positive_length("SDAS", "cutoff", cutoff)
         parity, charge_spin = switches("SDAS", parity=parity, charge_spin=charge_spin)
         options = {name: bool(value) if isinstance(value, np.bool_) else value for name, value in options.items()}
@@ -92,6 +95,7 @@ class SDAS(WithMeaning):
             "parity": parity,
             "layer": layer,
             **({"charge_spin": True} if charge_spin else {}),  # else as models were before it was there
+            **({"members": members} if members > 1 else {}),
             **options,
         }
         self.lmax, self.n_radial, self.cutoff = lmax, n_radial, cutoff
@@ -125,10 +129,7 @@ class SDAS(WithMeaning):
         else:
             raise ValueError(f'SDAS: layer must be "default" or "paper", got {layer!r}')
         readouts = layers if layer == "default" else 1
-        width = max(1, channels // 2)
-        self.readouts = nn.ModuleList(
-            nn.Sequential(nn.Linear(channels, width), nn.SiLU(), nn.Linear(width, 1)) for _ in range(readouts)
-        )
+        self.readouts = nn.ModuleList(_readout(channels, members) for _ in range(readouts))
 
         first: Any = self.layers[0].attention if layer == "default" else self.layers[0]
         self._meaning = {**first.meaning(), "species": known, "cutoff": cutoff, "n_radial": n_radial, "layer": layer}
@@ -285,3 +286,13 @@ class SDAS(WithMeaning):
             unknown = sorted(set(batch.numbers[kinds < 0].tolist()))
             raise ValueError(f"SDAS: atomic numbers {unknown} are unknown to a model of {self.species.tolist()}")
         return kinds
+
+
+def _readout(channels: int, members: int) -> nn.Sequential:
+    """From scalars to an energy; a block of hidden units for each member."""
+    width = members * max(1, channels // 2)
+    first, last = nn.Linear(channels, width), nn.Linear(width, 1)
+    if members > 1:
+        with torch.no_grad():  # each member, M times its block, begins as a readout alone does
+            last.weight.mul_(members**-0.5)
+    return nn.Sequential(first, nn.SiLU(), last)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import sqlite3
 
 import numpy as np
 import pytest
+import torch
 
 from sdas.active import rounds
 from sdas.active.engine import Here, Interrupted
 from sdas.active.folder import member_folder, round_frames
 from sdas.active.rounds import learn
+from sdas.config import load_config
 from sdas.data import FrameCache
 from sdas.errors import SdasError
-from sdas.predict import predict
+from sdas.predict import gradient_features, predict
 from sdas.run.ledger import Ledger, read_lines
 from sdas.run.model import load_run_model
+from sdas_kernels.nn import thinned
 
 KINDS = ["trained", "assessed", "selected", "labeled"]
 
@@ -141,12 +145,68 @@ def test_a_run_begins_from_nothing(make_config, places, tmp_path):
 
 def test_one_model_can_tell_by_its_last_layer(make_config, tmp_path, capsys):
     """And the pool may end before the rounds do."""
-    settings = {"models": 1, "select": "lcmd", "uncertainty": "last layer", "learning": "scratch", "duplicates": 0.0}
+    settings = {"models": 1, "select": "lcmd", "uncertainty": "last-layer", "learning": "scratch", "duplicates": 0.0}
     result = learn(make_config(tmp_path / "run", rounds=4, labels_per_round=12, **settings))
     assert [len(line["chosen"]) for line in acts(tmp_path / "run", "selected")] == [12, 8, 0]
     assert result.rounds == 2
     assert "round 1: 8 of 12 frames are selected; the pool has no more" in capsys.readouterr().err
     assert acts(tmp_path / "run", "assessed")[0]["pool"]["unit"] == "eV"
+
+
+def independent_draws(model, folder, source):
+    """Models by the words of the documentation: blocks of the readout, or hidden units that are left out."""
+    config = load_config(folder / "config.yaml")
+    if source == "dropout":
+        assert config.train.dropout == 0.1
+        return [thinned(model, 0.1, config.train.seed + draw) for draw in range(4)]
+    assert config.model.members == 3
+    drawn = []
+    for number in range(3):
+        drawn.append(copy.deepcopy(model))
+        for readout in drawn[-1].readouts:
+            own = torch.zeros_like(readout[2].weight)
+            width = own.shape[1] // 3
+            own[:, number * width : (number + 1) * width] = 3
+            readout[2].weight.data *= own
+    return drawn
+
+
+@pytest.mark.parametrize("source", ["shallow", "dropout"])
+def test_what_is_drawn_from_one_model_tells_where_it_is_unsure(source, make_config, tmp_path):
+    """Against the formula, by each drawn model on its own; the prediction is the model's own."""
+    folder, settings = tmp_path / "run", {"uncertainty": source, "models": 1, "draws": 4, "rounds": 1}
+    config = make_config(folder, model={"members": 3, "channels": 4} if source == "shallow" else {}, **settings)
+    learn(config)
+    member = member_folder(folder, 0, 0)
+    model, pool = load_run_model(member), FrameCache.open(folder / "pool")
+    drawn = independent_draws(model, member, source)
+    forces = np.stack([[predict(each, [frame]).forces for frame in pool] for each in drawn])
+    variance = np.mean((forces - forces.mean(axis=0)) ** 2, axis=(0, 2, 3))
+    (line,) = acts(folder, "selected")
+    assert line["chosen"] == np.argsort(-variance)[:3].tolist()
+    assert line["uncertainty"] == pytest.approx(np.sqrt(variance[line["chosen"]]).tolist(), rel=1e-6)
+    cache, split = FrameCache.open(config.data.path), json.loads((folder / "split.json").read_text())
+    frames = [cache[index] for index in split["test"]]
+    errors = np.abs(predict(model, frames).forces - np.concatenate([frame.forces for frame in frames]))
+    assert acts(folder, "assessed")[0]["test"]["force_mae_mev_per_ang"] == pytest.approx(1000 * errors.mean(), rel=1e-6)
+
+
+def test_gradients_may_be_the_features(make_config, tmp_path):
+    """The farthest frames by them of those that trained and were chosen, one after the other."""
+    folder = tmp_path / "run"
+    config = make_config(folder, select="maxdist", features="gradient", rounds=1, duplicates=0.0)
+    learn(config)
+    model, pool, cache = load_run_model(member_folder(folder, 0, 0)), FrameCache.open(folder / "pool"), config.data.path
+    trained = json.loads((folder / "split.json").read_text())["train"]
+    features = gradient_features(model, list(pool))
+    near = list(gradient_features(model, [FrameCache.open(cache)[index] for index in trained]))
+    wanted: list[int] = []
+    for _ in range(3):
+        distances = [min(np.linalg.norm(each - known) for known in near) for each in features]
+        wanted.append(int(np.argmax(distances)))
+        near.append(features[wanted[-1]])
+    (line,) = acts(folder, "selected")
+    assert line["chosen"] == wanted
 
 
 def test_old_frames_are_replayed_as_many_as_are_set(make_config, tmp_path):

@@ -22,7 +22,7 @@ def scores_of(measure: Measure, prediction: EnsemblePrediction) -> FloatArray:
     """The uncertainty σ² of each frame by the measure that is set: (eV/Å)², or eV² of energies."""
     if measure == "forces":
         return prediction.mean_force_variance
-    return prediction.largest_force_variance if measure == "largest force" else prediction.energy_variance
+    return prediction.largest_force_variance if measure == "largest-force" else prediction.energy_variance
 
 
 def errors_of(prediction: EnsemblePrediction, frames: Sequence[Frame]) -> dict[str, Any]:
@@ -42,11 +42,11 @@ def errors_of(prediction: EnsemblePrediction, frames: Sequence[Frame]) -> dict[s
 class Uncertainty:
     """The deviations σ that a measure tells, against the errors that they stand for.
 
-    Those are force components, each with the deviation of its atom; or energies, by the measures of energies.
+    Those are force components, each with the deviation of its atom; or energies, where those are measured.
     """
 
     def __init__(self, measure: Measure) -> None:
-        self.of_forces = measure in ("forces", "largest force")
+        self.of_forces = measure in ("forces", "largest-force")
         self.unit = "eV/Å" if self.of_forces else "eV"
 
     def calibration(self, prediction: EnsemblePrediction, frames: Sequence[Frame]) -> Calibration | None:

@@ -58,7 +58,11 @@ class BiasedEnsemble:
 
 
 def explore(
-    models: Sequence[Path], starts: Sequence[Frame], settings: ExplorationConfig, seed: int, closest: float
+    models: Sequence[torch.nn.Module | Path],
+    starts: Sequence[Frame],
+    settings: ExplorationConfig,
+    seed: int,
+    closest: float,
 ) -> tuple[list[Frame], int]:
     """Frames of dynamics by models, and how many of the replicas ended early.
 

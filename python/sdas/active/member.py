@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import typer
 
 from sdas.active.folder import TASK
@@ -24,29 +23,37 @@ from sdas.data import Frame, FrameCache
 from sdas.documents import read_document, write_document
 from sdas.errors import ActiveError, SdasError, describe
 from sdas.files import write_atomically, write_text
-from sdas.predict import Prediction, frame_features, predict_batches
+from sdas.predict import Prediction, frame_features, gradient_features, predict_batches
+from sdas.predict.prediction import FloatArray
 from sdas.run.folder import CONFIG, SUMMARY
 from sdas.run.model import load_run_model, species_of
 from sdas.train.loop import finish
 from sdas.train.processes import Processes
 from sdas.train.session import Session, TrainingData
+from sdas_kernels.nn import SDAS, members, thinned
 
 FRAMES_PER_CALL = 32
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Frames that a member predicts: some of a cache, whose place is relative to the run, by index."""
+    """Frames that a member predicts: some of a cache, whose place is relative to the run, by index.
+
+    gradients: whether gradients of the energy are asked for too, as features.
+    """
 
     name: str
     cache: str
     indices: list[int]
+    gradients: bool = False
 
 
 @dataclass(frozen=True)
 class Task:
     """What a member has to do. run: the folder of the run, relative to the member's, as origin, whose model it goes on
-    from, and frames, the cache that it trains on, are to that of the run. train, validation: indices in it."""
+    from, and frames, the cache that it trains on, are to that of the run. train, validation: indices in it.
+
+    draws: of its hidden units, which predict beside it. Readouts of a shallow ensemble do in any case."""
 
     run: str
     frames: str
@@ -54,6 +61,7 @@ class Task:
     validation: list[int]
     origin: str | None
     asked: list[Asked]
+    draws: int = 0
 
 
 def write_task(folder: Path, task: Task, config: Config) -> None:
@@ -78,13 +86,22 @@ def train_member(folder: Path) -> int | None:
         stopped = _train(config, task, run)
         if stopped is not None:
             return stopped
-    model = load_run_model(folder)
+    models: list[SDAS] = []
     for each in task.asked:
-        if not prediction_path(folder, each.name).exists():
-            _write_prediction(
-                model, FrameCache.open(run / each.cache), each.indices, prediction_path(folder, each.name)
-            )
+        path = prediction_path(folder, each.name)
+        if not path.exists():
+            models = models or [_model_of(folder), *drawn_models(folder, task.draws)]
+            cache = FrameCache.open(run / each.cache)
+            _write_prediction(models, [cache[index] for index in each.indices], each.gradients, path)
     return None
+
+
+def drawn_models(folder: Path, draws: int) -> list[SDAS]:
+    """What the model of a member is taken apart into: readouts of a shallow ensemble, or draws of its hidden units."""
+    model, train = _model_of(folder), load_config(folder / CONFIG).train
+    if model.config.get("members", 1) > 1:
+        return members(model)
+    return [thinned(model, train.dropout, train.seed + draw) for draw in range(draws)]
 
 
 def _is_trained(folder: Path) -> bool:
@@ -110,26 +127,52 @@ def prediction_path(folder: Path, name: str) -> Path:
     return folder / f"{name}.npz"
 
 
-def _write_prediction(model: torch.nn.Module, cache: FrameCache, indices: Sequence[int], path: Path) -> None:
-    energies, forces, features = [], [], []
-    species = species_of(model)
-    frames: Sequence[Frame] = [cache[index] for index in indices]
-    for batch, found in predict_batches(model, frames, FRAMES_PER_CALL, features=True):
-        energies.append(found.energy)
-        forces.append(found.forces)
+def _model_of(folder: Path) -> SDAS:
+    model = load_run_model(folder)
+    assert isinstance(model, SDAS)
+    return model
+
+
+def _write_prediction(models: Sequence[SDAS], frames: Sequence[Frame], gradients: bool, path: Path) -> None:
+    """Of the first model with features, and of those drawn from it."""
+    first, *drawn = models
+    species, features, sketches = species_of(first), list[FloatArray](), list[FloatArray]()
+    predictions = [list[Prediction]() for _ in models]
+    for batch, found in predict_batches(first, frames, FRAMES_PER_CALL, features=True):
+        predictions[0].append(found)
         features.append(frame_features(found, batch, species))
+        if gradients:
+            sketches.append(gradient_features(first, batch))
+        for model, beside in zip(drawn, predictions[1:], strict=True):
+            beside += [each for _, each in predict_batches(model, batch, FRAMES_PER_CALL)]
     arrays: dict[str, Any] = {
-        "energy": np.concatenate([*energies, np.zeros(0)]),
-        "forces": np.concatenate([*forces, np.zeros((0, 3))]),
+        "energy": np.stack([np.concatenate([*(each.energy for each in of), np.zeros(0)]) for of in predictions]),
+        "forces": np.stack([np.concatenate([*(each.forces for each in of), np.zeros((0, 3))]) for of in predictions]),
         "features": np.concatenate(features) if features else np.zeros((0, 0)),
+        "gradients": np.concatenate(sketches) if sketches else np.zeros((0, 0)),
     }
     write_atomically(path, lambda file: np.savez(file, **arrays))
 
 
-def read_prediction(folder: Path, name: str) -> tuple[Prediction, np.ndarray]:
-    """What a member said of frames, and their features by :func:`sdas.predict.frame_features`."""
+@dataclass(frozen=True, eq=False)
+class Said:
+    """What a member said of frames.
+
+    prediction: its own. drawn: those of the models drawn from it, none of an ensemble. features: of the frames, by
+    :func:`sdas.predict.frame_features`. gradients: by :func:`sdas.predict.gradient_features`, where asked for.
+    """
+
+    prediction: Prediction
+    drawn: list[Prediction]
+    features: FloatArray
+    gradients: FloatArray
+
+
+def read_prediction(folder: Path, name: str) -> Said:
+    """Read what :func:`train_member` left."""
     with np.load(prediction_path(folder, name)) as stored:
-        return Prediction(stored["energy"], stored["forces"]), stored["features"]
+        first, *drawn = map(Prediction, stored["energy"], stored["forces"])
+        return Said(first, drawn, stored["features"], stored["gradients"])
 
 
 def _end_with_parent() -> None:

@@ -29,7 +29,7 @@ from sdas.active.engine import Interrupted
 from sdas.active.exploration import explore
 from sdas.active.folder import member_folder, member_folders, round_frames, round_pool
 from sdas.active.labels import label
-from sdas.active.member import Asked, Task, read_prediction, write_task
+from sdas.active.member import Asked, Task, drawn_models, read_prediction, write_task
 from sdas.active.pool import make_pool
 from sdas.active.recipe import engine_of, member_config
 from sdas.active.select import Frames, select
@@ -46,6 +46,7 @@ from sdas.run.folder import ACTS, MODEL, POOL, SUMMARY
 from sdas.run.ledger import Ledger, Line
 from sdas.run.lock import locked
 from sdas.run.model import load_run_model
+from sdas_kernels.nn import SDAS
 
 POOL_ASKED, KNOWN, VALIDATION, TEST = "pool", "known", "validation", "test"
 """What members predict: frames that may be selected, and those that train, validate and test."""
@@ -93,7 +94,7 @@ class ActiveRun:
 
     def __init__(self, config: Config, ledger: Ledger, observe: Callable[[Path], Any] | None = None) -> None:
         self.config, self.settings, self.ledger, self.observe = config, config.active, ledger, observe
-        self.folder, self.uncertainty = Path(config.run_dir), Uncertainty(config.active.uncertainty)
+        self.folder, self.uncertainty = Path(config.run_dir), Uncertainty(config.active.measure)
         self.ledger.once("pool", lambda: make_pool(config))
         self.taken = set(self.ledger.once("start", lambda: begin(config))["taken"])
         self.pool = FrameCache.open(self.folder / POOL)
@@ -158,7 +159,7 @@ class ActiveRun:
 
         def act() -> dict[str, Any]:
             cache, known = self.frames(number), [*self.split.train.tolist(), *self._new(number)]
-            models, starts = member_folders(self.folder, number, settings.models), [cache[index] for index in known]
+            models, starts = self._disagreeing(number), [cache[index] for index in known]
             seed = self.config.train.seed + number
             found, ended = explore(models, starts, settings.exploration, seed, settings.overlap)
             write_cache(chain(self.pool, found), place, overwrite=True)
@@ -174,6 +175,15 @@ class ActiveRun:
 
         self.ledger.once("predicted", ask)
 
+    def _disagreeing(self, number: int) -> Sequence[SDAS | Path]:
+        """The models of a round whose disagreement is measured."""
+        folders = member_folders(self.folder, number, self.settings.models)
+        return [model for folder in folders for model in drawn_models(folder, self._draws)] or folders
+
+    @property
+    def _draws(self) -> int:
+        return self.settings.draws if self.settings.uncertainty == "dropout" else 0
+
     def _task(self, number: int, member: int, asks_for_pool: bool) -> Task:
         settings, folder = self.settings, member_folder(self.folder, number, member)
         tuned = number > 0 and settings.learning == "fine-tune"
@@ -181,15 +191,17 @@ class ActiveRun:
         old, new = self.split.train.tolist(), self._new(number)
         known = [*old, *new]
         pool = os.path.relpath(self.pool.path, self.folder.resolve())
+        gradients = member == 0 and settings.features == "gradient"  # selections are by the features of one
         return Task(
             run=os.path.relpath(self.folder, folder),
             frames=frames,
             train=self._replayed(number) if tuned else known,
             validation=self.split.validation.tolist(),
             origin=os.path.relpath(member_folder(self.folder, number - 1, member), self.folder) if tuned else None,
+            draws=self._draws,
             asked=[
-                *([Asked(POOL_ASKED, pool, self._free())] if asks_for_pool else []),
-                Asked(KNOWN, frames, known),
+                *([Asked(POOL_ASKED, pool, self._free(), gradients)] if asks_for_pool else []),
+                Asked(KNOWN, frames, known, gradients),
                 Asked(VALIDATION, frames, self.split.validation.tolist()),
                 Asked(TEST, frames, self.split.test.tolist()),
             ],
@@ -210,13 +222,19 @@ class ActiveRun:
         return [index for index in range(len(self.pool)) if index not in self.taken]
 
     def _said(self, number: int, name: str, frames: Sequence[Frame]) -> EnsemblePrediction:
-        """What the ensemble of a round says of frames; by the measure ``last layer``, with its variance of energies."""
+        """What the models of a round say of frames, with the variance of the source that is set."""
         folders = member_folders(self.folder, number, self.settings.models)
-        prediction = combine([read_prediction(each, name)[0] for each in folders], [len(frame) for frame in frames])
-        if self.settings.uncertainty != "last layer" or not frames:
+        said, sizes = [read_prediction(each, name) for each in folders], [len(frame) for frame in frames]
+        prediction = combine([each.prediction for each in said], sizes)
+        drawn = [each for of_member in said for each in of_member.drawn]
+        if drawn:
+            spread = combine(drawn, sizes)
+            found = {"energy_variance": spread.energy_variance, "force_variance": spread.force_variance}
+            return replace(prediction, **found)
+        if self.settings.uncertainty != "last-layer" or not frames:
             return prediction
-        features = [[read_prediction(each, part)[1] for part in (KNOWN, name)] for each in folders]
-        variances = [LastLayer(known).variance(asked) for known, asked in features]
+        known = [read_prediction(each, KNOWN) for each in folders]
+        variances = [LastLayer(one.features).variance(each.features) for one, each in zip(known, said, strict=True)]
         return replace(prediction, energy_variance=np.mean(variances, axis=0))
 
     def _assess(self, number: int) -> Line:
@@ -229,7 +247,7 @@ class ActiveRun:
             on_validation, on_test = self._said(number, VALIDATION, validation), self._said(number, TEST, test)
             pool = self._said(number, POOL_ASKED, [self.pool[index] for index in self._free()])
             calibration = self.uncertainty.calibration(on_validation, validation)
-            deviations = np.sqrt(scores_of(self.settings.uncertainty, pool))
+            deviations = np.sqrt(scores_of(self.settings.measure, pool))
             facts = {
                 "round": number,
                 "labels": len(self.split.train) + len(self._new(number)),
@@ -268,9 +286,11 @@ class ActiveRun:
         settings, cache, free = self.settings, self.frames(number), self._free()
         known = [cache[index] for index in (*self.split.train.tolist(), *self._new(number))]
         candidates = [self.pool[index] for index in free]
-        scores = scores_of(settings.uncertainty, self._said(number, POOL_ASKED, candidates))
+        scores = scores_of(settings.measure, self._said(number, POOL_ASKED, candidates))
         kinds, first = Kinds(), member_folder(self.folder, number, 0)
-        features = {name: read_prediction(first, name)[1] for name in (POOL_ASKED, KNOWN)}
+        said = {name: read_prediction(first, name) for name in (POOL_ASKED, KNOWN)}
+        gradient = settings.features == "gradient"
+        features = {name: each.gradients if gradient else each.features for name, each in said.items()}
         found = select(
             settings.select,
             settings.labels_per_round,

@@ -11,9 +11,12 @@ from sdas.config.section import Section
 from sdas.config.simulate import SimulationConfig
 
 Rule = Literal["topk", "random", "maxdist", "lcmd"]
-Measure = Literal["forces", "largest force", "energy", "last layer"]
+Source = Literal["ensemble", "shallow", "dropout", "last-layer"]
+Measure = Literal["forces", "largest-force", "energy"]
 HIDDEN = "hidden"
 """The oracle that uncovers the labels in the pool file, for studies in retrospect."""
+ENSEMBLE, MEMBERS, DROPOUT = 3, 8, 0.1
+"""Models of an ensemble, readouts of a shallow one, and the part of hidden units left out, where nothing is said."""
 
 
 class ExplorationConfig(Section):
@@ -49,18 +52,33 @@ class ActiveConfig(Section):
     )
     rounds: int = Field(default=2, ge=1, description="Rounds of selecting, labeling and training on the new labels.")
     labels_per_round: int = Field(default=25, ge=1, description="K, the frames that a round selects.")
-    models: int = Field(default=3, ge=1, description="M, the members of the ensemble; they differ by their seeds.")
+    models: int = Field(
+        default=ENSEMBLE,
+        ge=1,
+        description="M, the models that are trained, which differ by their seeds; 3 of an ensemble, else 1.",
+    )
     select: Rule = Field(
         default="topk",
         description="topk: the K most uncertain frames, as published; random; maxdist: always the frame farthest from "
         "all that is chosen, by its features; lcmd: the farthest of the largest cluster.",
     )
-    uncertainty: Measure = Field(
-        default="forces",
-        description="What makes a frame uncertain, from sigma² = 1/M Σ (f_m − mean)²: forces, the mean over its atoms; "
-        "largest force, that of its most uncertain atom; energy; last layer: how far the features of a frame are from "
-        "those of the training frames, which a single model can tell.",
+    features: Literal["last-layer", "gradient"] = Field(
+        default="last-layer",
+        description="Of frames, by whose distances maxdist and lcmd select: scalars of the last layer, summed over the "
+        "atoms of each element; or gradients of the energy by all weights, sketched to 512 numbers.",
     )
+    uncertainty: Source = Field(
+        default="ensemble",
+        description="Whose disagreement makes a frame uncertain: ensemble, models of other seeds; shallow, readouts of "
+        "one model (model.members); dropout, draws of its hidden units (train.dropout); or last-layer: how far the "
+        "features of a frame are from those of the training frames.",
+    )
+    measure: Measure = Field(
+        default="forces",
+        description="What they disagree about, sigma² = 1/M Σ (f_m − mean)²: forces, the mean over atoms; "
+        "largest-force, that of the most uncertain atom; energy, which alone a last layer tells.",
+    )
+    draws: int = Field(default=16, ge=2, description="Of hidden units of each model, with dropout.")
     learning: Literal["fine-tune", "scratch"] = Field(
         default="fine-tune",
         description="fine-tune: members go on from those of the round before, as published; scratch: they begin anew.",
@@ -105,10 +123,21 @@ class ActiveConfig(Section):
             )
         return self
 
+    @model_validator(mode="before")
+    @classmethod
+    def _some_source(cls, content: Any) -> Any:
+        if isinstance(content, dict) and content.get("uncertainty", "ensemble") != "ensemble":
+            measure = {"measure": "energy"} if content["uncertainty"] == "last-layer" else {}
+            return {"models": 1, **measure, **content}
+        return content
+
     @model_validator(mode="after")
-    def _enough_members(self) -> ActiveConfig:
-        if self.models < 2 and self.select == "topk" and self.uncertainty != "last layer":
+    def _fitting_source(self) -> ActiveConfig:
+        if self.models < 2 and self.select == "topk" and self.uncertainty == "ensemble":
             raise ValueError(
-                "models must be at least 2, since one alone differs from nothing; or set uncertainty to 'last layer'"
+                "models must be at least 2, since one alone differs from nothing; or set uncertainty to shallow, "
+                "dropout or last-layer"
             )
+        if self.uncertainty == "last-layer" and self.measure != "energy":
+            raise ValueError(f"measure must be energy where uncertainty is last-layer, got {self.measure!r}")
         return self

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from sdas.config.active import ActiveConfig
+from sdas.config.active import DROPOUT, MEMBERS, ActiveConfig
 from sdas.config.cross_validation import CrossValidationConfig
 from sdas.config.data import DataConfig
 from sdas.config.model import ModelConfig
@@ -72,6 +72,26 @@ class Config(Section):
     )
     scaling: ScalingConfig = Field(default_factory=ScalingConfig, description="Used by 'sdas scale' only.")
     active: ActiveConfig = Field(default_factory=ActiveConfig, description="Used by 'sdas active' only.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _what_uncertainty_needs(cls, content: Any) -> Any:
+        """A shallow ensemble has readouts, and dropout leaves something out, where nothing else is said."""
+        active = content.get("active") if isinstance(content, dict) else None
+        source = active.get("uncertainty") if isinstance(active, dict) else None
+        if source == "shallow":
+            return _with_default(content, "model", "members", MEMBERS)
+        if source == "dropout":
+            return _with_default(content, "train", "dropout", DROPOUT)
+        return content
+
+    @model_validator(mode="after")
+    def _has_what_uncertainty_needs(self) -> Config:
+        if self.active.uncertainty == "shallow" and self.model.members < 2:
+            raise ValueError(f"model.members must be at least 2 for a shallow ensemble, got {self.model.members}")
+        if self.active.uncertainty == "dropout" and not self.train.dropout:
+            raise ValueError("train.dropout must be more than 0 for the uncertainty dropout")
+        return self
 
 
 def default_config() -> Config:
@@ -231,6 +251,11 @@ def _put(content: dict[str, Any], key: str, value: Any, source: str) -> None:
     content[name] = value
 
 
+def _with_default(content: dict[str, Any], section: str, name: str, value: Any) -> dict[str, Any]:
+    given = content.get(section) or {}
+    return {**content, section: {name: value, **given}} if isinstance(given, dict) else content
+
+
 def _explain(error: Any) -> str:
     path = ".".join(str(part) for part in error["loc"])
     if path in GONE:
@@ -241,7 +266,7 @@ def _explain(error: Any) -> str:
         return f"{path} is missing"
     given = error.get("input")
     shown = f", got {given!r}" if given is None or isinstance(given, (str, int, float, bool, list)) else ""
-    return f"{path}: {message_of(error)}{shown}"
+    return f"{path}: {message_of(error)}{shown}" if path else message_of(error)
 
 
 def _suggestion(location: Sequence[Any]) -> str:

@@ -30,6 +30,11 @@ class ModelConfig(Section):
     charge_spin: bool = Field(
         default=False, description="true: energies depend on the total charge and the spin that frames state."
     )
+    members: int = Field(
+        default=1,
+        ge=1,
+        description="Readouts whose mean is the energy: a shallow ensemble. Each step trains one of them.",
+    )
     options: dict[str, Any] = Field(default={}, description="Switches of the default layer, by name.")
 
     @model_validator(mode="after")

@@ -69,6 +69,13 @@ class TrainConfig(Section):
         default=0.999, ge=0, lt=1, description="Decay per step of the averaged weights, which are validated and saved."
     )
     clip_norm: float = Field(default=10.0, gt=0, description="Gradients with a larger norm are scaled down to it.")
+    dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Part of the hidden units of updates and readouts that a step leaves out, drawn by seed and step; "
+        "for active.uncertainty dropout.",
+    )
     loss: Literal["squared", "huber", "norm"] = Field(
         default="norm",
         description="Of an error: squared; huber: squared up to huber_delta and linear beyond; norm: the length of a "

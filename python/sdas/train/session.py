@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.func import functional_call
 
 import sdas_kernels.nn
 from sdas.config import Config
@@ -46,7 +47,7 @@ from sdas.train.feed import Feed, order_of
 from sdas.train.flop_model import FlopModels
 from sdas.train.graphs import GraphStore
 from sdas.train.interruption import Interruption
-from sdas.train.loss import Loss
+from sdas.train.loss import Loss, Terms
 from sdas.train.objective import DTYPES, build_model, trained_labels, validate
 from sdas.train.optimizers import make_optimizer, set_rate
 from sdas.train.processes import Processes
@@ -56,6 +57,7 @@ from sdas.train.state import Progress, capture, restore
 from sdas.train.torch_settings import torch_settings
 from sdas.train.until import Until
 from sdas_kernels.flops import FlopCounter
+from sdas_kernels.graph import NeighborGraph
 
 FRAMES_NAMED = 8
 """Of a batch, in the message about a loss that is not finite."""
@@ -257,7 +259,7 @@ class Session:
         counter = FlopCounter() if flop_model.needs_count(*size) else None
         with counter or nullcontext():
             self.optimizer.zero_grad()
-            predicted = self.model(batch.graph, forces=terms.forces, stress=terms.stress) if terms.any else {}
+            predicted = self._predict(batch.graph, terms) if terms.any else {}
             loss = self._loss(predicted, batch, terms, weights, total)
             if terms.any:
                 loss.backward()
@@ -281,6 +283,16 @@ class Session:
             self._count_all_flops()
         if interrupted:
             self.interrupted = self._interruption.signal or signal.SIGTERM
+
+    def _predict(self, graph: NeighborGraph, terms: Terms) -> dict[str, torch.Tensor]:
+        """What the model gives in a step; with dropout or several readouts one draw of it, alike in all processes."""
+        asked, settings = {"forces": terms.forces, "stress": terms.stress}, self.config.train
+        if not settings.dropout and self.changes.model.get("members", 1) == 1:
+            return dict(self.model(graph, **asked))
+        assert isinstance(self.model, sdas_kernels.nn.SDAS)
+        generator = np.random.default_rng([settings.seed, self.progress.step])
+        weights = sdas_kernels.nn.thinned_weights(self.model, settings.dropout, generator)
+        return dict(functional_call(self.model, weights, (graph,), asked))
 
     def _rate_now(self) -> float:
         settings = self.config.train.model_copy(update={"learning_rate": self.learning_rate})
