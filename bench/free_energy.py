@@ -1,10 +1,13 @@
-"""Does a model have the free energies of its reference? The torsion of ethanol's hydroxyl group, GFN2-xTB.
+"""Does a model have the free energies of its reference, GFN2-xTB?
 
-    python bench/free_energy.py [STEPS]
+    python bench/free_energy.py ethanol [STEPS]         the torsion C–C–O–H
+    python bench/free_energy.py malonaldehyde [STEPS]   the proton between the two oxygens of the enol
+    python bench/free_energy.py ethanol grid            energies along the variable, by GFN2-xTB and PBE/def2-SVP
 
-Labels frames of the shipped ethanol sample, trains for two minutes, and samples the torsion C–C–O–H by both. Writes
-`bench/results/free_energy/`. What is computed lies in build/, so an interrupted run goes on. On one core 200000 steps
-of eight replicas take the model about half an hour, and GFN2-xTB hours; fewer steps give wider error bars.
+Frames are labelled by the reference, a model is trained on them for two minutes, and the variable is sampled by both.
+Frames of ethanol are those that come with the package. Those of malonaldehyde are from the reference's dynamics at
+500 K, held at places along the variable. Writes `bench/results/free_energy/`. What is computed lies in build/, so an
+interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -13,89 +16,202 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from ase import Atoms
+import torch
+from ase import Atoms, units
+from ase.constraints import FixInternals
+from ase.optimize import BFGS
 from record import _commit, _machine, _versions
 
 from sdas.config.label import ResourcesConfig, parse_oracle
-from sdas.data import read_frames, sample
+from sdas.data import Frame, read_frames, sample
 from sdas.data.writing import write_frames
 from sdas.free_energy import Axis, free_energy, parse_variable
 from sdas.free_energy.oracle import OracleForces
 from sdas.free_energy.run import Sampling
 from sdas.label import Label, LabelStore, label_frames
+from sdas.md import Replicas
+from sdas.md.forces import EnergyFunction
+from sdas.md.systems import Systems
 
 ROOT = Path(__file__).resolve().parents[1]
-WORK = ROOT / "build" / "bench-free-energy"
-ORACLE, FRAMES, MINUTES = "tblite:GFN2-xTB", 600, 2
+WORK, RESULTS = ROOT / "build" / "bench-free-energy", ROOT / "bench" / "results" / "free_energy"
+ORACLE, DFT, FRAMES, MINUTES = "tblite:GFN2-xTB", "pyscf:pbe/def2-svp", 600, 2
+HELD, HELD_KELVIN, HELD_WIDTH, HELD_STEPS, HELD_EVERY = 16, 500.0, 0.15, 1600, 40
+"""Replicas that are held along a variable, how wide they spread about their places in its unit, and their dynamics."""
+GRID = 7
 
 
-def torsion(atoms: Atoms) -> str:
+@dataclass(frozen=True)
+class Case:
+    """structure: the start. variable, low, high: what is sampled. held: frames for training are made along it."""
+
+    structure: Atoms
+    variable: str
+    low: float
+    high: float
+    held: bool
+
+
+def ethanol() -> Case:
     """The chain C–C–O–H, by bonds."""
+    first = next(iter(read_frames(sample("ethanol")[0])))
+    atoms = Atoms(first.numbers, first.positions)
     oxygen = int(np.flatnonzero(atoms.numbers == 8)[0])
     near = np.argsort(atoms.get_distances(oxygen, range(len(atoms))))
     hydrogen = next(int(atom) for atom in near if atoms.numbers[atom] == 1)
     carbon = next(int(atom) for atom in near if atoms.numbers[atom] == 6)
     other = next(int(atom) for atom in np.flatnonzero(atoms.numbers == 6) if atom != carbon)
-    return f"dihedral:{other},{carbon},{oxygen},{hydrogen}"
+    return Case(atoms, f"dihedral:{other},{carbon},{oxygen},{hydrogen}", -180, 180, held=False)
 
 
-def trained() -> Path:
-    """The run of a model trained on the reference."""
-    run = WORK / "run"
-    if not (run / "model").exists():
+def malonaldehyde() -> Case:
+    """The enol with its hydrogen bond, as GFN2-xTB has it. By symmetry its free energy is even."""
+    positions = [
+        [0.570, -1.697, -0.045], [0.989, -0.627, -0.471], [0.320, 0.630, -0.294], [-0.855, 0.679, 0.384],
+        [-1.449, -0.365, 0.908], [1.937, -0.592, -1.031], [0.758, 1.524, -0.701], [-1.390, 1.610, 0.539],
+        [-0.880, -1.162, 0.711],
+    ]  # fmt: skip
+    return Case(Atoms("OCCCOHHHH", positions), "difference:0,8,4", -1.1, 1.1, held=True)
+
+
+CASES = {"ethanol": ethanol, "malonaldehyde": malonaldehyde}
+
+
+def structures(case: Case) -> list[Frame]:
+    """Frames to be labelled."""
+    if not case.held:
         frames = list(read_frames(sample("ethanol")[0]))
-        chosen = frames[:: max(1, len(frames) // FRAMES)][:FRAMES]
-        with LabelStore.open(WORK / "labels") as store:
-            done = label_frames(chosen, parse_oracle(ORACLE, {}), store, ResourcesConfig())
+        return frames[:: max(1, len(frames) // FRAMES)][:FRAMES]
+    variable, places = parse_variable(case.variable), torch.linspace(case.low, case.high, HELD, dtype=torch.float64)
+    stiffness = units.kB * HELD_KELVIN / HELD_WIDTH**2
+
+    def held(systems: Systems) -> torch.Tensor:
+        return stiffness / 2 * (variable(systems) - places[systems.replica]) ** 2
+
+    replicas = Replicas(
+        OracleForces(ORACLE), [case.structure] * HELD, "langevin", HELD_KELVIN, bias=EnergyFunction(held, True)
+    )
+    frames, nothing = list[Frame](), np.zeros(3, dtype=bool)
+
+    def keep(now: Replicas) -> None:
+        for atoms in (now.atoms(replica) for replica in now.running if now.step):
+            source = f"step {now.step} of replica {len(frames) % HELD}"
+            frames.append(Frame(atoms.numbers, atoms.positions, None, nothing, None, None, None, source))
+
+    replicas.run(HELD_STEPS, keep, every=HELD_EVERY, progress=True)
+    return frames
+
+
+def trained(case: Case, folder: Path) -> Path:
+    """The run of a model trained on the reference."""
+    run = folder / "run"
+    if not (run / "model").exists():
+        with LabelStore.open(folder / "labels") as store:
+            done = label_frames(structures(case), parse_oracle(ORACLE, {}), store, ResourcesConfig())
         labelled = [
             (replace(frame, energy=label.energy, forces=label.forces), {})
             for frame, label in zip(done.frames, done.outcomes, strict=True)
             if isinstance(label, Label)
         ]
-        write_frames(WORK / "frames.extxyz", labelled)
-        command = [sys.executable, "-P", "-m", "sdas.cli", "train", str(WORK / "frames.extxyz")]
+        write_frames(folder / "frames.extxyz", labelled)
+        command = [sys.executable, "-P", "-m", "sdas.cli", "train", str(folder / "frames.extxyz")]
         subprocess.run([*command, "--set", f"train.minutes={MINUTES}", "--set", f"run_dir={run}"], check=True)
     return run
 
 
-def main(steps: int) -> None:
-    """Sample both, compare, write."""
-    WORK.mkdir(parents=True, exist_ok=True)
-    run = trained()
-    first = next(iter(read_frames(sample("ethanol")[0])))
-    atoms = Atoms(first.numbers, first.positions)
-    name = torsion(atoms)
-    sampling = Sampling(steps=steps, replicas=8, save_every=500)
-    axes, seconds, found = [Axis(parse_variable(name), -180, 180, 36)], {}, {}
+def said() -> dict[str, Any]:
+    """Of every result."""
+    return {"machine": _machine(), "versions": _versions(["tblite", "pyscf", "ase"]), "commit": _commit()}
+
+
+def sampled(name: str, steps: int) -> dict[str, Any]:
+    """Free energies of both."""
+    case, folder = CASES[name](), WORK / name
+    folder.mkdir(parents=True, exist_ok=True)
+    begin = time.process_time()
+    run = trained(case, folder)
+    seconds = {"frames and labels": round(time.process_time() - begin)}
+    sampling = Sampling(steps=steps, timestep_fs=1.0, replicas=8, save_every=500)
+    axes, found = [Axis(parse_variable(case.variable), case.low, case.high, 36)], {}
     for what, forces in (("reference", OracleForces(ORACLE)), ("model", str(run))):
-        begin = time.perf_counter()
+        begin = time.process_time()
         known = found["reference"].landscape if found else None
-        found[what] = free_energy(forces, atoms, axes, sampling, WORK / what, reference=known, progress=True)
-        seconds[what] = round(time.perf_counter() - begin)
+        place = folder / what
+        found[what] = free_energy(forces, case.structure, axes, sampling, place, reference=known, progress=True)
+        seconds[what] = round(time.process_time() - begin)
     error = found["model"].error
     assert error is not None
-    record = {
+    return {
         "claim": "the model has the free energies of its reference",
-        "machine": _machine(),
-        "versions": _versions(["tblite", "ase"]),
-        "commit": _commit(),
+        **said(),
         "oracle": ORACLE,
-        "variable": name,
+        "variable": case.variable,
+        "training": {"frames": FRAMES if not case.held else HELD * (HELD_STEPS // HELD_EVERY), "minutes": MINUTES},
         "steps": steps,
+        "timestep_fs": sampling.timestep_fs,
         "replicas": sampling.replicas,
-        "seconds": seconds,
+        "seconds_of_one_core": seconds,
         "sampling_error": error.as_dict(),
         **{what: each.landscape.as_dict() | {"notes": each.notes} for what, each in found.items()},
     }
-    path = ROOT / "bench" / "results" / "free_energy" / "ethanol_torsion.json"
+
+
+def held_at(case: Case, value: float) -> Atoms:
+    """The structure of lowest energy by the reference with this value of the variable."""
+    from tblite.ase import TBLite
+
+    atoms, numbers = case.structure.copy(), [int(word) for word in case.variable.partition(":")[2].split(",")]
+    if len(numbers) == 4:
+        atoms.set_dihedral(*numbers, value, indices=[numbers[3]])
+        kept = FixInternals(dihedrals_deg=[[value % 360, numbers]])
+    else:
+        i, j, k = numbers
+        kept = FixInternals(bondcombos=[[value, [[i, j, 1.0], [j, k, -1.0]]]], epsilon=1e-6)
+    atoms.calc = TBLite(method=ORACLE.partition(":")[2], verbosity=0)
+    atoms.set_constraint(kept)
+    BFGS(atoms, logfile=None).run(fmax=0.02, steps=100)
+    atoms.set_constraint()
+    return atoms
+
+
+def grid(name: str) -> dict[str, Any]:
+    """Energies of the structures that are lowest by the reference, by it and by density functional theory."""
+    case, none = CASES[name](), np.zeros(3, dtype=bool)
+    values = np.linspace(0, case.high, GRID) if name == "ethanol" else np.linspace(0, 0.9, GRID)
+    relaxed = [held_at(case, value) for value in values]
+    frames = [Frame(each.numbers, each.positions, None, none, None, None, None, "grid") for each in relaxed]
+    curves = {}
+    for word in (ORACLE, DFT):
+        with LabelStore.open(WORK / f"{name}-grid-labels") as store:
+            labels = label_frames(frames, parse_oracle(word, {}), store, ResourcesConfig()).outcomes
+        energies = np.array([label.energy if isinstance(label, Label) else np.nan for label in labels])
+        curves[word] = ((energies - np.nanmin(energies)) / (units.kB * 300)).tolist()
+    return {"claim": "how far the reference itself is", **said(), "variable": case.variable} | {
+        "values": values.tolist(),
+        "energy_kt_at_300_k": curves,
+    }
+
+
+def main(name: str, words: Sequence[str]) -> None:
+    """Measure and write."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    whole = "grid" not in words
+    record = sampled(name, int(words[0]) if words else 24_000) if whole else grid(name)
+    path = RESULTS / f"{name}.json" if whole else RESULTS / f"{name}_grid.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n")
-    print(json.dumps(record["sampling_error"], indent=1), seconds)
+    print(
+        json.dumps(
+            {k: record[k] for k in ("sampling_error", "seconds_of_one_core", "energy_kt_at_300_k") if k in record}
+        )
+    )
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 200_000)
+    main(sys.argv[1] if len(sys.argv) > 1 else "ethanol", sys.argv[2:])

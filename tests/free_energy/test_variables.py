@@ -13,7 +13,7 @@ from sdas.errors import SdasError
 from sdas.free_energy import Axis, parse_variable
 from sdas.md.systems import Systems
 
-WORDS = ["distance:1,3", "angle:0,2,4", "dihedral:0,1,2,3", "coordination:2,0,1,4@1.7"]
+WORDS = ["distance:1,3", "difference:1,3,0", "angle:0,2,4", "dihedral:0,1,2,3", "coordination:2,0,1,4@1.7"]
 
 
 @pytest.fixture
@@ -29,6 +29,8 @@ def of_ase(word: str, atoms: Atoms) -> float:
     periodic = bool(atoms.pbc.all())
     if kind == "distance":
         return atoms.get_distance(i, *others, mic=periodic)
+    if kind == "difference":
+        return atoms.get_distance(i, others[0], mic=periodic) - atoms.get_distance(*others, mic=periodic)
     if kind == "angle":
         return atoms.get_angle(i, *others, mic=periodic)
     if kind == "dihedral":
@@ -54,7 +56,7 @@ def test_gradients_are_those_of_finite_differences(structures, word):
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("torsion:0,1,2,3", "a variable is written distance:I,J"),
+        ("torsion:0,1,2,3", "a variable is written distance:I,J, difference:I,J,K"),
         ("angle:0,1", "wants 3 different atoms"),
         ("dihedral:0,1,2,2", "wants 4 different atoms"),
         ("coordination:0,1", "a radius in Å stands after the atoms"),

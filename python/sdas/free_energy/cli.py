@@ -23,7 +23,10 @@ def free_energy(
     structure: Annotated[Path, typer.Option(help="Start: any file that ASE or 'sdas data' reads.")],
     cv: Annotated[
         list[str],
-        typer.Option(help="distance:I,J, angle:I,J,K, dihedral:I,J,K,L or coordination:I,J,…@RADIUS; one or two."),
+        typer.Option(
+            help="distance:I,J, difference:I,J,K, angle:I,J,K, dihedral:I,J,K,L or coordination:I,J,…@RADIUS; one or "
+            "two."
+        ),
     ],
     range_: Annotated[
         list[str] | None,

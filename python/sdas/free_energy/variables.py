@@ -3,6 +3,7 @@
 parse_variable("distance:0,1")         Å
 parse_variable("angle:0,1,2")          degrees, at atom 1
 parse_variable("dihedral:0,1,2,3")     degrees, -180 to 180, as ASE and IUPAC count but for the branch
+parse_variable("difference:0,1,2")     Å, distance 0–1 less distance 1–2: how far atom 1 has gone over from 0 to 2
 parse_variable("coordination:0,5,6@1.6")   of atom 0 by 5 and 6: Σ 1 / (1 + (d / 1.6 Å)⁶)
 """
 
@@ -21,10 +22,10 @@ from sdas.md.systems import Systems
 
 Value = Callable[[torch.Tensor], torch.Tensor]
 """From vectors between the atoms of a variable, each from the first of a pair to the second, [B, pairs, 3], to [B]."""
-KINDS = {"distance": 2, "angle": 3, "dihedral": 4, "coordination": 2}
+KINDS = {"distance": 2, "difference": 3, "angle": 3, "dihedral": 4, "coordination": 2}
 """How many atoms each has, coordination at least."""
 WORD = re.compile(r"(?P<kind>\w+):(?P<atoms>\d+(?:,\d+)*)(?:@(?P<radius>[\d.]+))?")
-FORMS = "distance:I,J, angle:I,J,K, dihedral:I,J,K,L or coordination:I,J,…@RADIUS"
+FORMS = "distance:I,J, difference:I,J,K, angle:I,J,K, dihedral:I,J,K,L or coordination:I,J,…@RADIUS"
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,8 @@ def parse_variable(text: str) -> Variable:
         raise SdasError(f"{text}: a radius in Å stands after the atoms of a coordination, and only there: {FORMS}")
     if kind == "distance":
         return Variable(text, ((atoms[0], atoms[1]),), lambda v: v[:, 0].norm(dim=1), "Å")
+    if kind == "difference":
+        return Variable(text, tuple(pairwise(atoms)), lambda v: v[:, 0].norm(dim=1) - v[:, 1].norm(dim=1), "Å")
     if kind == "angle":
         return Variable(text, ((atoms[1], atoms[0]), (atoms[1], atoms[2])), _angle, "°")
     if kind == "dihedral":
