@@ -14,6 +14,15 @@ Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds 
 SYMBOLS = tuple(_TABLE.split())
 """Of atomic number k + 1."""
 
+COVALENT_RADII_PM = (
+    31, 28, 128, 96, 84, 76, 71, 66, 57, 58, 166, 141, 121, 111, 107, 105, 102, 106, 203, 176, 170, 160, 153, 139,
+    139, 132, 126, 124, 132, 122, 122, 120, 119, 120, 120, 116, 220, 195, 190, 175, 164, 154, 147, 146, 142, 139,
+    145, 144, 142, 139, 139, 138, 139, 140, 244, 215, 207, 204, 203, 201, 199, 198, 198, 196, 194, 192, 192, 189,
+    190, 187, 187, 175, 170, 162, 151, 144, 141, 136, 136, 132, 145, 146, 148, 140, 150, 150, 260, 221, 215, 206,
+    200, 196, 190, 187, 180, 169,
+)  # fmt: skip
+"""Of atomic number k + 1, up to 96; in pm. B. Cordero and others, Dalton Trans. 2008, 2832."""
+
 _NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS, 1)}
 
 

@@ -81,6 +81,8 @@ def evaluate(model: SDAS, batch: NeighborGraph, weights: list[torch.Tensor], str
     if found is None:
         return None
     energy, forces, by_strain = found
+    if model.repulsion is not None:
+        energy, forces, by_strain = _with_repulsion(model, batch, energy, forces, by_strain)
     if by_strain is None or volumes is None:
         return {"energy": energy, "forces": forces}
     return {"energy": energy, "forces": forces, "stress": _symmetric(by_strain) / volumes[:, None, None]}
@@ -171,16 +173,39 @@ def _at_once(
     table, rows = model.scalars(batch, kinds)
     atomic, gradient = network(vectors, rows, table, layers, batch, model.cutoff, parity)
     gradient = gradient * model.energy_scale
-    index = batch.edges.tensors()
-    found = {
-        "energy": model.sum_over_systems(batch, atomic, kinds),
-        "forces": sum_to_receivers(gradient, index) - sum_to_senders(gradient, index),
-    }
+    energy = model.sum_over_systems(batch, atomic, kinds)
+    if model.repulsion is not None:
+        repulsion, by_vectors = model.repulsion.with_gradient(vectors, batch, kinds)
+        energy, gradient = energy + repulsion, gradient + by_vectors
+    found = {"energy": energy, "forces": _forces(batch, gradient)}
     if volumes is not None:
-        system = Segments(of_receivers(batch.system, index))
-        by_strain = segment_sum(vectors[:, :, None] * gradient[:, None, :], system, batch.num_systems)
-        found["stress"] = _symmetric(by_strain) / volumes[:, None, None]
+        found["stress"] = _symmetric(_by_strain(batch, vectors, gradient)) / volumes[:, None, None]
     return found
+
+
+@torch.no_grad()
+def _with_repulsion(
+    model: SDAS, batch: NeighborGraph, energy: torch.Tensor, forces: torch.Tensor, by_strain: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """What a kernel found for the network, with the repulsion added."""
+    assert model.repulsion is not None
+    vectors = batch.edge_vectors()
+    repulsion, gradient = model.repulsion.with_gradient(vectors, batch, model.kinds(batch))
+    if by_strain is not None:
+        by_strain = by_strain + _by_strain(batch, vectors, gradient)
+    return energy + repulsion, forces + _forces(batch, gradient), by_strain
+
+
+def _forces(batch: NeighborGraph, gradient: torch.Tensor) -> torch.Tensor:
+    """On the atoms `[N, 3]`, of the gradient by the vectors `[E, 3]`."""
+    index = batch.edges.tensors()
+    return sum_to_receivers(gradient, index) - sum_to_senders(gradient, index)
+
+
+def _by_strain(batch: NeighborGraph, vectors: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    """Derivative of the energies by strain `[B, 3, 3]`."""
+    system = Segments(of_receivers(batch.system, batch.edges.tensors()))
+    return segment_sum(vectors[:, :, None] * gradient[:, None, :], system, batch.num_systems)
 
 
 def _symmetric(matrices: torch.Tensor) -> torch.Tensor:

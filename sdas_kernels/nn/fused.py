@@ -18,6 +18,7 @@ from sdas_kernels.nn.electronic_state import ElectronicEmbedding
 from sdas_kernels.nn.layer import EquivariantRMSNorm, NodeUpdate, SDASLayer
 from sdas_kernels.nn.linear import EquivariantLinear
 from sdas_kernels.nn.neighbor_attention import NeighborAttention
+from sdas_kernels.nn.repulsion import Repulsion
 
 _PLAIN = {
     nn.Embedding,
@@ -31,6 +32,7 @@ _PLAIN = {
     EquivariantRMSNorm,
     NeighborAttention,
     NodeUpdate,
+    Repulsion,
     SDASLayer,
 }
 

@@ -23,6 +23,7 @@ from sdas_kernels.nn.geometry import EdgeGeometry
 from sdas_kernels.nn.layer import SDASLayer
 from sdas_kernels.nn.meaning import WithMeaning, as_tensor, from_tensor
 from sdas_kernels.nn.paper import PaperAttention, PaperEmbedding, PaperLayer
+from sdas_kernels.nn.repulsion import Repulsion
 from sdas_kernels.segment import Segments, gather, segment_sum
 
 
@@ -43,6 +44,7 @@ class SDAS(WithMeaning):
         layer: "default" (smooth at the cutoff) or "paper" (as published).
         charge_spin: whether energies depend on the total charge and the spin of a system, which its graph states.
         members: readouts on the same features, whose mean f is: a shallow ensemble, which `members` takes apart.
+        repulsion: "zbl": that of `Repulsion` is added to the energy; None: nothing is.
         options: the switches of `NeighborAttention` and `SDASLayer`, for the default layer only.
 
     `config` holds the arguments: `SDAS(**model.config)` is a model of the same shape.
@@ -67,6 +69,7 @@ class SDAS(WithMeaning):
         layer: str = "default",
         charge_spin: bool = False,
         members: int = 1,
+        repulsion: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -96,6 +99,7 @@ class SDAS(WithMeaning):
             "layer": layer,
             **({"charge_spin": True} if charge_spin else {}),  # else as models were before it was there
             **({"members": members} if members > 1 else {}),
+            **({"repulsion": repulsion} if repulsion is not None else {}),
             **options,
         }
         self.lmax, self.n_radial, self.cutoff = lmax, n_radial, cutoff
@@ -109,6 +113,9 @@ class SDAS(WithMeaning):
 
         self.embedding = nn.Embedding(len(known), channels)
         self.electronic = ElectronicEmbedding(channels) if charge_spin else None
+        if repulsion not in (None, "zbl"):
+            raise ValueError(f'SDAS: repulsion must be "zbl" or None, got {repulsion!r}')
+        self.repulsion = None if repulsion is None else Repulsion(known)
         shared: dict[str, Any] = {
             "channels": channels,
             "heads": heads,
@@ -133,6 +140,7 @@ class SDAS(WithMeaning):
 
         first: Any = self.layers[0].attention if layer == "default" else self.layers[0]
         self._meaning = {**first.meaning(), "species": known, "cutoff": cutoff, "n_radial": n_radial, "layer": layer}
+        self._meaning["repulsion"] = repulsion
 
     def meaning(self) -> dict[str, Any]:
         """Species, cutoff, and what the layers say of themselves."""
@@ -211,7 +219,10 @@ class SDAS(WithMeaning):
     @in_operand_dtype
     def energies(self, batch: NeighborGraph, vectors: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
         """Energy of every system `[B]`, float64 eV, from edge vectors `[E, 3]` Å and species indices `[N]`."""
-        return self.sum_over_systems(batch, self.features(batch, vectors, kinds)[0], kinds)
+        energy = self.sum_over_systems(batch, self.features(batch, vectors, kinds)[0], kinds)
+        if self.repulsion is None:
+            return energy
+        return energy + self.repulsion(vectors, batch, kinds)
 
     def sum_over_systems(self, batch: NeighborGraph, atomic: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
         """Energy of every system `[B]`, float64 eV, from the network's atomic energies `[N]`."""

@@ -7,7 +7,9 @@ from dataclasses import replace
 import ase.units
 import numpy as np
 import pytest
+import torch
 
+from sdas.data import Frame
 from sdas.errors import SdasError
 from sdas.md import SDASCalculator
 from sdas.validate import Check, validate
@@ -54,6 +56,22 @@ def test_a_sound_potential_passes(pair_potential, frames):
 def test_a_broken_potential_fails(subject, fault, check, red):
     failed = {line.name for line in lines(check(subject(fault))) if line.status == "fail"}
     assert red <= failed
+
+
+def test_a_bond_of_two_atoms_alone_is_no_hole(pair_potential):
+    """H₂ by its Morse curve, of a model whose frames keep hydrogen atoms 1.5 Å apart."""
+
+    class Hydrogen(pair_potential):
+        def energy(self, graph, positions, cells):
+            d = graph.edge_vectors(positions, cells).norm(dim=1)
+            pair = self.depth * 4.75 * ((1 - torch.exp(-1.94 * (d - 0.741))) ** 2 - 1) / 2
+            energy = torch.zeros(graph.num_systems, dtype=d.dtype)
+            return energy.index_add(0, graph.system[graph.edges.receivers], pair)
+
+    none = np.zeros(3, dtype=bool)
+    apart = Frame(np.array([1, 1]), np.array([[0, 0, 0], [0, 0, 1.5]]), None, none, None, None, None, "apart")
+    (line,), _ = dimers(Subject.of(Hydrogen(), [apart]))
+    assert line.status == "pass", line
 
 
 def test_stress_is_compared_with_strained_cells(pair_potential, cell):

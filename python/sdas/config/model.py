@@ -35,6 +35,11 @@ class ModelConfig(Section):
         ge=1,
         description="Readouts whose mean is the energy: a shallow ensemble. Each step trains one of them.",
     )
+    repulsion: Literal["zbl"] | None = Field(
+        default=None,
+        description="zbl: nuclei closer than a covalent bond repel as Ziegler, Biersack and Littmark found, and the "
+        "network learns the rest; null: it learns all.",
+    )
     options: dict[str, Any] = Field(default={}, description="Switches of the default layer, by name.")
 
     @model_validator(mode="after")

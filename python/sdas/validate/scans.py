@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from ase.data import chemical_symbols
+from ase.data import chemical_symbols, covalent_radii
 
 from sdas.data import Frame
 from sdas.interpret.bonds import FloatArray, beyond, bonds_of
@@ -14,6 +14,8 @@ from sdas.validate.subject import Subject
 POINTS = 40
 SHORTEST = 0.6
 """Scans go down to so many times the shortest distance in the frames."""
+ALONE = 0.75
+"""Of the sum of covalent radii: two atoms alone may attract as far as that. No bond is shorter, N₂ neither."""
 STRETCHED = 1.3
 """Bonds are stretched to so many times their length."""
 NEAR = 1.1
@@ -30,17 +32,18 @@ def hole(energies: FloatArray) -> float:
 
 
 def dimers(subject: Subject) -> tuple[list[Check], list[Curve]]:
-    """Two atoms alone, from the shortest distance that the frames have inwards, for each pair of elements."""
+    """Two atoms alone, for each pair of elements, inwards from where any pair repels, or from the frames' shortest."""
     depths, lines = {}, {}
     share = np.linspace(1, SHORTEST, POINTS)
     for (a, b), shortest in sorted(subject.shortest().items()):
-        frames = [_dimer(a, b, shortest * x) for x in share]
+        first = min(shortest, ALONE * float(covalent_radii[a] + covalent_radii[b]))
+        frames = [_dimer(a, b, first * x) for x in share]
         energy = subject.predicted(frames).energy
         name = chemical_symbols[a] + "–" + chemical_symbols[b]
         depths[name], lines[name] = hole(energy), (energy - energy[0]).tolist()
     if not depths:
         return [skipped("short range", "pairs of atoms alone", "no two atoms of the frames meet")], []
-    curve = Curve("Pairs of atoms alone", "distance / shortest in the frames", "energy (eV)", share.tolist(), lines)
+    curve = Curve("Pairs of atoms alone", "distance / the first of the scan", "energy (eV)", share.tolist(), lines)
     return [_deepest("pairs of atoms alone: deepest hole", depths)], [curve]
 
 
