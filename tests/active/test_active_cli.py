@@ -87,6 +87,9 @@ def molecules(path, symbols, count=12):
         (["even", "--data", "even", "--oracle", "tblite"], "nothing to learn from 11 training frames"),
         (["odd", "--labels-per-round", "13"], "the pool has 12 frames that can be used, fewer"),
         (["odd", "--models", "1"], "models must be at least 2"),
+        (["odd", "--uncertainty", "shallow", "--set", "model.members=1"], "model.members must be at least 2 for a"),
+        (["odd", "--uncertainty", "dropout", "--set", "train.dropout=0"], "train.dropout must be more than 0"),
+        (["odd", "--uncertainty", "last-layer", "--set", "active.measure=forces"], "measure must be energy where"),
         (["odd", "--smiles", "CCO"], "pool and smiles are given"),
         (["odd", "heavy"], "give one pool"),
         (["absent"], "absent"),
@@ -113,5 +116,34 @@ def test_a_pool_alone_begins_from_nothing(tmp_path, monkeypatch):
     molecules(tmp_path / "pool", [8, 1])
     settings = new_run([tmp_path / "pool"], None, [], {})
     assert settings.data.files()["train"] == [str(tmp_path / "runs" / "pool" / "start")]
-    settings = new_run([tmp_path / "pool"], tmp_path / "pool", [], {"active.oracle": "tblite"})
+    assert (settings.train.steps, settings.train.minutes) == (2000, None)
+    settings = new_run([tmp_path / "pool"], tmp_path / "pool", ["train.minutes=2"], {"active.oracle": "tblite"})
     assert settings.data.files()["train"] == [str(tmp_path / "pool")]
+    assert (settings.train.steps, settings.train.minutes) == (None, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("source", "wanted"),
+    [
+        ("ensemble", {"models": 3, "measure": "forces", "members": 1, "dropout": 0.0}),
+        ("shallow", {"models": 1, "measure": "forces", "members": 8, "dropout": 0.0}),
+        ("dropout", {"models": 1, "measure": "forces", "members": 1, "dropout": 0.1}),
+        ("last-layer", {"models": 1, "measure": "energy", "members": 1, "dropout": 0.0}),
+    ],
+)
+def test_what_a_source_of_uncertainty_needs_is_set_unless_given(source, wanted, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    molecules(tmp_path / "pool", [8, 1])
+
+    def found(*overrides):
+        settings = new_run([tmp_path / "pool"], None, list(overrides), {"active.uncertainty": source})
+        chosen = settings.active
+        return {"models": chosen.models, "measure": chosen.measure, "members": settings.model.members} | {
+            "dropout": settings.train.dropout
+        }
+
+    assert found() == wanted
+    given = {"ensemble": ("active.models=5", "models", 5), "shallow": ("model.members=4", "members", 4)}
+    given |= {"dropout": ("train.dropout=0.2", "dropout", 0.2), "last-layer": ("active.models=2", "models", 2)}
+    override, name, value = given[source]
+    assert found(override) == {**wanted, name: value}

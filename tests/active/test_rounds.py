@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import copy
+import errno
 import itertools
 import json
+import os
+import signal
 import sqlite3
+import subprocess
+import sys
+import time
 
+import ase
 import numpy as np
 import pytest
 import torch
@@ -15,10 +22,14 @@ from sdas.active import rounds
 from sdas.active.engine import Here, Interrupted
 from sdas.active.folder import member_folder, round_frames
 from sdas.active.rounds import learn
-from sdas.config import load_config
+from sdas.config import load_config, render_config
+from sdas.config.label import parse_oracle
 from sdas.data import FrameCache
 from sdas.errors import SdasError
+from sdas.files import write_text
+from sdas.label import LabelStore, label_frames
 from sdas.predict import gradient_features, predict
+from sdas.report.active import write_active_report
 from sdas.run.ledger import Ledger, read_lines
 from sdas.run.model import load_run_model
 from sdas_kernels.nn import thinned
@@ -115,6 +126,45 @@ def test_a_run_that_is_killed_ends_as_one_that_is_not(
     assert result.rounds == 2
 
 
+def test_a_run_whose_process_is_killed_ends_as_one_that_is_not(finished, make_config, tmp_path):
+    """By SIGKILL, while members are trained by processes of their own, which end too."""
+    config, folder = make_config(tmp_path / "run", processes=2, models=2), tmp_path / "run"
+    (tmp_path / "run.yaml").write_text(render_config(config))
+    driver = subprocess.Popen(
+        [sys.executable, "-P", "-m", "sdas.cli", "active", str(tmp_path / "run.yaml")],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 240
+    while not (folder / "rounds" / "000" / "members" / "1" / "log.txt").exists():
+        assert driver.poll() is None, driver.stderr.read()
+        assert time.monotonic() < deadline, "no member is trained"
+        time.sleep(0.01)
+    driver.send_signal(signal.SIGKILL)
+    driver.communicate()
+    assert acts(folder)[-1]["kind"] == "training"
+    learn(make_config(folder), resume=True)
+    assert outcome(folder) == outcome(finished)
+
+
+@pytest.mark.parametrize(("owner", "name", "number"), [(rounds, "write_cache", 1), (rounds, "label", 0)])
+def test_a_full_disk_loses_nothing(owner, name, number, finished, make_config, tmp_path, monkeypatch):
+    """The act in which it was full is done again when there is room."""
+    calls, original = itertools.count(), getattr(owner, name)
+
+    def full(*arguments, **options):
+        if next(calls) == number:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return original(*arguments, **options)
+
+    config = make_config(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, full)
+        with pytest.raises(OSError, match="No space left"):
+            learn(config)
+    learn(config, resume=True)
+    assert outcome(tmp_path / "run") == outcome(finished)
+
+
 def test_a_finished_run_goes_on_with_more_rounds(make_config, finished, tmp_path):
     folder = tmp_path / "run"
     learn(make_config(folder, rounds=1))
@@ -130,6 +180,64 @@ def test_an_oracle_labels_what_is_selected(make_config, finished, places, tmp_pa
     assert [line["chosen"] for line in chosen] == [line["chosen"] for line in wanted]
     assert result.labels == 14
     assert acts(tmp_path / "run", "labeled")[0]["computed"] == 3
+
+
+def test_labels_by_other_versions_are_noted(make_config, finished, places, tmp_path, monkeypatch, capsys):
+    """Those that the store has already, when a round asks for them; on the page too."""
+    folder, oracle = tmp_path / "run", "ase:ase.calculators.emt:EMT"
+    pool = FrameCache.open(places / "unlabeled")
+    with LabelStore.open(folder / "labels") as store:
+        label_frames(list(pool), parse_oracle(oracle), store)
+    monkeypatch.setattr("sdas.label.ase.ASEOracle.versions", {"ase": "9.9"})
+    monkeypatch.setattr("sdas.active.rounds.open_folder", lambda config, resume: None)  # which wants an empty one
+    write_text(folder / "config.yaml", render_config(config := make_config(folder, rounds=1, oracle=oracle)))
+    learn(config.model_copy(update={"active": config.active.model_copy(update={"pool": str(places / "unlabeled")})}))
+    (labeled,) = acts(folder, "labeled")
+    note = f"3 labels are by ase {ase.__version__}, now it is ase 9.9"
+    assert labeled["computed"] == 0
+    assert note in labeled["notes"][0]
+    assert note in capsys.readouterr().err
+    assert note in write_active_report(folder).read_text()
+
+
+FAULTY = """
+import time
+import numpy as np
+from ase.calculators.emt import EMT
+
+class Faulty(EMT):
+    def calculate(self, atoms=None, *rest):
+        super().calculate(atoms, *rest)
+        fault = int(1000 * abs(atoms.positions[0, 0])) % 4
+        if fault == 1:
+            raise ValueError("no such triangle")
+        if fault == 2:
+            self.results["forces"] = self.results["forces"] * np.nan
+        if fault == 3:
+            time.sleep(3600)
+"""
+
+
+def test_what_an_oracle_cannot_label_is_noted_and_not_asked_for_again(make_config, places, tmp_path, monkeypatch):
+    """It raises, gives no number, or hangs; the rest is learned."""
+    (tmp_path / "faulty_oracle.py").write_text(FAULTY)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    pool = FrameCache.open(places / "unlabeled")
+    fault = [int(1000 * abs(frame.positions[0, 0])) % 4 for frame in pool]
+    assert set(fault) == {0, 1, 2, 3}
+    settings = {"oracle": "ase:faulty_oracle:Faulty", "labels_per_round": 10, "select": "random", "duplicates": 0.0}
+    resources = {"timeout_s": 1.0, "workers": 2}
+    folder = tmp_path / "run"
+    learn(make_config(folder, pool=str(places / "unlabeled"), resources=resources, **settings))
+    kinds = {0: None, 1: "raised", 2: "not finite", 3: "timeout"}
+    selected, labeled = acts(folder, "selected"), acts(folder, "labeled")
+    assert len({index for line in selected for index in line["chosen"]}) == 20
+    for line, found in zip(selected, labeled, strict=True):
+        wanted = {place: kinds[fault[index]] for place, index in enumerate(line["chosen"]) if fault[index]}
+        assert {row["index"]: row["kind"] for row in found["failed"]} == wanted
+        assert found["labeled"] == [index for index in line["chosen"] if not fault[index]]
+    assert acts(folder, "assessed")[-1]["labels"] == 8 + fault.count(0)
 
 
 def test_a_run_begins_from_nothing(make_config, places, tmp_path):

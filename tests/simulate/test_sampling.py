@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from itertools import islice
 
@@ -13,7 +14,7 @@ from sdas.config.simulate import SimulationConfig
 from sdas.errors import SimulationError
 from sdas.simulate import Molecule, from_sequence, from_smiles, simulate_pool
 from sdas.simulate.engines import _ForceField, make_engine
-from sdas.simulate.sampling import normal_modes, rotatable_bonds, samples
+from sdas.simulate.sampling import Sampler, normal_modes, rotatable_bonds
 from sdas.simulate.screening import Screen
 
 pytest.importorskip("rdkit")
@@ -75,7 +76,7 @@ def test_a_spring_is_stretched_by_the_thermal_energy(sampling, count, within):
     config = SimulationConfig(
         sampling=sampling, temperature_k=500, interval_fs=12, equilibration_fs=300, friction_per_ps=50
     )
-    found = list(islice(samples(diatomic(), Bond(), config), count))
+    found = list(islice(Sampler(diatomic(), Bond(), config), count))
     lengths = np.array([np.linalg.norm(sample.positions[1] - sample.positions[0]) for sample in found])
     assert STIFFNESS * ((lengths - REST) ** 2).mean() == pytest.approx(units.kB * 500, rel=within)
 
@@ -87,7 +88,7 @@ def test_torsions_turn_what_turns_freely():
     # CH3-C(=O)-N-CA(-CB)-C(=O)-N-CH3 in the order of its SMILES: 0 1 (2) 3 4 (5) 6 (7) 8 9
     assert sorted(heavy) == [(0, 1), (3, 4), (4, 5), (4, 6), (8, 9)], "φ, ψ and methyls; neither amide"
     config = SimulationConfig(sampling="torsions", engine="mmff", interval_fs=5)
-    found = list(islice(samples(molecule, make_engine("mmff", molecule), config), 12))
+    found = list(islice(Sampler(molecule, make_engine("mmff", molecule), config), 12))
     torsions = [Atoms(molecule.numbers, s.positions).get_dihedral(1, 3, 4, 6) for s in found]
     assert len({int(angle // 90) for angle in torsions}) >= 3, "φ is everywhere"
 
@@ -127,14 +128,14 @@ def test_an_engine_that_fails_costs_a_frame(sampling):
 
     engine.calculate = failing
     config = SimulationConfig(sampling=sampling, interval_fs=1, equilibration_fs=0)
-    assert [sample.fault for sample in islice(samples(molecule, engine, config), 3)] == ["engine failed", None, None]
+    assert [sample.fault for sample in islice(Sampler(molecule, engine, config), 3)] == ["engine failed", None, None]
 
 
 def test_modes_need_a_molecule_at_rest(monkeypatch):
     monkeypatch.setattr("sdas.simulate.sampling.RELAXATION_STEPS", 1)
     molecule = from_smiles("CCO", 1, 0)
     with pytest.raises(SimulationError, match="conformer 0 does not come to rest in 1 steps"):
-        next(samples(molecule, make_engine("uff", molecule), SimulationConfig(sampling="modes")))
+        next(Sampler(molecule, make_engine("uff", molecule), SimulationConfig(sampling="modes")))
 
 
 def test_the_seed_decides_every_frame():
@@ -147,6 +148,52 @@ def test_the_seed_decides_every_frame():
     for (a, _), (b, _) in zip(first.frames, again.frames, strict=True):
         np.testing.assert_array_equal(a.positions, b.positions)
     assert not np.array_equal(first.frames[0][0].positions, other.frames[0][0].positions)
+
+
+@pytest.mark.parametrize("sampling", ["dynamics", "modes", "torsions"])
+def test_a_killed_simulation_goes_on_with_the_same_frames(sampling, tmp_path, monkeypatch, capsys):
+    """From what it last wrote, with a frame that is dropped before and one after; more frames may be wanted then."""
+    monkeypatch.setattr("sdas.simulate.kept.SECONDS", 0.0)
+    monkeypatch.setattr("sdas.simulate.kept.PART", 1e9)
+    molecule, keep = from_smiles("CCO", 2, 0), tmp_path / "made.json"
+    config = SimulationConfig(sampling=sampling, frames=8, interval_fs=3, equilibration_fs=2, temperature_k=700)
+    fault, asked = Screen.fault, itertools.count()
+    monkeypatch.setattr(Screen, "fault", lambda self, at: "overlap" if next(asked) in (1, 7) else fault(self, at))
+    wanted = simulate_pool(molecule, config, labels=True)
+    assert wanted.dropped == {"overlap": 2}
+
+    def killed(told):
+        if told and next(frames) == 5:
+            raise SystemExit
+
+    asked, frames = itertools.count(), itertools.count(1)
+    with pytest.raises(SystemExit):
+        simulate_pool(molecule, config.model_copy(update={"frames": 6}), labels=True, progress=killed, keep=keep)
+    told: list[int] = []
+    found = simulate_pool(molecule, config, labels=True, progress=told.append, keep=keep)
+    assert told == [5, 1, 1, 1]
+    assert "goes on from 5 frames that an interrupted command made" in capsys.readouterr().err
+    assert found.dropped == wanted.dropped
+    for (ours, facts), (theirs, known) in zip(found.frames, wanted.frames, strict=True):
+        assert np.array_equal(ours.positions, theirs.positions)
+        assert np.array_equal(ours.forces, theirs.forces)
+        assert (ours.source, ours.energy, facts) == (theirs.source, theirs.energy, known)
+
+
+def test_what_other_settings_made_is_not_gone_on_with(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sdas.simulate.kept.SECONDS", 0.0)
+    molecule, keep, config = from_smiles("O", 1, 0), tmp_path / "made.json", SimulationConfig(frames=2, interval_fs=1)
+    config.equilibration_fs = 0
+    simulate_pool(molecule, config, keep=keep)
+    other = simulate_pool(molecule, config.model_copy(update={"seed": 1}), keep=keep)
+    assert "is of other settings and will be written over" in capsys.readouterr().err
+    assert np.array_equal(
+        other.frames[1][0].positions,
+        simulate_pool(molecule, config.model_copy(update={"seed": 1})).frames[1][0].positions,
+    )
+    keep.write_text(keep.read_text().replace('"count"', '"amount"'))
+    with pytest.raises(SimulationError, match="remove it to begin anew"):
+        simulate_pool(molecule, config, keep=keep)
 
 
 def test_a_program_that_is_missing_is_named_with_its_extra(monkeypatch):

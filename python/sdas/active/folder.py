@@ -19,6 +19,7 @@ from sdas.run.folder import FRAMES, POOL, ROUNDS
 TASK = "task.json"  # what a member has to do, beside its config.yaml
 LOG = "log.txt"  # what a member says that is a process of its own
 MEMBERS = "members"
+SIMULATED = "simulated.json"  # what of the pool is made so far
 
 
 def round_folder(run: Path, number: int) -> Path:

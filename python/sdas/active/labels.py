@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,20 @@ TBLITE = "tblite"
 @dataclass(frozen=True)
 class Labeled:
     """frames: with labels, those that have one. indices: theirs among the frames given. failed: of each other one the
-    index, the kind of failure and its reason. seconds: of oracles together."""
+    index, the kind of failure and its reason. seconds: of oracles together. notes: about the labels."""
 
     frames: list[Frame]
     indices: list[int]
     failed: list[dict[str, Any]]
     computed: int
     seconds: float
+    notes: list[str] = field(default_factory=list)
 
     def document(self) -> dict[str, Any]:
         """What a ledger notes of it."""
-        return {"failed": self.failed, "computed": self.computed, "oracle_s": round(self.seconds, 3)}
+        return {"failed": self.failed, "computed": self.computed, "oracle_s": round(self.seconds, 3)} | (
+            {"notes": self.notes} if self.notes else {}
+        )
 
 
 def label(frames: Sequence[Frame], settings: ActiveConfig, run: Path) -> Labeled:
@@ -51,6 +55,8 @@ def label(frames: Sequence[Frame], settings: ActiveConfig, run: Path) -> Labeled
         oracle = parse_oracle(settings.oracle or TBLITE, settings.oracle_settings)
         with tqdm(total=len(frames), desc="label", unit="frame", disable=None) as bar:
             done = label_frames(frames, oracle, store, settings.resources, progress=bar.update)
+    for note in done.notes():
+        print(f"note: {note} (in {run / LABELS})", file=sys.stderr)
     found = Labeled([], [], [], done.computed, 0.0)
     seconds = 0.0
     for index, (frame, outcome) in enumerate(zip(frames, done.outcomes, strict=True)):
@@ -64,7 +70,7 @@ def label(frames: Sequence[Frame], settings: ActiveConfig, run: Path) -> Labeled
         first = found.failed[0]
         kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(row["kind"] for row in found.failed).items())
         raise ActiveError(f"none of {len(frames)} frames could be labeled ({kinds}); the first one: {first['reason']}")
-    return replace(found, seconds=seconds)
+    return replace(found, seconds=seconds, notes=done.notes())
 
 
 def check_oracle(pool: Sequence[Frame], settings: ActiveConfig) -> None:

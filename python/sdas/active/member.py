@@ -39,12 +39,14 @@ FRAMES_PER_CALL = 32
 class Asked:
     """Frames that a member predicts: some of a cache, whose place is relative to the run, by index.
 
-    gradients: whether gradients of the energy are asked for too, as features.
+    drawn: whether models drawn from the member predict too. gradients: whether gradients of the energy are asked for,
+    as features.
     """
 
     name: str
     cache: str
     indices: list[int]
+    drawn: bool = True
     gradients: bool = False
 
 
@@ -92,7 +94,8 @@ def train_member(folder: Path) -> int | None:
         if not path.exists():
             models = models or [_model_of(folder), *drawn_models(folder, task.draws)]
             cache = FrameCache.open(run / each.cache)
-            _write_prediction(models, [cache[index] for index in each.indices], each.gradients, path)
+            frames = [cache[index] for index in each.indices]
+            _write_prediction(models if each.drawn else models[:1], frames, each.gradients, path)
     return None
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from sdas.active.folder import SIMULATED
 from sdas.active.shapes import overlapping
 from sdas.config import Config
 from sdas.config.active import HIDDEN
@@ -33,6 +34,7 @@ def make_pool(config: Config) -> dict[str, Any]:
     target, dropped = Path(config.run_dir) / POOL, Counter[str]()
     if not target.exists():
         write_cache(_usable(_source(config, dropped), config, dropped), target)
+        (Path(config.run_dir) / SIMULATED).unlink(missing_ok=True)
     frames = len(FrameCache.open(target))
     wanted = config.active.labels_per_round
     if frames < wanted:
@@ -65,7 +67,7 @@ def _simulated(config: Config, dropped: Counter[str]) -> list[Frame]:
     for remark in molecule.remarks:
         print(f"note: {remark}", file=sys.stderr)
     with tqdm(total=settings.frames, desc="simulate", unit="frame", disable=None) as bar:
-        pool = simulate_pool(molecule, settings, progress=bar.update)
+        pool = simulate_pool(molecule, settings, progress=bar.update, keep=Path(config.run_dir) / SIMULATED)
     dropped.update(pool.dropped)
     return [frame for frame, _ in pool.frames]
 

@@ -200,8 +200,8 @@ class ActiveRun:
             origin=os.path.relpath(member_folder(self.folder, number - 1, member), self.folder) if tuned else None,
             draws=self._draws,
             asked=[
-                *([Asked(POOL_ASKED, pool, self._free(), gradients)] if asks_for_pool else []),
-                Asked(KNOWN, frames, known, gradients),
+                *([Asked(POOL_ASKED, pool, self._free(), gradients=gradients)] if asks_for_pool else []),
+                Asked(KNOWN, frames, known, drawn=False, gradients=gradients),
                 Asked(VALIDATION, frames, self.split.validation.tolist()),
                 Asked(TEST, frames, self.split.test.tolist()),
             ],

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols
 
+from sdas.active.folder import SIMULATED
 from sdas.active.labels import check_oracle, label
 from sdas.config import Config, render_config
 from sdas.data import FrameCache, Split, write_cache
@@ -104,7 +105,7 @@ def forget(folder: Path) -> None:
         return
     for name in (POOL, FRAMES):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (ACTS, CONFIG, SPLIT, RUN):
+    for name in (ACTS, CONFIG, SPLIT, RUN, SIMULATED):
         (folder / name).unlink(missing_ok=True)
 
 

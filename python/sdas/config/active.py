@@ -78,7 +78,7 @@ class ActiveConfig(Section):
         description="What they disagree about, sigma² = 1/M Σ (f_m − mean)²: forces, the mean over atoms; "
         "largest-force, that of the most uncertain atom; energy, which alone a last layer tells.",
     )
-    draws: int = Field(default=16, ge=2, description="Of hidden units of each model, with dropout.")
+    draws: int = Field(default=8, ge=2, description="Of hidden units of each model, with dropout.")
     learning: Literal["fine-tune", "scratch"] = Field(
         default="fine-tune",
         description="fine-tune: members go on from those of the round before, as published; scratch: they begin anew.",

@@ -19,7 +19,7 @@ from sdas.data import Frame, read_frames
 from sdas.data.writing import write_frames
 from sdas.documents import write_document
 from sdas.errors import ConfigError, LabelError
-from sdas.label.labelling import Labelling, label_frames, versions_told
+from sdas.label.labelling import Labelling, label_frames
 from sdas.label.oracle import Failure, Label
 from sdas.label.store import LabelStore
 
@@ -72,11 +72,8 @@ def label(
     else:
         failures.unlink(missing_ok=True)
     _write(done, out, failures)
-    for versions, count in done.by_other_versions.items():
-        now = versions_told(done.versions)
-        typer.echo(
-            f"note: {count} labels are by {versions}, now it is {now}; a new --store computes them again", err=True
-        )
+    for note in done.notes():
+        typer.echo(f"note: {note} (--store)", err=True)
     labelled = len(structures) - len(failed)
     typer.echo(f"{labelled} of {len(structures)} frames labelled, {done.computed} computed now; written to {out}")
     if failed:

@@ -43,6 +43,14 @@ class Labelling:
         versions = [label.facts.get("versions", {}) for label in self.outcomes if isinstance(label, Label)]
         return Counter(versions_told(theirs) for theirs in versions if theirs != self.versions)
 
+    def notes(self) -> list[str]:
+        """What whoever uses the labels should know: those by other versions."""
+        now = versions_told(self.versions)
+        return [
+            f"{count} labels are by {versions}, now it is {now}; a new store computes them again"
+            for versions, count in self.by_other_versions.items()
+        ]
+
 
 def label_frames(
     frames: Sequence[Frame],

@@ -45,6 +45,7 @@ def write_active_report(folder: Path) -> Path:
         part=part,
         unit=next((act["pool"]["unit"] for act in acts if act["kind"] == "assessed"), ""),
         dropped=_dropped(acts),
+        notes=_notes(acts),
         plots={name: Markup(svg) for name, svg in _plots(acts, rounds).items() if svg},
         config=(folder / CONFIG).read_text(encoding="utf-8"),
         commands=[f"sdas active --resume {as_argument(folder)}", f"sdas report {as_argument(folder)}"],
@@ -133,6 +134,12 @@ def _with_pictures(row: dict[str, Any], pool: FrameCache) -> dict[str, Any]:
 def _dropped(acts: list[Line]) -> str:
     counts = Counter(next(act["dropped"] for act in acts if act["kind"] == "pool"))
     return ", ".join(f"{count} ({reason})" for reason, count in counts.items()) or "nothing"
+
+
+def _notes(acts: list[Line]) -> list[str]:
+    """What labels are remarkable for, each once."""
+    notes = [note for act in acts for note in (*act.get("notes", ()), *act.get("first_labels", {}).get("notes", ()))]
+    return list(dict.fromkeys(notes))
 
 
 def _plots(acts: list[Line], rounds: list[dict[str, Any]]) -> dict[str, str | None]:

@@ -30,7 +30,8 @@ def simulate(
 ) -> None:
     """Simulate a molecule given by --smiles, --sequence or --start, and write frames without labels.
 
-    Frames in which atoms overlap or bonds are torn are dropped and counted.
+    Frames in which atoms overlap or bonds are torn are dropped and counted. An interrupted command goes on when it is
+    given again.
     """
     from sdas.config.simulate import parse_simulation
     from sdas.data import read_frames
@@ -51,11 +52,13 @@ def simulate(
     else:
         assert start is not None
         molecule = from_frames(list(read_frames(start, require=())))
+    kept = out.with_name(f"{out.name}.made.json")
     for remark in molecule.remarks:
         typer.echo(f"note: {remark}", err=True)
     with tqdm(total=frames, desc="simulate", unit="frame", disable=None) as bar:
-        pool = simulate_pool(molecule, config, labels=labels, progress=bar.update)
+        pool = simulate_pool(molecule, config, labels=labels, progress=bar.update, keep=kept)
     write_frames(out, pool.frames)
+    kept.unlink(missing_ok=True)
     told = ", ".join(f"{count} {reason}" for reason, count in pool.dropped.items()) or "none"
     used = min(conformers, len(molecule.conformers))
     typer.echo(f"{len(pool.frames)} frames of {len(molecule.numbers)} atoms from {used} conformers; dropped: {told}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from sdas.config.simulate import SimulationConfig
 from sdas.data import Frame
 from sdas.errors import SimulationError
 from sdas.simulate.engines import make_engine
+from sdas.simulate.kept import Kept, Made, fingerprint
 from sdas.simulate.molecule import Molecule
-from sdas.simulate.sampling import samples
+from sdas.simulate.sampling import Sampler
 
 PATIENCE = 3
 """So many times the frames wanted, and twenty, may be dropped before it is given up."""
@@ -34,12 +36,15 @@ def simulate_pool(
     *,
     labels: bool = False,
     progress: Callable[[int], Any] | None = None,
+    keep: Path | None = None,
 ) -> Pool:
     """``config.frames`` frames of a molecule; the same seed makes the same ones.
 
     Args:
         labels: give each frame the energy and the forces of the engine.
-        progress: is told of each frame.
+        progress: is told how many frames there are more.
+        keep: a file for what was made so far, from which a call goes on that comes after a kill. Whoever calls removes
+            it when the frames are safe.
 
     Raises:
         SimulationError: the engine does not know the molecule, or most frames are dropped.
@@ -52,30 +57,35 @@ def simulate_pool(
         "seed": config.seed,
         **molecule.origin,
     }
-    frames: list[tuple[Frame, dict[str, Any]]] = []
-    dropped: Counter[str] = Counter()
-    for sample in samples(molecule, engine, config):
+    sampler, made = Sampler(molecule, engine, config), Made()
+    kept = None if keep is None else Kept(keep, fingerprint(molecule, config, labels))
+    if kept is not None and kept.restore(made, sampler) and progress is not None:
+        progress(min(len(made.samples), config.frames))
+    while len(made.samples) < config.frames:
+        sample = next(sampler)
         if sample.fault:
-            dropped[sample.fault] += 1
-            if dropped.total() > PATIENCE * config.frames + 20:
-                raise SimulationError(_too_many(dropped, len(frames), config))
+            made.dropped[sample.fault] += 1
+            if made.dropped.total() > PATIENCE * config.frames + 20:
+                raise SimulationError(_too_many(made.dropped, len(made.samples), config))
             continue
-        energy, forces = None, None
+        made.samples.append({"positions": sample.positions, "facts": sample.facts})
         if labels:
             atoms = molecule.atoms(0)
             atoms.positions, atoms.calc = sample.positions, engine
-            energy, forces = float(atoms.get_potential_energy()), np.array(atoms.get_forces(), dtype=np.float64)
-        name = f"{config.engine} {molecule.name}: frame {len(frames)}"
-        frame = Frame(
-            molecule.numbers, sample.positions, None, np.zeros(3, dtype=bool), energy, forces, None, name,
-            charge=float(molecule.charge), spin=float(molecule.spin),
-        )  # fmt: skip
-        frames.append((frame, {**facts, **sample.facts}))
+            made.samples[-1] |= {"energy": float(atoms.get_potential_energy()), "forces": np.array(atoms.get_forces())}
+        if kept is not None:
+            kept.save_at_times(made, sampler)
         if progress is not None:
             progress(1)
-        if len(frames) == config.frames:
-            break
-    return Pool(frames, dict(dropped))
+    frames = []
+    for number, row in enumerate(made.samples[: config.frames]):
+        frame = Frame(
+            molecule.numbers, row["positions"], None, np.zeros(3, dtype=bool), row.get("energy"), row.get("forces"),
+            None, f"{config.engine} {molecule.name}: frame {number}",
+            charge=float(molecule.charge), spin=float(molecule.spin),
+        )  # fmt: skip
+        frames.append((frame, {**facts, **row["facts"]}))
+    return Pool(frames, dict(made.dropped))
 
 
 def _too_many(dropped: Counter[str], kept: int, config: SimulationConfig) -> str:

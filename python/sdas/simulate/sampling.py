@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -44,84 +45,120 @@ class Sample:
     fault: str | None
 
 
-def samples(molecule: Molecule, engine: Calculator, config: SimulationConfig) -> Iterator[Sample]:
-    """Geometries without end by ``config.sampling``; conformers take turns. Raises :class:`SimulationError`."""
-    ways: dict[str, Callable[[_Sampler], Iterator[Sample]]] = {
-        "dynamics": _Sampler.dynamics,
-        "modes": _Sampler.modes,
-        "torsions": _Sampler.torsions,
-    }
-    return ways[config.sampling](_Sampler(molecule, engine, config))
+class Sampler:
+    """Geometries without end by ``config.sampling``; conformers take turns. An iterator.
 
-
-class _Sampler:
-    """A molecule, what moves it, and the random numbers."""
+    ``state`` is JSON, from which another one with the same molecule and settings goes on with the same geometries.
+    """
 
     def __init__(self, molecule: Molecule, engine: Calculator, config: SimulationConfig) -> None:
         self.molecule, self.engine, self.config = molecule, engine, config
         self.screen = Screen(molecule)
         self.generator = np.random.default_rng(config.seed)
-        self.conformers = range(min(config.conformers, len(molecule.conformers)))
+        self.conformers = min(config.conformers, len(molecule.conformers))
+        self.count = 0
+        self.runs: dict[int, Langevin] = {}
+        ways = {"dynamics": self._by_dynamics, "modes": self._by_modes, "torsions": self._by_torsions}
+        self._sample: Callable[[int], Sample] = ways[config.sampling]
 
-    def dynamics(self) -> Iterator[Sample]:
-        """Every ``interval_fs`` of a trajectory for each conformer; one that explodes is begun anew."""
-        runs: dict[int, Langevin] = {}
-        while True:
-            for conformer in self.conformers:
-                time_fs = self.config.interval_fs
-                if conformer not in runs:
-                    runs[conformer] = self._langevin(self._atoms(conformer))
-                    time_fs += self.config.equilibration_fs
-                mover = runs[conformer]
-                sample = self._after(mover, time_fs, {"conformer": conformer})
-                yield sample
-                if sample.fault:
-                    del runs[conformer]
+    def __iter__(self) -> Iterator[Sample]:
+        return self
 
-    def modes(self) -> Iterator[Sample]:
-        """Classical harmonic displacements about the minimum of each conformer."""
-        wells = []
-        for conformer in self.conformers:
+    def __next__(self) -> Sample:
+        """The next geometry. Raises :class:`SimulationError` for a molecule that cannot be sampled in this way."""
+        sample = self._sample(self.count % self.conformers)
+        self.count += 1
+        return sample
+
+    def state(self) -> dict[str, Any]:
+        """What the next geometries depend on."""
+        runs = {
+            str(conformer): {
+                "positions": mover.atoms.positions.tolist(),
+                "momenta": mover.atoms.get_momenta().tolist(),
+                "steps": mover.nsteps,
+            }
+            for conformer, mover in self.runs.items()
+        }
+        return {"count": self.count, "random": self.generator.bit_generator.state, "runs": runs}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self.count, self.generator.bit_generator.state = state["count"], state["random"]
+        for conformer, run in state["runs"].items():
+            atoms = self._atoms(int(conformer))
+            atoms.positions = run["positions"]
+            atoms.set_momenta(run["momenta"])
+            self.runs[int(conformer)] = self._langevin(atoms)
+            self.runs[int(conformer)].nsteps = run["steps"]
+
+    def _by_dynamics(self, conformer: int) -> Sample:
+        """After ``interval_fs`` more of the trajectory of a conformer; one that explodes is begun anew."""
+        time_fs = self.config.interval_fs
+        if conformer not in self.runs:
+            self.runs[conformer] = self._langevin(self._heated(self._atoms(conformer)))
+            time_fs += self.config.equilibration_fs
+        sample = self._after(self.runs[conformer], time_fs, {"conformer": conformer})
+        if sample.fault:
+            del self.runs[conformer]
+        return sample
+
+    def _by_modes(self, conformer: int) -> Sample:
+        """A classical harmonic displacement about the minimum of a conformer."""
+        rest, stiffness, shapes = self._wells[conformer]
+        spread = np.sqrt(units.kB * self.config.temperature_k / stiffness)
+        shift = (spread * self.generator.standard_normal(len(stiffness))) @ shapes
+        positions = rest + shift.reshape(-1, 3)
+        return Sample(positions, {"conformer": conformer}, self.screen.fault(positions))
+
+    @cached_property
+    def _wells(self) -> list[tuple[FloatArray, FloatArray, FloatArray]]:
+        """Of each conformer its minimum, and the stiffness and shapes of its modes."""
+        found = []
+        for conformer in range(self.conformers):
             atoms = self._atoms(conformer)
             if not BFGS(atoms, logfile=None).run(fmax=REST_EV_PER_ANG, steps=RELAXATION_STEPS):
                 raise SimulationError(
                     f"conformer {conformer} does not come to rest in {RELAXATION_STEPS} steps: sample it by dynamics"
                 )
-            wells.append((atoms.get_positions(), *normal_modes(atoms)))
-        while True:
-            for conformer, (rest, stiffness, shapes) in enumerate(wells):
-                spread = np.sqrt(units.kB * self.config.temperature_k / stiffness)
-                shift = (spread * self.generator.standard_normal(len(stiffness))) @ shapes
-                positions = rest + shift.reshape(-1, 3)
-                yield Sample(positions, {"conformer": conformer}, self.screen.fault(positions))
+            found.append((atoms.get_positions(), *normal_modes(atoms)))
+        return found
 
-    def torsions(self) -> Iterator[Sample]:
+    def _by_torsions(self, conformer: int) -> Sample:
         """Rotatable bonds turned at random, atoms that came close parted, and then ``interval_fs`` of dynamics."""
+        chemistry, bonds = self._rotors
+        atoms = self._atoms(conformer)
+        angles = self.generator.uniform(-180, 180, len(bonds))
+        atoms.positions = turned(chemistry, atoms.positions, bonds, angles)
+        try:
+            BFGS(atoms, logfile=None).run(fmax=1.0, steps=UNFOLDING_STEPS)
+        except ENGINE_ERRORS:
+            return Sample(atoms.get_positions(), {"conformer": conformer}, FAILED)
+        mover = self._langevin(self._heated(atoms))
+        return self._after(mover, self.config.interval_fs, {"conformer": conformer})
+
+    @cached_property
+    def _rotors(self) -> tuple[Any, list[Torsion]]:
+        """The molecule for RDKit, and its rotatable bonds."""
         chemistry = chemistry_of(self.molecule)
         bonds = rotatable_bonds(chemistry)
         if not bonds:
             raise SimulationError(f"{self.molecule.name} has no rotatable bond; sample it by dynamics or modes")
-        while True:
-            for conformer in self.conformers:
-                atoms = self._atoms(conformer)
-                angles = self.generator.uniform(-180, 180, len(bonds))
-                atoms.positions = turned(chemistry, atoms.positions, bonds, angles)
-                try:
-                    BFGS(atoms, logfile=None).run(fmax=1.0, steps=UNFOLDING_STEPS)
-                except ENGINE_ERRORS:
-                    yield Sample(atoms.get_positions(), {"conformer": conformer}, FAILED)
-                else:
-                    yield self._after(self._langevin(atoms), self.config.interval_fs, {"conformer": conformer})
+        return chemistry, bonds
 
     def _atoms(self, conformer: int) -> Atoms:
         atoms = self.molecule.atoms(conformer)
         atoms.calc = self.engine
         return atoms
 
-    def _langevin(self, atoms: Atoms) -> Langevin:
-        """Dynamics with velocities drawn at the temperature; not by :mod:`sdas.md`, which takes a second to import."""
+    def _heated(self, atoms: Atoms) -> Atoms:
+        """The same atoms with momenta drawn at the temperature."""
         kt = units.kB * self.config.temperature_k
         atoms.set_momenta(np.sqrt(atoms.get_masses() * kt)[:, None] * self.generator.standard_normal((len(atoms), 3)))
+        return atoms
+
+    def _langevin(self, atoms: Atoms) -> Langevin:
+        """Dynamics of atoms with momenta; not by :mod:`sdas.md`, which takes a second to import."""
         return Langevin(
             atoms,
             timestep=self.config.timestep_fs * units.fs,
