@@ -45,6 +45,14 @@ def test_a_file_without_times_asks_for_them(walk, write_walk):
     assert "does not tell the time between frames: give it by --interval" in result.stderr
 
 
+def test_options_of_dynamics_are_refused_where_none_are_run(walk, write_walk):
+    path = write_walk("walk.extxyz", walk(frames=25, atoms=4))
+    options = ["--steps", 10, "--timestep", 0.5, "--every", 2, "--replicas", 3, "--dtype", "float32", "--fresh"]
+    message = run(path, *options, "--temperature", 300).stderr
+    assert "--steps, --timestep, --every, --replicas, --dtype, --fresh, --temperature: nothing is run" in message
+    assert "Give --structure" in message
+
+
 def test_a_molecule_has_no_diffusion_constant(walk, write_walk, tmp_path):
     write(tmp_path / "molecule.xyz", Atoms("ArAr", [[0, 0, 0], [0, 0, 4.0]]))
     for arguments in (

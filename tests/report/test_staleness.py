@@ -169,3 +169,33 @@ def test_replicas_of_the_model_are_on_the_page_and_others_are_left_out(run_dir, 
     numbers = reported(run_dir)
     assert numbers["replicas"] is None
     assert numbers["notes"][0].startswith("The run of replicas is of another model")
+
+
+def test_diffusion_and_free_energy_of_the_model_are_on_the_page_and_others_are_left_out(run_dir, model):
+    constant = {
+        "element": "Li", "diffusion_ang2_per_ps": 0.137, "interval_95_ang2_per_ps": [0.11, 0.16], "atoms": 27,
+        "replicas": 2, "length_fs": 5e4, "lags_fs": [1000.0, 2000.0], "msd_ang2": [1.0, 1.8], "start_fs": 1000.0,
+        "intercept_ang2": 0.2,
+    }  # fmt: skip
+    error = {"element": "Li", "error": 0.08, "interval": [0.01, 0.2], "signed": 0.08, "overlap": True}
+    of_model = {"model": model_fingerprint(model), "notes": ["seen"]}
+    diffusion = {"constants": [constant], "errors": [error], "finite_size_correction_ang2_per_ps": None, **of_model}
+    curve = {
+        "variables": ["dihedral:0,1,2,8"], "units": ["°"], "centers": [[-90.0, 0.0, 90.0]],
+        "free_energy_kt": [0.0, 1.5, None], "standard_error_kt": [0.1, 0.1, None], "bins_not_visited": 1,
+        "increments_kt": [1e-4, 2e-4], "run": {"steps": 1000, "temperature_k": 300.0},
+        "sampling_error": {"mean_kt": 0.21, "largest_kt": 0.4, "noise_kt": None, "bins": 2}, **of_model,
+    }  # fmt: skip
+    for name, document in (("diffusion", diffusion), ("free_energy", curve)):
+        (run_dir / name).mkdir()
+        write_document(run_dir / name / f"{name}.json", document)
+    numbers = reported(run_dir)
+    assert (numbers["diffusion_ang2_per_ps"], numbers["sampling_error_kt"]) == ({"Li": 0.137}, 0.21)
+    text = (run_dir / "report.html").read_text()
+    for shown in ("<td>0.137</td><td>0.11</td><td>0.16</td>", "Li is 8 % off the reference", "1 bins are empty",
+                  "Sampling error 0.21 k_B T", "Free energy along the variable"):  # fmt: skip
+        assert shown in text
+    write_document(run_dir / "diffusion" / "diffusion.json", {**diffusion, "model": "0" * 64})
+    numbers = reported(run_dir)
+    assert numbers["diffusion_ang2_per_ps"] == {}
+    assert numbers["notes"][0].startswith("The diffusion constant is of another model")

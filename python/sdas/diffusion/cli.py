@@ -39,11 +39,16 @@ def diffusion(
     structure: Annotated[
         Path | None, typer.Option(help="Run the model's dynamics from this periodic structure first.")
     ] = None,
-    steps: Annotated[int, typer.Option(help="Of the dynamics, those of an interrupted run included.")] = 20_000,
-    timestep: Annotated[float, typer.Option(help="Of the dynamics, fs.")] = 0.5,
-    every: Annotated[int, typer.Option(help="Steps between frames of the dynamics.")] = 20,
-    replicas: Annotated[int, typer.Option(help="Of the dynamics.")] = 1,
-    dtype: Annotated[str, typer.Option(help="Of the model's arithmetic: float64 or float32.")] = "float64",
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Of the dynamics, those of an interrupted run included; 20000 unless given."),
+    ] = None,
+    timestep: Annotated[float | None, typer.Option(help="Of the dynamics, fs; 0.5 unless given.")] = None,
+    every: Annotated[int | None, typer.Option(help="Steps between frames of the dynamics; 20 unless given.")] = None,
+    replicas: Annotated[int | None, typer.Option(help="Of the dynamics; 1 unless given.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Of the model's arithmetic: float64, unless given, or float32.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
     out: Annotated[
         Path | None,
@@ -58,10 +63,15 @@ def diffusion(
     """
     from sdas.diffusion.analysis import Reading, analyze, write_analysis
     from sdas.diffusion.dynamics import DynamicsSettings, run_dynamics
+    from sdas.diffusion.paths import model_of
     from sdas.md.structure import read_structure
     from sdas.run.model import results_folder
 
     liquid = _liquid(viscosity, temperature)
+    given = {"steps": steps, "timestep_fs": timestep, "every": every, "replicas": replicas, "dtype": dtype}
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if structure is None:
+        _refuse_dynamics([*chosen, *(["fresh"] if fresh else [])], temperature if liquid is None else None)
     folder = out or (source if source.is_dir() else source.parent) / DIFFUSION
     trajectory = source
     if structure is not None:
@@ -70,16 +80,28 @@ def diffusion(
         folder = out or results_folder(source) / DIFFUSION
         trajectory = folder / DYNAMICS
         folder.mkdir(parents=True, exist_ok=True)
-        settings = DynamicsSettings(temperature, steps, timestep, every, replicas, seed, dtype)
+        settings = DynamicsSettings(temperature, seed=seed, **chosen)
         run_dynamics(source, read_structure(structure, 0), settings, trajectory, fresh)
     reading = Reading(element or (), interval, skip, start, seed)
     found = analyze(trajectory, reading, reference, liquid)
-    facts: dict[str, Any] = {"trajectory": str(trajectory), "skip_fs": skip}
+    facts: dict[str, Any] = {"trajectory": str(trajectory), "skip_fs": skip, "model": model_of(trajectory)}
     facts |= {"reference_trajectory": str(reference)} if reference is not None else {}
     facts |= {"temperature_k": temperature, "viscosity_mpa_s": viscosity} if liquid is not None else {}
     write_analysis(found, folder, facts)
     _tell(found)
     typer.echo(f"written to {folder}")
+
+
+def _refuse_dynamics(names: list[str], temperature: float | None) -> None:
+    """Raise SdasError for options of dynamics where none are run."""
+    flags = [f"--{name.removesuffix('_fs')}" for name in names]
+    if temperature is not None:
+        flags.append("--temperature")
+    if flags:
+        raise SdasError(
+            f"{', '.join(flags)}: nothing is run, as the trajectory is there already. Give --structure to run the "
+            "model's dynamics first, or leave this out"
+        )
 
 
 def _liquid(viscosity: float | None, temperature: float | None) -> Liquid | None:

@@ -18,7 +18,7 @@ class DynamicsSettings:
     """Steps of `timestep_fs`, written every `every`; replicas with seeds that count on from `seed`."""
 
     temperature_k: float
-    steps: int
+    steps: int = 20_000
     timestep_fs: float = 0.5
     every: int = 20
     replicas: int = 1

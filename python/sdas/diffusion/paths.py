@@ -14,8 +14,11 @@ import ase.io
 import numpy as np
 from ase import Atoms
 
+from sdas.documents import read_older_document
 from sdas.errors import SdasError
 from sdas.md.folder import LOG, TRAJECTORY
+from sdas.md.folder import SUMMARY as DYNAMICS_SUMMARY
+from sdas.md.replica_run import SUMMARY as REPLICAS_SUMMARY
 from sdas.md.trajectory import SYSTEMS, Trajectory
 from sdas.run.folder import DYNAMICS, REPLICAS
 
@@ -124,14 +127,34 @@ def read_paths(path: str | Path, interval_fs: float | None = None) -> tuple[list
     place = Path(path)
     if not place.exists():
         raise SdasError(f"{place}: there is no such file or folder")
-    if place.is_dir():
-        for folder in (place, place / REPLICAS, place / DYNAMICS):
-            if (folder / REPLICA_FRAMES / SYSTEMS).is_file():
-                return _of_replicas(folder)
-            if (folder / TRAJECTORY).is_file():
-                return [_of_file(folder / TRAJECTORY, interval_fs)], []
+    if not place.is_dir():
+        return [_of_file(place, interval_fs)], []
+    folder = _folder_with_trajectory(place)
+    if folder is None:
         raise SdasError(f"{place}: holds no trajectory: 'sdas md' writes one, or give a structure to start from")
-    return [_of_file(place, interval_fs)], []
+    if _holds_replicas(folder):
+        return _of_replicas(folder)
+    return [_of_file(folder / TRAJECTORY, interval_fs)], []
+
+
+def model_of(path: str | Path) -> str | None:
+    """The fingerprint of the model that made a trajectory of `sdas md`; None where it is not told, as in a file."""
+    folder = _folder_with_trajectory(Path(path))
+    if folder is None:
+        return None
+    summary = folder / (REPLICAS_SUMMARY if _holds_replicas(folder) else DYNAMICS_SUMMARY)
+    return read_older_document(summary).get("model") if summary.is_file() else None
+
+
+def _folder_with_trajectory(place: Path) -> Path | None:
+    for folder in (place, place / REPLICAS, place / DYNAMICS):
+        if _holds_replicas(folder) or (folder / TRAJECTORY).is_file():
+            return folder
+    return None
+
+
+def _holds_replicas(folder: Path) -> bool:
+    return (folder / REPLICA_FRAMES / SYSTEMS).is_file()
 
 
 def _of_replicas(folder: Path) -> tuple[list[Paths], list[str]]:

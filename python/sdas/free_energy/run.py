@@ -145,7 +145,8 @@ def free_energy(
         )
     _check_motion(bias)
     result = _result(bias, replicas, reference)
-    _write(result, target, described | {"steps": replicas.step, "temperature_k": sampling.temperature_k})
+    facts = described | {"steps": replicas.step, "temperature_k": sampling.temperature_k}
+    _write(result, target, facts, getattr(replicas.forces, "fingerprint", None))
     return result
 
 
@@ -181,7 +182,7 @@ def _result(bias: WangLandauBias, replicas: Replicas, reference: Landscape | Non
     return FreeEnergy(landscape, bias.flatness(), increments, error, notes)
 
 
-def _write(result: FreeEnergy, folder: Path, facts: dict[str, Any]) -> None:
+def _write(result: FreeEnergy, folder: Path, facts: dict[str, Any], model: str | None) -> None:
     content = {
         **result.landscape.as_dict(),
         "flatness": [float(np.nan_to_num(each)) for each in result.flatness],
@@ -189,6 +190,7 @@ def _write(result: FreeEnergy, folder: Path, facts: dict[str, Any]) -> None:
         "sampling_error": None if result.error is None else result.error.as_dict(),
         "notes": result.notes,
         "run": facts,
+        "model": model,
     }
     write_document(folder / DOCUMENT, content)
     picture = landscape_figure(result.landscape)

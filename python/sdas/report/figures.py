@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import XAxis, YAxis
@@ -139,6 +142,39 @@ def md_temperature(log: dict[str, np.ndarray]) -> str:
         axes.set(xlabel="time (ps)", ylabel="temperature (K)")
         axes.set_ylim(bottom=0)
         return to_svg(figure, "md-temperature", "Temperature of the simulation over time")
+
+
+def displacements(constants: Sequence[Mapping[str, Any]]) -> str:
+    """Mean squared displacements over the lag, and the lines whose slopes are the diffusion constants."""
+    with style():
+        figure, axes = new_axes()
+        for color, each in zip((ACCENT, SECOND, INK, MUTED), constants, strict=False):
+            lags = np.array(each["lags_fs"]) / 1000
+            axes.plot(lags, each["msd_ang2"], ".", color=color, markersize=4)
+            fitted = lags[lags >= each["start_fs"] / 1000]
+            line = each["intercept_ang2"] + 6 * each["diffusion_ang2_per_ps"] * fitted
+            axes.plot(fitted, line, color=color, linewidth=1.2, label=each["element"])
+        axes.set(xlabel="lag (ps)", ylabel="mean squared displacement (Å²)")
+        axes.legend(loc="upper left")
+        return to_svg(figure, "displacements", "Mean squared displacements over the lag")
+
+
+def free_energy(document: Mapping[str, Any]) -> str | None:
+    """Free energy along a variable with its standard error, of the model alone; None of two variables."""
+    if len(document["variables"]) != 1:
+        return None
+    values = np.array(document["free_energy_kt"], dtype=float)  # null is NaN
+    error = document["standard_error_kt"]
+    with style():
+        figure, axes = new_axes()
+        axes.plot(document["centers"][0], values, color=ACCENT)
+        if error is not None:
+            spread = np.array(error, dtype=float)
+            axes.fill_between(document["centers"][0], values - spread, values + spread, color=ACCENT, alpha=0.25, lw=0)
+        unit = document["units"][0]
+        name = document["variables"][0] + (f" ({unit})" if unit else "")
+        axes.set(xlabel=name, ylabel="free energy (k_B T)")
+        return to_svg(figure, "free-energy", "Free energy along the variable")
 
 
 def _parity(reference: np.ndarray, predicted: np.ndarray, label: str, name: str, description: str) -> str:

@@ -29,6 +29,8 @@ UNITS = {
     "replicas": "how many replicas were moved at once",
     "replicas_ended": "how many of them left the region where the model means anything",
     "replicas_stable_fs": "how long a replica ran before it ended, on average, fs; the whole run where it did not",
+    "diffusion_ang2_per_ps": "self-diffusion constant of each element in the box that was simulated, Å²/ps",
+    "sampling_error_kt": "mean of |F − F of the reference| over the bins of the variables, k_B T",
 }
 """What each number of report.json is, with its unit; written into the file as well."""
 
@@ -64,6 +66,10 @@ def report_numbers(run: RunContents) -> dict[str, Any]:
         "replicas": len(replicas["replicas"]) if replicas else None,
         "replicas_ended": replicas.get("ended"),
         "replicas_stable_fs": replicas.get("stable_fs"),
+        "diffusion_ang2_per_ps": {
+            each["element"]: each["diffusion_ang2_per_ps"] for each in (run.diffusion or {}).get("constants", [])
+        },
+        "sampling_error_kt": ((run.free_energy or {}).get("sampling_error") or {}).get("mean_kt"),
         "versions": training.get("versions"),
         "machine": training.get("machine"),
         "test_data": run.test.facts.get("data"),

@@ -53,13 +53,16 @@ def render(run: RunContents, numbers: dict[str, Any], commands: list[str]) -> st
         "learning_flops": figures.learning_curve(metrics, "train_flops"),
         "learning_time": figures.learning_curve(metrics, "wall_s"),
         "training_loss": figures.training_loss(metrics),
-        "md_energy": None,
-        "md_temperature": None,
+        **dict.fromkeys(("md_energy", "md_temperature", "displacements", "free_energy")),
     }
     if dynamics is not None and len(dynamics.log["step"]) > 1:
         conserved = dynamics.summary["ensemble"] == "nve"
         plots["md_energy"] = figures.md_energy(dynamics.log, dynamics.summary["n_atoms"], conserved)
         plots["md_temperature"] = figures.md_temperature(dynamics.log)
+    if run.diffusion is not None:
+        plots["displacements"] = figures.displacements(run.diffusion["constants"])
+    if run.free_energy is not None:
+        plots["free_energy"] = figures.free_energy(run.free_energy)
     return (
         environment()
         .get_template("report.html.jinja")
@@ -72,6 +75,8 @@ def render(run: RunContents, numbers: dict[str, Any], commands: list[str]) -> st
             columns=columns_of(evaluation) if evaluation else {},
             md=dynamics.summary if dynamics else None,
             replicas=run.replicas,
+            diffusion=run.diffusion,
+            free_energy=run.free_energy,
             plots={key: Markup(svg) for key, svg in plots.items() if svg},
             backends=sdas_kernels.dispatch.explain(),
             config=run.training.config,

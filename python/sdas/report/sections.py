@@ -17,9 +17,16 @@ from sdas.md.folder import SUMMARY as DYNAMICS_SUMMARY
 from sdas.md.replica_run import SUMMARY as REPLICAS_SUMMARY
 from sdas.run.checkpoint import read_model_document
 from sdas.run.fingerprint import SHOWN, data_fingerprint, model_fingerprint
-from sdas.run.folder import CONFIG, DYNAMICS, MODEL, REPLICAS, SUMMARY
+from sdas.run.folder import CONFIG, DIFFUSION, DYNAMICS, FREE_ENERGY, MODEL, REPLICAS, SUMMARY
 from sdas.run.model import load_run_model
 from sdas.train.rows import read_rows
+
+RESULTS = {
+    "replicas": (f"{REPLICAS}/{REPLICAS_SUMMARY}", "The run of replicas", "md", " with --replicas and --fresh"),
+    "diffusion": (f"{DIFFUSION}/diffusion.json", "The diffusion constant", "diffusion", ""),
+    "free_energy": (f"{FREE_ENERGY}/free_energy.json", "The free energy", "free-energy", " with --fresh"),
+}
+"""By the field of a run's contents: the file, what it is of, and how to get it again."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,8 @@ class Dynamics:
 class RunContents:
     """A run directory, as far as it is of one model: the one in it.
 
-    dynamics: None where there are none of this model. replicas: replicas.json of its run of many replicas, or None.
+    dynamics: None where there are none of this model. replicas, diffusion, free_energy: what sdas md of many replicas,
+    sdas diffusion and sdas free-energy wrote of it, or None.
     notes: what was left out or is not known, a sentence each.
     """
 
@@ -62,6 +70,8 @@ class RunContents:
     test: TestErrors
     dynamics: Dynamics | None
     replicas: dict[str, Any] | None
+    diffusion: dict[str, Any] | None
+    free_energy: dict[str, Any] | None
     notes: list[str]
 
 
@@ -71,8 +81,8 @@ def read_run(folder: str | Path) -> RunContents:
     training = read_training(source, notes)
     test = read_evaluation(source, training.model_fingerprint, notes)
     dynamics = read_dynamics(source, training.model_fingerprint, notes)
-    replicas = read_replicas(source, training.model_fingerprint, notes)
-    return RunContents(source, training, test, dynamics, replicas, notes)
+    further = {name: _read_result(source, name, training.model_fingerprint, notes) for name in RESULTS}
+    return RunContents(source, training, test, dynamics, **further, notes=notes)
 
 
 def read_training(folder: Path, notes: list[str]) -> Training:
@@ -125,14 +135,14 @@ def read_dynamics(folder: Path, model: str | None, notes: list[str]) -> Dynamics
     return Dynamics({name: column[kept] for name, column in log.items()}, summary)
 
 
-def read_replicas(folder: Path, model: str | None, notes: list[str]) -> dict[str, Any] | None:
-    """What came of replicas moved by ``model`` in the run directory ``folder``, or None."""
-    place = folder / REPLICAS / REPLICAS_SUMMARY
-    if not place.exists():
+def _read_result(folder: Path, name: str, model: str | None, notes: list[str]) -> dict[str, Any] | None:
+    """What a command of `RESULTS` left in the run directory ``folder``, if it is of ``model``, or None."""
+    place, what, command, options = RESULTS[name]
+    if not (folder / place).exists():
         return None
-    summary = read_document(place, advice="run sdas md again")
-    again = f"run sdas md {as_argument(folder)} again with --replicas and --fresh"
-    return summary if _is_of(model, summary.get("model"), "The run of replicas", again, notes) else None
+    document = read_document(folder / place, advice=f"run sdas {command} again")
+    again = f"run sdas {command} {as_argument(folder)} again{options}"
+    return document if _is_of(model, document.get("model"), what, again, notes) else None
 
 
 def evaluate_command(folder: Path, facts: dict[str, Any]) -> str:
