@@ -51,7 +51,7 @@ KELVIN = T * ARGON_EV / units.kB
 TIMESTEP, EVERY = 0.005 * TAU_FS, 20
 MELTING, SKIPPED = 1500, 2000
 LIPS_SETTINGS = ["channels=16", "heads=16", "lmax=1", "layers=2", "cutoff=5.0"]
-LIPS_MINUTES, LIPS_REPLICAS, LIPS_KELVIN, LIPS_STEPS, LIPS_SKIPPED_FS = 4, 4, 520.0, 25_000, 4000.0
+LIPS_TRAINING, LIPS_REPLICAS, LIPS_KELVIN, LIPS_STEPS, LIPS_SKIPPED_FS = 6000, 4, 520.0, 25_000, 4000.0
 
 
 def box(cells: int) -> Atoms:
@@ -136,7 +136,7 @@ def model(steps: int) -> dict[str, Any]:
 def lips(data: str) -> dict[str, Any]:
     """Lithium in a superionic glass, by a model trained on frames of density functional theory."""
     run, folder = WORK / "lips-run", WORK / "lips"
-    options = [f"model.{each}" for each in LIPS_SETTINGS] + [f"train.minutes={LIPS_MINUTES}", f"run_dir={run}"]
+    options = [f"model.{each}" for each in LIPS_SETTINGS] + [f"train.steps={LIPS_TRAINING}", f"run_dir={run}"]
     flags = [word for option in [*options, "train.threads=1"] for word in ("--set", option)]
     if not (run / "model").exists():
         subprocess.run([sys.executable, "-P", "-m", "sdas.cli", "train", data, *flags], check=True)
