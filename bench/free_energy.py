@@ -120,11 +120,10 @@ def trained(case: Case, folder: Path) -> Path:
             if isinstance(label, Label)
         ]
         write_frames(folder / "frames.extxyz", labelled)
-        command = [sys.executable, "-P", "-m", "sdas.cli", "train", str(folder / "frames.extxyz")]
-        subprocess.run(
-            [*command, "--set", f"train.steps={TRAINING}", "--set", "train.threads=1", "--set", f"run_dir={run}"],
-            check=True,
-        )
+        options = [f"train.steps={TRAINING}", "train.threads=1", f"run_dir={run}"]
+        flags = [word for option in options for word in ("--set", option)]
+        command = [sys.executable, "-P", "-m", "sdas.cli", "train", str(folder / "frames.extxyz"), *flags]
+        subprocess.run(command, check=True)
     return run
 
 
