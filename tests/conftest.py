@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
+import signal
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -157,3 +159,27 @@ def declare_too_much() -> Callable[[Path, str], None]:
                 archive.writestr(member, content)
 
     return change
+
+
+@pytest.fixture
+def killed_at_write() -> Callable[[int, Callable[[], object]], None]:
+    """`killed_at_write(n, run)`: run in a copy of this process that is killed at its n-th forced write to disk."""
+
+    def run(number: int, simulation: Callable[[], object]) -> None:
+        child = os.fork()
+        if child == 0:
+            real, count = os.fsync, itertools.count(1)
+
+            def sync(descriptor):
+                if next(count) == number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                real(descriptor)
+
+            os.fsync = sync
+            try:
+                simulation()
+            finally:
+                os._exit(1)
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+
+    return run

@@ -16,6 +16,7 @@ from sdas.md import Replicas
 from sdas.md.faults import Limits
 from sdas.md.lennard_jones import LennardJones
 from sdas.md.replica_run import run_replicas
+from sdas.md.trajectory import Trajectory
 from sdas.run.checkpoint import save_model
 
 pytest.importorskip("kinisi", reason="KINISI ABSENT: pip install .[md]; no diffusion constant is tested")
@@ -106,3 +107,30 @@ def test_the_dynamics_of_a_model_are_run_and_lengthened(make_model, tmp_path):
     assert result.exit_code == 0, result.output
     written = read_document(tmp_path / "run" / "diffusion" / "diffusion.json")
     assert written["constants"][0]["length_fs"] == pytest.approx(2.5)
+
+
+def test_a_killed_command_goes_on_with_its_dynamics(make_model, tmp_path, killed_at_write):
+    save_model(tmp_path / "model", make_model(channels=4, heads=4, lmax=1, layers=1))
+    water = Atoms("OHH", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], cell=[5, 5, 5], pbc=True)
+    write(tmp_path / "box.extxyz", water)
+    arguments = [tmp_path / "model", "--structure", tmp_path / "box.extxyz", "--temperature", 100, "--timestep", 0.1]
+    arguments += ["--steps", 24, "--every", 1, "--start", 0.1, "--element", "O"]
+    assert run(*arguments, "--out", tmp_path / "whole").exit_code == 0
+    for moment in (2, 5, 8):
+        killed_at_write(moment, lambda folder=tmp_path / str(moment): run(*arguments, "--out", folder))
+        assert not (tmp_path / str(moment) / "diffusion.json").exists()
+        result = run(*arguments, "--out", tmp_path / str(moment))
+        assert result.exit_code == 0, result.output
+        found, whole = (read_document(tmp_path / name / "diffusion.json") for name in (str(moment), "whole"))
+        assert found["constants"] == whole["constants"]
+
+
+def test_a_model_that_explodes_ends_with_a_verdict_and_keeps_its_trajectory(make_model, tmp_path):
+    save_model(tmp_path / "model", make_model(channels=4, heads=4, lmax=1, layers=1))
+    water = Atoms("OHH", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], cell=[5, 5, 5], pbc=True)
+    write(tmp_path / "box.extxyz", water)
+    arguments = ["--structure", tmp_path / "box.extxyz", "--temperature", 15_000, "--timestep", 5, "--every", 1]
+    result = run(tmp_path / "model", *arguments, "--steps", 200, "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "all replicas exploded, the first at step" in result.stderr
+    assert len(Trajectory(tmp_path / "out" / "dynamics" / "trajectory").frames(0)["positions"]) > 1

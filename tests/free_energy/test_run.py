@@ -17,6 +17,8 @@ from sdas.documents import read_document
 from sdas.errors import SdasError
 from sdas.free_energy import Axis, Landscape, free_energy, parse_variable, sampling_error
 from sdas.free_energy.run import Sampling
+from sdas.md.forces import EnergyFunction
+from sdas.md.trajectory import Trajectory
 from sdas.run.checkpoint import save_model
 
 SAMPLING = Sampling(steps=240, timestep_fs=4.0, replicas=8, walkers=4, every=4, save_every=60, friction_per_ps=20.0)
@@ -114,3 +116,23 @@ def test_the_command_samples_a_model_and_an_oracle(make_model, tmp_path):
 def test_atoms_that_are_not_there_are_refused(well, particle, tmp_path):
     with pytest.raises(SdasError, match="there is no atom 3; the structure has 1"):
         free_energy(well, particle, [Axis(parse_variable("distance:0,3"), 1, 2, 8)], SAMPLING, tmp_path / "out")
+
+
+def test_a_model_that_explodes_ends_with_a_verdict_and_keeps_its_trajectory(particle, x_axis, tmp_path):
+    cliff = EnergyFunction(lambda systems: -systems.sum(1e3 * systems.positions[:, 0] ** 4), invariant=False)
+    with pytest.raises(SdasError, match=r"all replicas exploded, the first at step \d+: the temperature is \d+ K"):
+        free_energy(cliff, particle, [x_axis], SAMPLING, tmp_path / "out")
+    assert len(Trajectory(tmp_path / "out" / "dynamics" / "trajectory").frames(0)["positions"]) > 1
+
+
+def test_empty_bins_are_counted_and_have_no_free_energy(well, particle, tmp_path, x_axis):
+    """The walls of a well at 4 Å are out of reach."""
+    wide = Axis(x_axis.variable, -4, 4, 20)
+    found = free_energy(well, particle, [wide], SAMPLING, tmp_path / "out")
+    written = read_document(tmp_path / "out" / "free_energy.json")
+    empty = [value is None for value in written["free_energy_kt"]]
+    assert empty[0]
+    assert empty[-1]
+    assert not all(empty)
+    assert sum(empty) == written["bins_not_visited"]
+    assert found.notes[0] == f"{sum(empty)} of 20 bins are empty: not every group of replicas has been there"

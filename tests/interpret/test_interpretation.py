@@ -61,3 +61,19 @@ def test_the_command_writes_numbers_and_a_page(model, ethanol_frames, tmp_path):
     assert "--torsion must be four atoms" in result.output
     result = CliRunner().invoke(app, common)
     assert "name a folder with --out" in result.output
+
+
+def test_a_killed_command_leaves_what_was_there_and_runs_again(model, ethanol_frames, tmp_path, killed_at_write):
+    save_model(tmp_path / "model", model)
+    write(tmp_path / "frames.extxyz", [atoms_of(frame) for frame in ethanol_frames[:2]])
+    command = ["interpret", str(tmp_path / "model"), "--data", str(tmp_path / "frames.extxyz"), "--seeds", "1"]
+    command += ["--out", str(tmp_path / "out")]
+    numbers, page = tmp_path / "out" / "interpret.json", tmp_path / "out" / "interpret.html"
+    killed_at_write(1, lambda: CliRunner().invoke(app, command))
+    assert not numbers.exists()
+    first = CliRunner().invoke(app, command)
+    assert first.exit_code == 0, first.output
+    before = numbers.read_text(), page.read_text()
+    killed_at_write(1, lambda: CliRunner().invoke(app, command))
+    assert (numbers.read_text(), page.read_text()) == before
+    assert CliRunner().invoke(app, command).output == first.output

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import os
-import signal
-from collections.abc import Callable
-
 import pytest
 import torch
 from ase import Atoms
@@ -54,27 +49,3 @@ def crystal() -> Atoms:
     """A small skewed periodic cell, smaller than the cutoff, with atoms off their sites."""
     cell = [[3.1, 0.0, 0.2], [0.4, 2.9, 0.0], [0.0, 0.3, 3.3]]
     return Atoms("O2", scaled_positions=[[0.02, 0.05, 0.0], [0.45, 0.5, 0.55]], cell=cell, pbc=True)
-
-
-@pytest.fixture
-def killed_at_write() -> Callable[[int, Callable[[], object]], None]:
-    """`killed_at_write(n, run)`: run in a copy of this process that is killed at its n-th forced write to disk."""
-
-    def run(number: int, simulation: Callable[[], object]) -> None:
-        child = os.fork()
-        if child == 0:
-            real, count = os.fsync, itertools.count(1)
-
-            def sync(descriptor):
-                if next(count) == number:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                real(descriptor)
-
-            os.fsync = sync
-            try:
-                simulation()
-            finally:
-                os._exit(1)
-        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-
-    return run

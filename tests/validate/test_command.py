@@ -44,3 +44,17 @@ def test_a_reference_that_is_not_there_is_named(arguments):
     result = CliRunner().invoke(app, [*arguments, "--reference", "nowhere:Thing"])
     assert result.exit_code == 1
     assert "--reference nowhere:Thing" in result.output
+
+
+def test_a_killed_suite_leaves_what_was_there_and_runs_again(arguments, tmp_path, killed_at_write):
+    """Nothing before the first result; the former one until the next is whole."""
+    command = [*arguments, "--frames", "1"]
+    killed_at_write(1, lambda: CliRunner().invoke(app, command))
+    assert not (tmp_path / "out.json").exists()
+    CliRunner().invoke(app, command)
+    whole = read_document(tmp_path / "out.json")
+    killed_at_write(1, lambda: CliRunner().invoke(app, [*command, "--md-steps", "0"]))
+    assert read_document(tmp_path / "out.json") == whole
+    again = CliRunner().invoke(app, command)
+    assert "written" in again.output, again.output
+    assert read_document(tmp_path / "out.json")["checks"] == whole["checks"]

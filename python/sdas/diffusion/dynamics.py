@@ -32,7 +32,8 @@ def run_dynamics(
     """Run replicas at constant temperature, or what is left of an interrupted run.
 
     The thermostat is Bussi's, which scales all velocities alike and leaves the motion of atoms among each other as it
-    is; friction on every atom would slow diffusion. Raises SdasError, for a structure that is not periodic too.
+    is; friction on every atom would slow diffusion. Raises SdasError, for a structure that is not periodic and where
+    every replica explodes too.
     """
     if not atoms.pbc.all():
         raise SdasError(f"the structure is {NOT_PERIODIC}")
@@ -48,3 +49,9 @@ def run_dynamics(
         dtype=settings.dtype,
     )
     run_replicas(replicas, settings.steps, folder, every=settings.every, fresh=fresh, progress=True)
+    ended = [verdict for verdict in replicas.verdicts if verdict is not None]
+    if len(ended) == settings.replicas:
+        raise SdasError(
+            f"{folder}: all replicas exploded, the first at step {ended[0].step}: {ended[0].reason}. Their "
+            "trajectories are kept. Try a shorter time step, or train the model on structures like the last frames"
+        )
