@@ -108,8 +108,8 @@ def run(options: argparse.Namespace, cell: dict[str, Any]) -> dict[str, Any]:
         "force_mae_mev_per_ang": [act["test"]["force_mae_mev_per_ang"] for act in assessed],
         "force_rmse_mev_per_ang": [act["test"]["force_rmse_mev_per_ang"] for act in assessed],
         "energy_mae_mev": [act["test"]["energy_mae_mev"] for act in assessed],
-        "coverage_in_distribution": [act["calibration"]["validation"]["coverage"] for act in assessed],
-        "coverage_test": [act["calibration"]["test"]["coverage"] for act in assessed],
+        "coverage_in_distribution": [(act["calibration"]["validation"] or {}).get("coverage") for act in assessed],
+        "coverage_test": [(act["calibration"]["test"] or {}).get("coverage") for act in assessed],
         "flops": sum(act["flops"] for act in acts if act["kind"] == "trained"),
         "cpu_s": round(time.process_time() - began, 1),
     }

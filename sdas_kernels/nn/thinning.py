@@ -3,7 +3,9 @@
 Hidden units of a node update or a readout act through one matrix W alone. They are left out there: W ← W diag(s), with
 s = 0 for a unit that is left out and 1/(1 − p) for one that stays, so that W is the mean over draws (N. Srivastava,
 G. Hinton, A. Krizhevsky, I. Sutskever, R. Salakhutdinov, J. Mach. Learn. Res. 15, 1929, 2014). A model with M readouts
-has M blocks of hidden units in each; s = M in the block of a member, and 0 in the others.
+has M blocks of hidden units in each; s = M in the block of a member, and 0 in the others. A step of training takes
+s = M w_m in block m instead, with w drawn evenly among all weights that sum to one. So each readout learns in each
+step, but of other frames more than others do, as in the Bayesian bootstrap (D. B. Rubin, Ann. Statist. 9, 130, 1981).
 
 One draw holds for all atoms and all calls. So what is drawn is a model like any other: invariant, with forces that are
 the gradient of its energy, and run by the same kernels.
@@ -16,6 +18,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sdas_kernels.arguments import whole_number
@@ -38,7 +41,7 @@ def members(model: SDAS) -> list[SDAS]:
     count = model.config.get("members", 1)
     found = []
     for member in range(count):
-        chosen = {name: weight * _block(weight, member, count) for name, weight in readouts.items()}
+        chosen = {name: weight * _factors(weight, np.eye(count)[member]) for name, weight in readouts.items()}
         found.append(_with_weights(model, chosen))
     return found
 
@@ -46,16 +49,16 @@ def members(model: SDAS) -> list[SDAS]:
 def thinned_weights(model: SDAS, dropout: float, generator: np.random.Generator) -> dict[str, Tensor]:
     """Weights for a step of training, by name, as `torch.func.functional_call` takes them; gradients pass through.
 
-    They are those of one draw of hidden units and, of a shallow ensemble, of one member. Where neither is to be drawn
-    there are none. Raises ValueError unless 0 <= dropout < 1.
+    They are those of one draw of hidden units and, of a shallow ensemble, of one mixture of its members. Where neither
+    is to be drawn there are none. Raises ValueError unless 0 <= dropout < 1.
     """
     count = model.config.get("members", 1)
     weights = _drawn(model, _checked(dropout), generator) if dropout else {}
     if count > 1:
-        member = int(generator.integers(count))
+        mixture = generator.dirichlet(np.ones(count))
         for name, weight in _maps(model):
             if name.startswith("readouts"):
-                weights[name] = weights.get(name, weight) * _block(weight, member, count)
+                weights[name] = weights.get(name, weight) * _factors(weight, mixture)
     return weights
 
 
@@ -78,11 +81,12 @@ def _drawn(model: SDAS, dropout: float, generator: np.random.Generator) -> dict[
     return found
 
 
-def _block(weight: Tensor, member: int, count: int) -> Tensor:
-    """What the units of a readout are multiplied by for a member."""
-    factors = weight.new_zeros(count, weight.shape[1] // count)
-    factors[member] = count
-    return factors.flatten()
+def _factors(weight: Tensor, mixture: NDArray[np.float64]) -> Tensor:
+    """What the units of a readout are multiplied by for a mixture of its members, `[units]`."""
+    count = len(mixture)
+    return torch.as_tensor(
+        np.repeat(count * mixture, weight.shape[1] // count), dtype=weight.dtype, device=weight.device
+    )
 
 
 def _with_weights(model: SDAS, weights: Mapping[str, Tensor]) -> SDAS:

@@ -41,13 +41,14 @@ def places(tmp_path_factory):
 def make_config(places):
     """`make_config(folder, **active)`: a run so small that it teaches nothing."""
 
-    def make(folder, data=None, train=None, model=None, **active):
+    def make(folder, data=None, train=None, model=None, growth=None, **active):
         settings = {"pool": str(places / "pool"), "oracle": "hidden", "rounds": 2, "labels_per_round": 3, "models": 2}
         content = {
             "run_dir": str(folder),
             "data": {"path": str(places / "start"), "split": {"sizes": [8, 12, 10]}, **(data or {})},
             "model": {"channels": 2, "heads": 1, "lmax": 1, "layers": 1, "cutoff": 4.0, "n_radial": 3, **(model or {})},
             "train": {"steps": 8, "batch_size": 2, "ema_decay": 0.5, "threads": 1, "dtype": "float64", "device": "cpu"},
+            "scaling": growth or {},
             "active": {**settings, "processes": 1, **active},
         }
         content["train"] |= {"deterministic": True, **(train or {})}

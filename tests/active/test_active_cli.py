@@ -127,7 +127,7 @@ def test_a_pool_alone_begins_from_nothing(tmp_path, monkeypatch):
     [
         ("ensemble", {"models": 3, "measure": "forces", "members": 1, "dropout": 0.0}),
         ("shallow", {"models": 1, "measure": "forces", "members": 8, "dropout": 0.0}),
-        ("dropout", {"models": 1, "measure": "forces", "members": 1, "dropout": 0.1}),
+        ("dropout", {"models": 1, "measure": "forces", "members": 1, "dropout": 0.05}),
         ("last-layer", {"models": 1, "measure": "energy", "members": 1, "dropout": 0.0}),
     ],
 )

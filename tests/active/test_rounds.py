@@ -25,6 +25,7 @@ from sdas.active.rounds import learn
 from sdas.config import load_config, render_config
 from sdas.config.label import parse_oracle
 from sdas.data import FrameCache
+from sdas.documents import read_document
 from sdas.errors import SdasError
 from sdas.files import write_text
 from sdas.label import LabelStore, label_frames
@@ -265,8 +266,8 @@ def independent_draws(model, folder, source):
     """Models by the words of the documentation: blocks of the readout, or hidden units that are left out."""
     config = load_config(folder / "config.yaml")
     if source == "dropout":
-        assert config.train.dropout == 0.1
-        return [thinned(model, 0.1, config.train.seed + draw) for draw in range(4)]
+        assert config.train.dropout == 0.05
+        return [thinned(model, 0.05, config.train.seed + draw) for draw in range(4)]
     assert config.model.members == 3
     drawn = []
     for number in range(3):
@@ -315,6 +316,22 @@ def test_gradients_may_be_the_features(make_config, tmp_path):
         near.append(features[wanted[-1]])
     (line,) = acts(folder, "selected")
     assert line["chosen"] == wanted
+
+
+def test_the_first_ensemble_may_grow_and_is_tuned_as_it_has_grown(make_config, tmp_path):
+    """By adaptive scaling with the budget of a member."""
+    folder, flops = tmp_path / "run", 2e7
+    scaling = {"flops": flops, "delta_flops": flops / 10, "choose": "all", "grow": ["width"], "epsilon": 50.0}
+    scaling |= {"patience": 1.0, "largest_channels": 4}
+    learn(make_config(folder, growth=scaling, scaling="first", rounds=1))
+    first, second = (member_folder(folder, number, 1) for number in (0, 1))
+    grown = read_document(first / "scaling.json")
+    assert grown["sizes"]["channels"] == 4
+    assert load_run_model(second).config["channels"] == 4
+    assert not (second / "scaling.json").exists()
+    trained = acts(folder, "trained")
+    members = [read_document(member_folder(folder, 0, member) / "scaling.json")["spent"] for member in range(2)]
+    assert trained[0]["flops"] == sum(members) <= 2 * flops
 
 
 def test_old_frames_are_replayed_as_many_as_are_set(make_config, tmp_path):

@@ -27,6 +27,8 @@ from sdas.predict import Prediction, frame_features, gradient_features, predict_
 from sdas.predict.prediction import FloatArray
 from sdas.run.folder import CONFIG, SUMMARY
 from sdas.run.model import load_run_model, species_of
+from sdas.scaling.loop import scale_on
+from sdas.scaling.pool import Pool
 from sdas.train.loop import finish
 from sdas.train.processes import Processes
 from sdas.train.session import Session, TrainingData
@@ -55,7 +57,8 @@ class Task:
     """What a member has to do. run: the folder of the run, relative to the member's, as origin, whose model it goes on
     from, and frames, the cache that it trains on, are to that of the run. train, validation: indices in it.
 
-    draws: of its hidden units, which predict beside it. Readouts of a shallow ensemble do in any case."""
+    draws: of its hidden units, which predict beside it. Readouts of a shallow ensemble do in any case. scaled: whether
+    it grows by adaptive scaling."""
 
     run: str
     frames: str
@@ -64,6 +67,7 @@ class Task:
     origin: str | None
     asked: list[Asked]
     draws: int = 0
+    scaled: bool = False
 
 
 def write_task(folder: Path, task: Task, config: Config) -> None:
@@ -113,7 +117,12 @@ def _is_trained(folder: Path) -> bool:
 
 def _train(config: Config, task: Task, run: Path) -> int | None:
     cache = FrameCache.open(run / task.frames)
-    data = TrainingData(cache, np.array(task.train, dtype=np.int64), np.array(task.validation, dtype=np.int64))
+    known, validation = (np.array(part, dtype=np.int64) for part in (task.train, task.validation))
+    if task.scaled:
+        pool = Pool(cache, np.random.default_rng(config.train.seed).permutation(known), len(known), validation, 0)
+        with Processes(config.train.device) as processes:
+            return scale_on(config, pool, processes).signal
+    data = TrainingData(cache, known, validation)
     with Processes(config.train.device) as processes, Session(config, data, processes) as session:
         if task.origin is not None and session.progress.step == 0:
             session.use_model(load_run_model(run / task.origin))

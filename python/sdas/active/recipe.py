@@ -19,14 +19,25 @@ def member_config(config: Config, folder: Path, number: int, member: int, frames
     Members differ by their seed alone.
     """
     train = config.train.model_dump() | {"seed": config.train.seed + member, "threads": threads_of(config)}
-    if number > 0 and config.active.learning == "fine-tune":
+    if is_tuned(config.active, number):
         train |= _fine_tuning(config.train, config.active)
     return Config(
         run_dir=str(folder),
         data=DataConfig(path=str(frames), graph_cache_gib=config.data.graph_cache_gib),
         model=config.model.model_copy(update={"species": species}),
         train=TrainConfig(**train),
+        scaling=config.scaling,
     )
+
+
+def is_scaled(active: ActiveConfig, number: int) -> bool:
+    """Whether members of the round of that number grow by adaptive scaling."""
+    return active.scaling == "every" or (active.scaling == "first" and number == 0)
+
+
+def is_tuned(active: ActiveConfig, number: int) -> bool:
+    """Whether members of the round go on from those of the round before."""
+    return number > 0 and active.learning == "fine-tune"
 
 
 def _fine_tuning(train: TrainConfig, active: ActiveConfig) -> dict[str, float | int | None]:

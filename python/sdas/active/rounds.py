@@ -31,7 +31,7 @@ from sdas.active.folder import member_folder, member_folders, round_frames, roun
 from sdas.active.labels import label
 from sdas.active.member import Asked, Task, drawn_models, read_prediction, write_task
 from sdas.active.pool import make_pool
-from sdas.active.recipe import engine_of, member_config
+from sdas.active.recipe import engine_of, is_scaled, is_tuned, member_config
 from sdas.active.select import Frames, select
 from sdas.active.shapes import Kinds, shape_of
 from sdas.active.start import begin, forget, open_folder, opened_start
@@ -186,7 +186,7 @@ class ActiveRun:
 
     def _task(self, number: int, member: int, asks_for_pool: bool) -> Task:
         settings, folder = self.settings, member_folder(self.folder, number, member)
-        tuned = number > 0 and settings.learning == "fine-tune"
+        tuned = is_tuned(settings, number)
         frames = os.path.relpath(self.frames(number).path, self.folder.resolve())
         old, new = self.split.train.tolist(), self._new(number)
         known = [*old, *new]
@@ -199,6 +199,7 @@ class ActiveRun:
             validation=self.split.validation.tolist(),
             origin=os.path.relpath(member_folder(self.folder, number - 1, member), self.folder) if tuned else None,
             draws=self._draws,
+            scaled=is_scaled(settings, number),
             asked=[
                 *([Asked(POOL_ASKED, pool, self._free(), gradients=gradients)] if asks_for_pool else []),
                 Asked(KNOWN, frames, known, drawn=False, gradients=gradients),

@@ -15,7 +15,7 @@ Source = Literal["ensemble", "shallow", "dropout", "last-layer"]
 Measure = Literal["forces", "largest-force", "energy"]
 HIDDEN = "hidden"
 """The oracle that uncovers the labels in the pool file, for studies in retrospect."""
-ENSEMBLE, MEMBERS, DROPOUT = 3, 8, 0.1
+ENSEMBLE, MEMBERS, DROPOUT = 3, 8, 0.05
 """Models of an ensemble, readouts of a shallow one, and the part of hidden units left out, where nothing is said."""
 
 
@@ -83,6 +83,11 @@ class ActiveConfig(Section):
         default="fine-tune",
         description="fine-tune: members go on from those of the round before, as published; scratch: they begin anew.",
     )
+    scaling: Literal["none", "first", "every"] = Field(
+        default="none",
+        description="first: the first ensemble is trained by adaptive scaling, each member with the budget "
+        "scaling.flops, and what it has grown to is fine-tuned; every: that of every round, from scratch.",
+    )
     steps: int | None = Field(
         default=None, ge=1, description="S, steps of fine-tuning; null: a quarter of train.steps or train.minutes."
     )
@@ -132,12 +137,14 @@ class ActiveConfig(Section):
         return content
 
     @model_validator(mode="after")
-    def _fitting_source(self) -> ActiveConfig:
+    def _consistent(self) -> ActiveConfig:
         if self.models < 2 and self.select == "topk" and self.uncertainty == "ensemble":
             raise ValueError(
                 "models must be at least 2, since one alone differs from nothing; or set uncertainty to shallow, "
                 "dropout or last-layer"
             )
+        if self.scaling == "every" and self.learning != "scratch":
+            raise ValueError("learning must be scratch where scaling is every; or set scaling to first")
         if self.uncertainty == "last-layer" and self.measure != "energy":
             raise ValueError(f"measure must be energy where uncertainty is last-layer, got {self.measure!r}")
         return self

@@ -86,7 +86,9 @@ class Config(Section):
         return content
 
     @model_validator(mode="after")
-    def _has_what_uncertainty_needs(self) -> Config:
+    def _has_what_active_learning_needs(self) -> Config:
+        if self.active.scaling != "none" and (self.scaling.flops is None or self.scaling.pool is not None):
+            raise ValueError("active.scaling needs scaling.flops, the budget of each member, and no scaling.pool")
         if self.active.uncertainty == "shallow" and self.model.members < 2:
             raise ValueError(f"model.members must be at least 2 for a shallow ensemble, got {self.model.members}")
         if self.active.uncertainty == "dropout" and not self.train.dropout:

@@ -33,7 +33,7 @@ class ModelConfig(Section):
     members: int = Field(
         default=1,
         ge=1,
-        description="Readouts whose mean is the energy: a shallow ensemble. Each step trains one of them.",
+        description="Readouts whose mean is the energy: a shallow ensemble. Each step trains another mixture of them.",
     )
     repulsion: Literal["zbl"] | None = Field(
         default=None,

@@ -28,7 +28,7 @@ from sdas.scaling.costs import PARTS_OF_DELTA, check_budget, costs
 from sdas.scaling.law import LEAST_FITTED, Law, fit
 from sdas.scaling.ledger import Ledger, Line, open_ledger
 from sdas.scaling.policy import Axis, Decision, Rules, Sizes, State, Trial, candidates, decide
-from sdas.scaling.pool import check_pool, opened_pool
+from sdas.scaling.pool import Pool, check_pool, opened_pool
 from sdas.scaling.settings import check_settings, rules_of, starting_sizes
 from sdas.scaling.trainer import Interrupted, Place, Trainer
 from sdas.train.loop import finish, opened_run
@@ -60,24 +60,33 @@ def scale(config: Config, resume: bool = False) -> ScalingResult:
 
     Raises :class:`sdas.errors.SdasError` for settings, data and ledgers that cannot be used, before any training.
     """
-    rules = rules_of(config.scaling)
-    config = config.model_copy(update={"train": config.train.model_copy(update={"schedule": "constant"})})
+    rules_of(config.scaling)
     with Processes(config.train.device) as processes, opened_run(config, processes, resume) as (cache, split):
         pool = opened_pool(config, cache, split, processes)
-        check_settings(config, rules, pool)
         check_pool(config, pool, starting_sizes(config, pool).frames, split)
-        ledger = open_ledger(Path(config.run_dir), writes=processes.first)
-        processes.wait()
-        if not ledger.replaying:
-            (cost,) = costs(config, pool, {"start": starting_sizes(config, pool)}, processes)
-            check_budget(cost, rules)
-        trainer = Trainer(config, rules, pool, processes)
-        try:
-            return ScalingResult(trainer.folder, "complete", None, AdaptiveRun(rules, ledger, trainer).go())
-        except Interrupted as stopped:
-            return ScalingResult(trainer.folder, "interrupted", stopped.signal, {})
-        finally:
-            trainer.close()
+        return scale_on(config, pool, processes)
+
+
+def scale_on(config: Config, pool: Pool, processes: Processes) -> ScalingResult:
+    """Run adaptive scaling on frames that are opened already, in config.run_dir, or go on with what is there.
+
+    Raises :class:`sdas.errors.SdasError` as :func:`scale` does, but for the frames.
+    """
+    rules = rules_of(config.scaling)
+    config = config.model_copy(update={"train": config.train.model_copy(update={"schedule": "constant"})})
+    check_settings(config, rules, pool)
+    ledger = open_ledger(Path(config.run_dir), writes=processes.first)
+    processes.wait()
+    if not ledger.replaying:
+        (cost,) = costs(config, pool, {"start": starting_sizes(config, pool)}, processes)
+        check_budget(cost, rules)
+    trainer = Trainer(config, rules, pool, processes)
+    try:
+        return ScalingResult(trainer.folder, "complete", None, AdaptiveRun(rules, ledger, trainer).go())
+    except Interrupted as stopped:
+        return ScalingResult(trainer.folder, "interrupted", stopped.signal, {})
+    finally:
+        trainer.close()
 
 
 @dataclass(frozen=True)

@@ -49,11 +49,7 @@ def opened_pool(config: Config, cache: FrameCache, split: Split, processes: Proc
     Raises :class:`ScalingError` without validation frames with forces, and :class:`sdas.data.errors.DataError` for
     frames of the pool that have no labels.
     """
-    if not any(cache[int(index)].forces is not None for index in split.validation):
-        raise ScalingError(
-            f"none of the {len(split.validation)} validation frames has forces, and without them there is no law: set "
-            "data.split.sizes, or data.validation"
-        )
+    check_validation(cache, split.validation)
     frames, added = cache, 0
     if config.scaling.pool is not None:
         target = Path(config.run_dir) / POOL
@@ -66,6 +62,15 @@ def opened_pool(config: Config, cache: FrameCache, split: Split, processes: Proc
     own = generator.permutation(split.train)
     order = np.concatenate([own, len(cache) + generator.permutation(added)]).astype(np.int64)
     return Pool(frames, order, len(own), split.validation, len(split.test))
+
+
+def check_validation(frames: Sequence[Frame], validation: NDArray[np.int64]) -> None:
+    """Raise :class:`ScalingError` without validation frames with forces."""
+    if not any(frames[int(index)].forces is not None for index in validation):
+        raise ScalingError(
+            f"none of the {len(validation)} validation frames has forces, and without them there is no law: set "
+            "data.split.sizes, or data.validation"
+        )
 
 
 def check_pool(config: Config, pool: Pool, start: int, split: Split) -> None:
