@@ -135,8 +135,8 @@ def test_a_run_whose_process_is_killed_ends_as_one_that_is_not(finished, make_co
         [sys.executable, "-P", "-m", "sdas.cli", "active", str(tmp_path / "run.yaml")],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 240
-    while not (folder / "rounds" / "000" / "members" / "1" / "log.txt").exists():
+    deadline, log = time.monotonic() + 240, folder / "rounds" / "000" / "members" / "1" / "log.txt"
+    while not (log.exists() and log.stat().st_size):
         assert driver.poll() is None, driver.stderr.read()
         assert time.monotonic() < deadline, "no member is trained"
         time.sleep(0.01)
