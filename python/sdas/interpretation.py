@@ -22,6 +22,10 @@ def interpret(
         str | None,
         typer.Option(help="Atoms of the reaction coordinate, as 0,1,2,3; by default a torsion of heavy atoms."),
     ] = None,
+    transfer: Annotated[
+        str | None,
+        typer.Option(help="Atoms of the reaction coordinate instead, as 0,8,4: atom 8 goes over from 0 to 4."),
+    ] = None,
     seeds: Annotated[int, typer.Option(help="How many models of random weights stand beside it.")] = 19,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; by default interpret in the run's.")] = None,
 ) -> None:
@@ -39,7 +43,8 @@ def interpret(
 
     if frames < 1 or seeds < 1:
         raise SdasError(f"--frames and --seeds must be at least 1, got {frames} and {seeds}")
-    atoms = None if torsion is None else atoms_of_torsion(torsion)
+    turned = None if torsion is None else atoms_of("--torsion", torsion, "0,1,2,3")
+    moved = None if transfer is None else atoms_of("--transfer", transfer, "0,8,4")
     potential = load_run_model(model)
     folder = out or results_folder(model) / INTERPRETATION
     labelled = frames_of_files(model, [str(data)], given)
@@ -47,7 +52,7 @@ def interpret(
     if not chosen:
         raise SdasError(f"{data}: there are no frames")
     with locked(folder):
-        found = run(potential, chosen, seeds=range(1, seeds + 1), torsion=atoms)
+        found = run(potential, chosen, seeds=range(1, seeds + 1), torsion=turned, transfer=moved)
         content = {"model": str(model), "data": str(data), "data_fingerprints": labelled.fingerprints, **found}
         write_document(folder / INTERPRETATION_NUMBERS, content)
         page = write_interpretation(folder)
@@ -56,12 +61,13 @@ def interpret(
     typer.echo(f"written: {page}")
 
 
-def atoms_of_torsion(text: str) -> list[int]:
-    """Four indices from "0,1,2,3"; raises SdasError."""
+def atoms_of(option: str, text: str, example: str) -> list[int]:
+    """Indices as in the example; raises SdasError."""
     try:
         atoms = [int(part) for part in text.split(",")]
     except ValueError:
         atoms = []
-    if len(atoms) != 4:
-        raise SdasError(f"--torsion must be four atoms, as 0,1,2,3, got {text!r}")
+    wanted = len(example.split(","))
+    if len(atoms) != wanted:
+        raise SdasError(f"{option} must be {wanted} atoms, as {example}, got {text!r}")
     return atoms

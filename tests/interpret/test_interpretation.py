@@ -9,6 +9,7 @@ from ase.io import write
 from typer.testing import CliRunner
 
 from sdas.cli import app
+from sdas.errors import SdasError
 from sdas.interpret import interpret
 from sdas.interpret.bonds import atoms_of
 from sdas.run.checkpoint import save_model
@@ -44,6 +45,32 @@ def test_frames_of_other_atoms_give_what_they_can(model, ethanol_frames, systems
     assert any("differ in their atoms" in note for note in found["notes"])
 
 
+def test_a_transfer_is_scanned_and_followed_among_the_frames(model, ethanol_frames):
+    """The hydrogen of the hydroxyl group, on its way from oxygen to the far carbon."""
+    first = ethanol_frames[0]
+    oxygen = int(np.flatnonzero(first.numbers == 8)[0])
+    hydrogen, carbon = (np.flatnonzero(first.numbers == z) for z in (1, 6))
+    near = hydrogen[np.linalg.norm(first.positions[hydrogen] - first.positions[oxygen], axis=1).argmin()]
+    far = carbon[np.linalg.norm(first.positions[carbon] - first.positions[oxygen], axis=1).argmax()]
+    found = interpret(model, ethanol_frames, seeds=[1], transfer=[oxygen, near, far])
+    coordinate = found["coordinate"]
+    room = np.linalg.norm(first.positions[far] - first.positions[oxygen])
+    assert coordinate["scan"]["values"] == pytest.approx(np.linspace(1.8 - room, room - 1.8, 36).tolist())
+    atoms = [atoms_of(frame) for frame in ethanol_frames]
+    values = [each.get_distance(oxygen, near) - each.get_distance(near, far) for each in atoms]
+    assert coordinate["frames"]["values"] == pytest.approx(values)
+    component = coordinate["frames"]["model"]["components"][1]
+    assert coordinate["frames"]["model"]["r2"][1] == pytest.approx(np.corrcoef(component, values)[0, 1] ** 2)
+    assert found["findings"][-1].startswith(
+        "Among the frames, the first component of the features follows the transfer"
+    )
+    for wrong, message in (([0, 1], "three different atoms"), ([oxygen, far, near], "farther than 1.8 Å apart")):
+        with pytest.raises(SdasError, match=message):
+            interpret(model, ethanol_frames, seeds=[1], transfer=wrong)
+    with pytest.raises(SdasError, match="a torsion or a transfer: give one"):
+        interpret(model, ethanol_frames, seeds=[1], transfer=[0, 1, 2], torsion=[0, 1, 2, 3])
+
+
 def test_the_command_writes_numbers_and_a_page(model, ethanol_frames, tmp_path):
     save_model(tmp_path / "model", model)
     write(tmp_path / "frames.extxyz", [atoms_of(frame) for frame in ethanol_frames[:4]])
@@ -58,7 +85,7 @@ def test_the_command_writes_numbers_and_a_page(model, ethanol_frames, tmp_path):
     assert not re.search(r"(?:src|href)=[\"']https?:", page)
     result = CliRunner().invoke(app, [*common, "--out", str(tmp_path / "out"), "--torsion", "0,1"])
     assert result.exit_code == 1
-    assert "--torsion must be four atoms" in result.output
+    assert "--torsion must be 4 atoms, as 0,1,2,3, got '0,1'" in result.output
     result = CliRunner().invoke(app, common)
     assert "name a folder with --out" in result.output
 

@@ -1,8 +1,11 @@
-"""Is a torsion the leading direction in which features change? Along a scan, and among the frames themselves."""
+"""Is a reaction coordinate the leading direction in which features change? Along a scan, and among the frames.
+
+The coordinate is a torsion, or a transfer: atom j goes over from i to k, by the distance i–j less the distance j–k.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +21,8 @@ from sdas.interpret.features import invariants
 Torsion = tuple[int, int, int, int]
 SCAN_POINTS = 36
 COMPONENTS = 3
+CLOSEST_ANG = 0.9
+"""Of a transferred atom to either end of its way."""
 
 
 def chosen_torsion(frame: Frame, wanted: Sequence[int] | None) -> Torsion | None:
@@ -72,21 +77,79 @@ def circular_r2(component: FloatArray, degrees: FloatArray) -> float:
     return float(1 - ((component - fitted) ** 2).sum() / max(float(spread @ spread), 1e-300))
 
 
-def reaction_coordinate(
+def linear_r2(component: FloatArray, values: FloatArray) -> float:
+    """R² of a component as a + b ξ: the square of their correlation."""
+    both = component - component.mean(), values - values.mean()
+    product = float(both[0] @ both[0]) * float(both[1] @ both[1])
+    return float(both[0] @ both[1]) ** 2 / max(product, 1e-300)
+
+
+def checked_transfer(frame: Frame, wanted: Sequence[int]) -> tuple[int, int, int]:
+    """Three different atoms i, j, k, of which i and k leave room for j between them; raises SdasError for others."""
+    if len(set(wanted)) != 3 or not all(0 <= atom < len(frame) for atom in wanted):
+        raise SdasError(f"a transfer is three different atoms of 0..{len(frame) - 1}, got {list(wanted)}")
+    i, j, k = wanted
+    room = float(np.linalg.norm(frame.positions[k] - frame.positions[i]))
+    if frame.pbc.any() or not room > 2 * CLOSEST_ANG:
+        raise SdasError(f"transfer {i},{j},{k}: atoms {i} and {k} must be farther than {2 * CLOSEST_ANG} Å apart")
+    return i, j, k
+
+
+def transfer_scan(frame: Frame, transfer: Sequence[int], points: int = SCAN_POINTS) -> tuple[FloatArray, list[Frame]]:
+    """ξ `[points]` in Å, and the frame with atom j moved along the line from i to k; labels are dropped."""
+    i, j, k = transfer
+    way = frame.positions[k] - frame.positions[i]
+    length = float(np.linalg.norm(way))
+    frames = []
+    for reached in np.linspace(CLOSEST_ANG, length - CLOSEST_ANG, points) / length:
+        positions = frame.positions.copy()
+        positions[j] = positions[i] + reached * way
+        frames.append(replace(frame, positions=positions, energy=None, forces=None, stress=None))
+    return transfer_values(frames, transfer), frames
+
+
+def transfer_values(frames: Sequence[Frame], transfer: Sequence[int]) -> FloatArray:
+    """ξ of each frame, Å `[F]`."""
+    i, j, k = transfer
+    arms = [(frame.positions[i] - frame.positions[j], frame.positions[j] - frame.positions[k]) for frame in frames]
+    return np.array([np.linalg.norm(before) - np.linalg.norm(after) for before, after in arms])
+
+
+def along_torsion(
     model: Any, controls: Sequence[Any], frames: Sequence[Frame], torsion: Torsion, batch_size: int
 ) -> dict[str, Any]:
     """Leading components of the features against a torsion: of the model, of random weights, of distances alone."""
-    angles, scan = torsion_scan(frames[0], torsion)
-    found: dict[str, Any] = {"torsion": list(torsion)}
-    for name, chosen, degrees in (("scan", scan, angles), ("frames", frames, torsion_angles(frames, torsion))):
+    parts = {"scan": torsion_scan(frames[0], torsion), "frames": (torsion_angles(frames, torsion), frames)}
+    found = _compared(model, controls, parts, circular_r2, batch_size)
+    return {"kind": "torsion", "atoms": list(torsion), "unit": "degrees", **found}
+
+
+def along_transfer(
+    model: Any, controls: Sequence[Any], frames: Sequence[Frame], transfer: Sequence[int], batch_size: int
+) -> dict[str, Any]:
+    """The same against a transfer."""
+    parts = {"scan": transfer_scan(frames[0], transfer), "frames": (transfer_values(frames, transfer), frames)}
+    found = _compared(model, controls, parts, linear_r2, batch_size)
+    return {"kind": "transfer", "atoms": list(transfer), "unit": "Å", **found}
+
+
+def _compared(
+    model: Any,
+    controls: Sequence[Any],
+    parts: Mapping[str, tuple[FloatArray, Sequence[Frame]]],
+    r2: Callable[[FloatArray, FloatArray], float],
+    batch_size: int,
+) -> dict[str, Any]:
+    found = {}
+    for name, (values, chosen) in parts.items():
         if len(chosen) <= 2 * COMPONENTS:
             continue
-        trained = _against(invariants(model, chosen, batch_size), degrees)
-        random = [_against(invariants(each, chosen, batch_size), degrees) for each in controls]
-        distances = _against(np.stack([distances_of(frame) for frame in chosen]), degrees)
+        trained = _against(invariants(model, chosen, batch_size), values, r2)
+        random = [_against(invariants(each, chosen, batch_size), values, r2) for each in controls]
+        distances = _against(np.stack([distances_of(frame) for frame in chosen]), values, r2)
         others = [distances["r2"][0], *(each["r2"][0] for each in random)]
         found[name] = {
-            "degrees": degrees.tolist(),
+            "values": values.tolist(),
             "model": trained,
             "random": random,
             "distances": distances,
@@ -95,7 +158,10 @@ def reaction_coordinate(
     return found
 
 
-def _against(features: FloatArray, degrees: FloatArray) -> dict[str, Any]:
-    values, share = principal_components(features.reshape(len(features), -1))
-    r2 = [circular_r2(component, degrees) for component in values.T]
-    return {"r2": r2, "share_of_variance": share.tolist(), "components": values.T.tolist()}
+def _against(features: FloatArray, values: FloatArray, r2: Callable[[FloatArray, FloatArray], float]) -> dict[str, Any]:
+    components, share = principal_components(features.reshape(len(features), -1))
+    return {
+        "r2": [r2(component, values) for component in components.T],
+        "share_of_variance": share.tolist(),
+        "components": components.T.tolist(),
+    }

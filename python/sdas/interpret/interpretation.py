@@ -13,7 +13,7 @@ from sdas.interpret.attention import mean_attention
 from sdas.interpret.bonds import bonds_of, symbols
 from sdas.interpret.contributions import contributions
 from sdas.interpret.controls import MARGIN, random_models, same_atoms
-from sdas.interpret.coordinate import chosen_torsion, reaction_coordinate
+from sdas.interpret.coordinate import along_torsion, along_transfer, checked_transfer, chosen_torsion
 from sdas.interpret.features import FEWEST_FRAMES, angles_read, invariants
 from sdas.interpret.recovery import recovered_bonds
 from sdas.run.fingerprint import model_fingerprint
@@ -29,6 +29,7 @@ def interpret(
     *,
     seeds: Sequence[int] = range(1, SEEDS + 1),
     torsion: Sequence[int] | None = None,
+    transfer: Sequence[int] | None = None,
     batch_size: int = 16,
 ) -> dict[str, Any]:
     """What an SDAS model looks at, what its parts contribute, and what its features tell, each beside its controls.
@@ -38,16 +39,20 @@ def interpret(
             reaction coordinate.
         seeds: of the models of random weights.
         torsion: atoms a, b, c, d of the reaction coordinate; by default the torsion with the most heavy atoms.
+        transfer: atoms i, j, k of it instead, of which j goes over from i to k.
 
     Returns:
         JSON: "attention", "bonds", "contributions", "angles", "coordinate", "findings"; None stands for what these
         frames do not allow, and "notes" say why.
 
     Raises:
-        SdasError: no frames or seeds, a model without attention, an unknown element, or no such torsion.
+        SdasError: no frames or seeds, a model without attention, an unknown element, no such torsion or transfer, or
+            both.
     """
     if not frames or not seeds:
         raise SdasError("interpret wants at least one frame and one seed of random weights")
+    if torsion is not None and transfer is not None:
+        raise SdasError("the reaction coordinate is a torsion or a transfer: give one of them")
     model = model.eval()
     controls, first, notes = random_models(model, seeds), frames[0], list[str]()
     document: dict[str, Any] = {
@@ -63,8 +68,8 @@ def interpret(
     }
     if not same_atoms(frames):
         notes.append("The frames differ in their atoms: no maps, angles or reaction coordinate are made of them.")
-        if torsion is not None:
-            raise SdasError("a torsion was asked for, but the frames differ in their atoms")
+        if torsion is not None or transfer is not None:
+            raise SdasError("a reaction coordinate was asked for, but the frames differ in their atoms")
     else:
         if len(first) <= MOST_ATOMS_OF_A_MAP:
             document["attention"] = {
@@ -82,9 +87,11 @@ def interpret(
         else:
             of_controls = [invariants(each, frames, batch_size) for each in controls]
             document["angles"] = angles_read(invariants(model, frames, batch_size), of_controls, frames)
-        chosen = chosen_torsion(first, torsion)
-        if chosen is not None:
-            document["coordinate"] = reaction_coordinate(model, controls, frames, chosen, batch_size)
+        if transfer is not None:
+            moved = checked_transfer(first, transfer)
+            document["coordinate"] = along_transfer(model, controls, frames, moved, batch_size)
+        elif (chosen := chosen_torsion(first, torsion)) is not None:
+            document["coordinate"] = along_torsion(model, controls, frames, chosen, batch_size)
         else:
             notes.append("There is no torsion about a bond outside of rings, so no reaction coordinate.")
     document["findings"], document["notes"] = findings(document), notes
@@ -102,10 +109,11 @@ def findings(document: dict[str, Any]) -> list[str]:
         row = document["angles"]["degrees"]["all degrees"]
         told = f"The features of an atom tell the bond angles at it with R² = {_number(row['model'])}"
         said.append(_sentence(told, row["finding"], [document["angles"]["distances"]], row["random"]))
-    for name, where in (("scan", "Along the torsion"), ("frames", "Among the frames")):
+    kind = (document["coordinate"] or {}).get("kind")
+    for name, where in (("scan", f"Along the {kind}"), ("frames", "Among the frames")):
         row = (document["coordinate"] or {}).get(name)
         if row:
-            told = f"{where}, the first component of the features follows the torsion with R² = "
+            told = f"{where}, the first component of the features follows the {kind} with R² = "
             told += _number(row["model"]["r2"][0])
             random = [each["r2"][0] for each in row["random"]]
             said.append(_sentence(told, row["finding"], [row["distances"]["r2"][0]], random))

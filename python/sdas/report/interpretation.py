@@ -122,11 +122,10 @@ def _coordinate(document: dict[str, Any]) -> Section | None:
             rows.append(
                 [f"{title}, component {k + 1}", part["model"]["r2"][k], part["distances"]["r2"][k], *_best(others)]
             )
-        pictures[f"First components over the torsion, {title}"] = _components(part, name)
-    torsion = ", ".join(map(str, coordinate["torsion"]))
-    text = [
-        f"The torsion of atoms {torsion}. R² of a principal component of the features as a + b cos φ + c sin φ.",
-    ]
+        pictures[f"First components over the {coordinate['kind']}, {title}"] = _components(coordinate, name)
+    atoms = ", ".join(map(str, coordinate["atoms"]))
+    told = f"The {coordinate['kind']} of atoms {atoms}. R² of a principal component of the features as "
+    text = [told + ("a + b cos φ + c sin φ." if coordinate["kind"] == "torsion" else "a + b ξ.")]
     columns = ["component", "model", "distances", *RANDOM]
     return Section("Reaction coordinate", text, columns, rows, pictures=pictures)
 
@@ -201,9 +200,10 @@ def _structure(values: np.ndarray, attention: dict[str, Any], name: str) -> str:
         return to_svg(figure, name, "Attention drawn over the structure; thin lines are bonds")
 
 
-def _components(part: dict[str, Any], name: str) -> str:
-    degrees = np.array(part["degrees"])
-    order = np.argsort(degrees)
+def _components(coordinate: dict[str, Any], name: str) -> str:
+    part, kind = coordinate[name], coordinate["kind"]
+    values = np.array(part["values"])
+    order = np.argsort(values)
     marker = "" if name == "scan" else "."
     shown = [
         (part["model"], ACCENT, "model"),
@@ -216,7 +216,7 @@ def _components(part: dict[str, Any], name: str) -> str:
             first = np.array(scores["components"][0])[order]
             line = "-" if name == "scan" else ""
             scaled = first / max(float(np.abs(first).max()), 1e-12)
-            axes.plot(degrees[order], scaled, color=color, label=label, marker=marker, linestyle=line)
+            axes.plot(values[order], scaled, color=color, label=label, marker=marker, linestyle=line)
         axes.legend(loc="best")
-        axes.set(xlabel="torsion (degrees)", ylabel="first component, scaled")
-        return to_svg(figure, f"components-{name}", "First principal component of the features over the torsion")
+        axes.set(xlabel=f"{kind} ({coordinate['unit']})", ylabel="first component, scaled")
+        return to_svg(figure, f"components-{name}", f"First principal component of the features over the {kind}")
