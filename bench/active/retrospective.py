@@ -100,7 +100,9 @@ def run(options: argparse.Namespace, cell: dict[str, Any]) -> dict[str, Any]:
     """The curve of a cell, and the seconds that this process took for it."""
     began = time.process_time()
     config = configured(options, cell)
-    learn(config, resume=(Path(config.run_dir) / ACTS).exists())
+    done = learn(config, resume=(Path(config.run_dir) / ACTS).exists())
+    if done.signal is not None:
+        raise SystemExit(128 + done.signal)
     acts = read_lines(Path(config.run_dir) / ACTS)
     assessed = [act for act in acts if act["kind"] == "assessed"]
     return {
