@@ -24,26 +24,26 @@ def state_of(config):
     return load_training_state(Path(config.run_dir) / "checkpoints")
 
 
-@pytest.mark.parametrize(("dropout", "readouts"), [(0.3, 1), (0.0, 3), (0.2, 2)])
+@pytest.mark.parametrize(("dropout", "readouts"), [(0.3, 1), (0.2, 2)])
 def test_a_run_that_stopped_draws_what_it_would_have(make_config, dropout, readouts):
     settings = {"schedule": "constant", "deterministic": True, "dropout": dropout, "optimizer": "muon"}
-    configs = [with_model(make_config(run, **settings), members=readouts) for run in ("whole", "stopped", "plain")]
+    configs = [with_model(make_config(run, **settings), members=readouts) for run in ("whole", "stopped")]
     train(configs[0])
     train(with_model(make_config("stopped", steps=5, **settings), members=readouts))
     train(configs[1], resume=True)
     whole, stopped = map(state_of, configs[:2])
     assert whole.step == stopped.step == 12
     assert all(torch.equal(whole.tensors[name], stopped.tensors[name]) for name in whole.tensors)
-    other = with_model(make_config("plain", **{**settings, "dropout": 0.0}), members=1)
-    train(other)
     if readouts == 1:
+        other = make_config("plain", **{**settings, "dropout": 0.0})
+        train(other)
         name = "model.layers.0.update.mlp.2.weight"
         assert not torch.equal(whole.tensors[name], state_of(other).tensors[name])
 
 
 def test_each_readout_learns_and_the_model_is_their_mean(make_config):
     """After steps that train one of them each: all are far better than zero forces, and none is like another."""
-    config = with_model(make_config(steps=150, optimizer="muon", dtype="float64"), members=3, channels=8)
+    config = with_model(make_config(steps=100, optimizer="muon", dtype="float64"), members=3, channels=8)
     train(config)
     frames = [FrameCache.open(config.data.path)[index] for index in range(40)]
     forces = torch.tensor(np.concatenate([frame.forces for frame in frames]))
