@@ -41,6 +41,8 @@ SETS = {
 START, VALIDATION, TEST = 50, 30, 150
 RULES = ("random", "topk", "lcmd", "maxdist")
 LABELS_PER_ROUND = 25
+ONE_MODEL = ("shallow", "dropout", "last-layer")
+"""Sources of uncertainty that need no ensemble."""
 
 
 def main() -> None:
@@ -74,7 +76,7 @@ def write(cells: list[dict[str, Any]], path: Path) -> None:
             "date": time.strftime("%Y-%m-%d"),
         }
     told = {"dtype": "float32", "start": START, "validation": VALIDATION, "test": TEST, "per_round": LABELS_PER_ROUND}
-    write_text(path, json.dumps({**facts, **told, "cells": cells}, indent=1) + "\n")
+    write_text(path, json.dumps({**facts, **told, "savings": savings(cells), "cells": cells}, indent=1) + "\n")
 
 
 def parsed() -> argparse.Namespace:
@@ -87,7 +89,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--models", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--fine-tuning", type=int, default=500)
-    parser.add_argument("--uncertainty", choices=["ensemble", "shallow", "dropout", "last-layer"], default="ensemble")
+    parser.add_argument("--uncertainty", choices=["ensemble", *ONE_MODEL], default="ensemble")
     parser.add_argument("--features", choices=["last-layer", "gradient"], default="last-layer")
     parser.add_argument("--learning", choices=["fine-tune", "scratch"], default="fine-tune")
     parser.add_argument("--work", default="runs/retrospective", help="folder of the runs")
@@ -157,26 +159,67 @@ def prepared(options: argparse.Namespace, name: str, part: str) -> Path:
     return place
 
 
+def panels(cells: list[dict[str, Any]]) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Cells by set and number of models, and there by how they select; seeds together."""
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for cell in sorted(cells, key=lambda cell: (cell["models"] < 2, list(SETS).index(cell["set"]))):
+        panel = cell["set"] if cell["models"] > 1 else f"{cell['set']}, one model"
+        words = [cell["rule"]]
+        words += [cell["uncertainty"]] if cell["uncertainty"] != "ensemble" else []
+        words += [cell["features"]] if cell["features"] != "last-layer" else []
+        found.setdefault(panel, {}).setdefault(", ".join(words), []).append(cell)
+    return found
+
+
+def labels_until(cell: dict[str, Any], measure: str, error: float) -> float | None:
+    """New labels by which a curve comes down to an error, between rounds on a line; None if it does not."""
+    curve, labels = cell[f"force_{measure}_mev_per_ang"], cell["labels"]
+    for k in range(1, len(curve)):
+        if curve[k] <= error:
+            part = (curve[k - 1] - error) / (curve[k - 1] - curve[k])
+            return float(labels[k - 1] + part * (labels[k] - labels[k - 1]) - labels[0])
+    return None
+
+
+def savings(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """By how much fewer new labels than random each way of selecting comes to random's last error, by seed."""
+    found = []
+    for panel, series in panels(cells).items():
+        for name, of_name in series.items():
+            source = name.partition(", ")[2] if name.partition(", ")[2] in ONE_MODEL else ""
+            random = series.get(f"random, {source}" if source else "random", [])
+            if name.startswith("random"):
+                continue
+            row: dict[str, Any] = {"panel": panel, "selection": name}
+            for measure in ("mae", "rmse"):
+                row[measure] = []
+                for cell in of_name:
+                    for beside in random:
+                        if beside["seed"] == cell["seed"]:
+                            needed = labels_until(cell, measure, beside[f"force_{measure}_mev_per_ang"][-1])
+                            whole = beside["labels"][-1] - beside["labels"][0]
+                            row[measure].append(None if needed is None else round(1 - needed / whole, 3))
+            found.append(row)
+    return found
+
+
 def plot(cells: list[dict[str, Any]], path: Path) -> None:
-    """Force errors against labels, a column per set, means over seeds."""
+    """Force errors against labels, means over seeds."""
     from matplotlib.figure import Figure
 
-    sets = [name for name in SETS if any(cell["set"] == name for cell in cells)]
-    figure = Figure(figsize=(4.2 * len(sets), 6.0), layout="constrained")
+    shown = panels(cells)
+    figure = Figure(figsize=(4.2 * len(shown), 6.0), layout="constrained")
     for row, measure in enumerate(("mae", "rmse")):
-        for column, name in enumerate(sets):
-            axes = figure.add_subplot(2, len(sets), row * len(sets) + column + 1)
-            for rule in RULES:
-                of_rule = [cell for cell in cells if cell["set"] == name and cell["rule"] == rule]
-                if not of_rule:
-                    continue
-                curves = [cell[f"force_{measure}_mev_per_ang"] for cell in of_rule]
+        for column, (panel, series) in enumerate(shown.items()):
+            axes = figure.add_subplot(2, len(shown), row * len(shown) + column + 1)
+            for name, of_name in series.items():
+                curves = [cell[f"force_{measure}_mev_per_ang"] for cell in of_name]
                 length = min(map(len, curves))
                 mean = np.mean([curve[:length] for curve in curves], axis=0)
-                axes.plot(of_rule[0]["labels"][:length], mean, marker="o", label=f"{rule} ({len(of_rule)})")
-            axes.set(title=name, xlabel="labels", ylabel=f"force {measure.upper()} (meV/Å)")
+                axes.plot(of_name[0]["labels"][:length], mean, marker="o", label=f"{name} ({len(of_name)})")
+            axes.set(title=panel, xlabel="labels", ylabel=f"force {measure.upper()} (meV/Å)")
             axes.set_ylim(bottom=0)
-            axes.legend()
+            axes.legend(fontsize="small")
     figure.savefig(path, dpi=110)
 
 
