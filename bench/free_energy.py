@@ -4,7 +4,7 @@
     python bench/free_energy.py malonaldehyde [STEPS]   the proton between the two oxygens of the enol
     python bench/free_energy.py ethanol grid            energies along the variable, by GFN2-xTB and PBE/def2-SVP
 
-Frames are labelled by the reference, a model is trained on them for 12000 steps, and the variable is sampled by both.
+Frames are labelled by the reference, a model is trained on them for 8000 steps, and the variable is sampled by both.
 Frames of ethanol are those that come with the package. Those of malonaldehyde are from the reference's dynamics at
 500 K, held at places along the variable. Writes `bench/results/free_energy/`. What is computed lies in build/, so an
 interrupted run goes on.
@@ -41,8 +41,8 @@ from sdas.md.systems import Systems
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK, RESULTS = ROOT / "build" / "bench-free-energy", ROOT / "bench" / "results" / "free_energy"
-ORACLE, DFT, FRAMES, TRAINING = "tblite:GFN2-xTB", "pyscf:pbe/def2-svp", 600, 12_000
-HELD, HELD_KELVIN, HELD_WIDTH, HELD_STEPS, HELD_EVERY = 16, 500.0, 0.15, 1600, 40
+ORACLE, DFT, FRAMES, TRAINING = "tblite:GFN2-xTB", "pyscf:pbe/def2-svp", 600, 8000
+HELD, HELD_KELVIN, HELD_WIDTH, HELD_STEPS, HELD_EVERY = 16, 500.0, 0.15, 1000, 25
 """Replicas that are held along a variable, how wide they spread about their places in its unit, and their dynamics."""
 GRID = 7
 

@@ -15,20 +15,22 @@ COULOMB = 14.399645
 """e² / 4πε0, eV Å."""
 SCREENING, POWER = 0.46853, 0.23
 """Å: 0.8854 bohr. The screening length of a pair is SCREENING / (Z_i^POWER + Z_j^POWER)."""
+REACH = 0.9
+"""Of the sum of the covalent radii."""
 HEIGHTS = (0.18175, 0.50986, 0.28022, 0.02817)
 RATES = (3.19980, 0.94229, 0.40290, 0.20162)
 
 
 class Repulsion(nn.Module):
-    """The screened Coulomb repulsion of Ziegler, Biersack and Littmark (1985), up to the length of a covalent bond.
+    """The screened Coulomb repulsion of Ziegler, Biersack and Littmark (1985), within the length of a covalent bond.
 
         V(r) = Z_i Z_j e² / (4πε0 r) · φ(r / a_ij) · s(r / R_ij)
         φ(x) = 0.18175 e^(−3.1998 x) + 0.50986 e^(−0.94229 x) + 0.28022 e^(−0.4029 x) + 0.02817 e^(−0.20162 x)
         a_ij = 0.46853 Å / (Z_i^0.23 + Z_j^0.23)
         s(u) = 1 − 28 u⁶ + 48 u⁷ − 21 u⁸,  0 from u = 1 on
 
-    R_ij is the sum of the covalent radii. With s, the energy and its first two derivatives end there smoothly. It has
-    no weights: a model with it learns what is left.
+    R_ij is 0.9 times the sum of the covalent radii: bonds that vibrate at 500 K are longer, and do not feel it. With s,
+    the energy and its first two derivatives end there smoothly. It has no weights: a model with it learns what is left.
 
     Args:
         species: atomic numbers up to 96.
@@ -64,7 +66,7 @@ class Repulsion(nn.Module):
         self, dtype: torch.dtype, index: list[torch.Tensor], kinds: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Of every edge: Z_i Z_j e² / 8πε0, 1 / a_ij and R_ij; an edge has half of what its pair has."""
-        z, radii = self.numbers.to(dtype), self.radii_pm.to(dtype) / 100
+        z, radii = self.numbers.to(dtype), self.radii_pm.to(dtype) * (REACH / 100)
         pair = of_receivers(kinds, index) * len(z) + of_senders(kinds, index)
         screening = z**POWER / SCREENING
         tables = COULOMB / 2 * z[:, None] * z, screening[:, None] + screening, radii[:, None] + radii

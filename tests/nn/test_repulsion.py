@@ -41,15 +41,15 @@ def repulsion_of(graph: NeighborGraph, species: list[int]) -> torch.Tensor:
 
 @pytest.mark.parametrize(("z1", "z2"), [(1, 1), (1, 8), (6, 8), (26, 79)])
 def test_a_close_pair_has_the_published_energy(z1, z2):
-    """At a tenth of a bond's length the cutoff takes 3 · 10⁻⁵ of it; from that length on nothing is left."""
-    bond = covalent_radii[z1] + covalent_radii[z2]
+    """At a tenth of its reach the cutoff takes 3 · 10⁻⁵ of it; from 0.9 of the covalent radii on nothing is left."""
+    bond = 0.9 * (covalent_radii[z1] + covalent_radii[z2])
     species = sorted({z1, z2})
     found = repulsion_of(pair(z1, z2, 0.1 * bond), species)
     assert float(found) == pytest.approx(published(z1, z2, 0.1 * bond), rel=2e-4)
     half = repulsion_of(pair(z1, z2, 0.5 * bond), species)
     left = 1 - 28 * 0.5**6 + 48 * 0.5**7 - 21 * 0.5**8
     assert float(half) == pytest.approx(published(z1, z2, 0.5 * bond) * left, rel=1e-4)
-    assert repulsion_of(pair(z1, z2, bond), species).tolist() == [0.0]
+    assert repulsion_of(pair(z1, z2, 1.0001 * bond), species).tolist() == [0.0]
 
 
 def test_two_neon_atoms_repel_as_electrons_say():
