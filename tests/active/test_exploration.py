@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -77,3 +79,22 @@ def test_frames_of_dynamics_join_the_pool_and_a_kill_costs_nothing(make_config, 
     assert any(source.startswith("dynamics 0: replica") for source in selected["sources"])
     assert acts[-1]["pool"]["frames"] == 9
     assert acts[-1]["labels"] == 28
+
+
+@pytest.mark.parametrize(("source", "count"), [("ensemble", 2), ("shallow", 3), ("dropout", 4)])
+def test_dynamics_are_by_the_models_that_disagree(source, count, make_config, places, tmp_path, monkeypatch):
+    told = []
+
+    def explored(models, *_):
+        told.extend(BiasedEnsemble(models, 1.0).members)
+        raise SystemExit
+
+    monkeypatch.setattr("sdas.active.rounds.explore", explored)
+    settings = {"models": 2 if source == "ensemble" else 1, "draws": 4, "uncertainty": source}
+    settings |= {"pool": str(places / "unlabeled"), "oracle": "ase:ase.calculators.emt:EMT"}
+    model, train = {"channels": 8, **({"members": 3} if source == "shallow" else {})}, {"dropout": 0.4, "steps": 1}
+    with pytest.raises(SystemExit):
+        learn(make_config(tmp_path / "run", model=model, train=train, exploration={"frames": 9}, **settings))
+    assert len(told) == count
+    weights = [member.model.readouts[0][2].weight for member in told]
+    assert not any((one == other).all() for one, other in itertools.combinations(weights, 2))
