@@ -92,7 +92,7 @@ def test_dynamics_are_by_the_models_that_disagree(source, count, make_config, pl
     monkeypatch.setattr("sdas.active.rounds.explore", explored)
     settings = {"models": 2 if source == "ensemble" else 1, "draws": 4, "uncertainty": source}
     settings |= {"pool": str(places / "unlabeled"), "oracle": "ase:ase.calculators.emt:EMT"}
-    model, train = {"channels": 8, **({"members": 3} if source == "shallow" else {})}, {"dropout": 0.4, "steps": 1}
+    model, train = {"channels": 8, "members": 3}, {"dropout": 0.4, "steps": 1}
     with pytest.raises(SystemExit):
         learn(make_config(tmp_path / "run", model=model, train=train, exploration={"frames": 9}, **settings))
     assert len(told) == count

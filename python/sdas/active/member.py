@@ -19,6 +19,7 @@ import typer
 
 from sdas.active.folder import TASK
 from sdas.config import Config, load_config, render_config
+from sdas.config.active import Source
 from sdas.data import Frame, FrameCache
 from sdas.documents import read_document, write_document
 from sdas.errors import ActiveError, SdasError, describe
@@ -57,8 +58,8 @@ class Task:
     """What a member has to do. run: the folder of the run, relative to the member's, as origin, whose model it goes on
     from, and frames, the cache that it trains on, are to that of the run. train, validation: indices in it.
 
-    draws: of its hidden units, which predict beside it. Readouts of a shallow ensemble do in any case. scaled: whether
-    it grows by adaptive scaling."""
+    uncertainty: its source; by shallow its readouts predict beside it, by dropout so many draws of its hidden units.
+    scaled: whether it grows by adaptive scaling."""
 
     run: str
     frames: str
@@ -66,6 +67,7 @@ class Task:
     validation: list[int]
     origin: str | None
     asked: list[Asked]
+    uncertainty: Source = "ensemble"
     draws: int = 0
     scaled: bool = False
 
@@ -96,18 +98,20 @@ def train_member(folder: Path) -> int | None:
     for each in task.asked:
         path = prediction_path(folder, each.name)
         if not path.exists():
-            models = models or [_model_of(folder), *drawn_models(folder, task.draws)]
+            models = models or [_model_of(folder), *drawn_models(folder, task.uncertainty, task.draws)]
             cache = FrameCache.open(run / each.cache)
             frames = [cache[index] for index in each.indices]
             _write_prediction(models if each.drawn else models[:1], frames, each.gradients, path)
     return None
 
 
-def drawn_models(folder: Path, draws: int) -> list[SDAS]:
-    """What the model of a member is taken apart into: readouts of a shallow ensemble, or draws of its hidden units."""
+def drawn_models(folder: Path, source: Source, draws: int) -> list[SDAS]:
+    """What the model of a member is taken apart into by a source of uncertainty: readouts, draws, or nothing."""
+    if source == "shallow":
+        return members(_model_of(folder))
+    if source != "dropout":
+        return []
     model, train = _model_of(folder), load_config(folder / CONFIG).train
-    if model.config.get("members", 1) > 1:
-        return members(model)
     return [thinned(model, train.dropout, train.seed + draw) for draw in range(draws)]
 
 

@@ -177,12 +177,9 @@ class ActiveRun:
 
     def _disagreeing(self, number: int) -> Sequence[SDAS | Path]:
         """The models of a round whose disagreement is measured."""
-        folders = member_folders(self.folder, number, self.settings.models)
-        return [model for folder in folders for model in drawn_models(folder, self._draws)] or folders
-
-    @property
-    def _draws(self) -> int:
-        return self.settings.draws if self.settings.uncertainty == "dropout" else 0
+        settings, folders = self.settings, member_folders(self.folder, number, self.settings.models)
+        drawn = [drawn_models(folder, settings.uncertainty, settings.draws) for folder in folders]
+        return [model for of_member in drawn for model in of_member] or folders
 
     def _task(self, number: int, member: int, asks_for_pool: bool) -> Task:
         settings, folder = self.settings, member_folder(self.folder, number, member)
@@ -198,7 +195,8 @@ class ActiveRun:
             train=self._replayed(number) if tuned else known,
             validation=self.split.validation.tolist(),
             origin=os.path.relpath(member_folder(self.folder, number - 1, member), self.folder) if tuned else None,
-            draws=self._draws,
+            uncertainty=settings.uncertainty,
+            draws=settings.draws,
             scaled=is_scaled(settings, number),
             asked=[
                 *([Asked(POOL_ASKED, pool, self._free(), gradients=gradients)] if asks_for_pool else []),
