@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from apr.protocol import BUDGETS, TASKS, Cell
+from apr.protocol import BATCH, BUDGETS, SEARCH_BUDGET, SEARCH_TASK, TASKS
 
 NAMES = {
     "sdas": "SDAS",
@@ -84,18 +84,20 @@ def write_page(results: Path) -> str:
         if rows:
             parts += [f"## {task}", _errors(rows), _verdict(rows), _details(rows), f"![{task}]({task}.png)"]
             _picture(rows, task).savefig(results / f"{task}.png", dpi=150)
-    failed = sorted({f"- {r['cell']['model']}, {r['cell']['task']}: {r['failed']}" for r in cells if "failed" in r})
-    if failed:
-        parts += ["## Did not run", "\n".join(failed)]
-    (results / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    parts += [_settings(cells), _failed(cells)]
+    (results / "README.md").write_text("\n\n".join(filter(None, parts)) + "\n", encoding="utf-8")
     return f"the page: {results / 'README.md'}"
 
 
-_HEAD = """# Accuracy per FLOP
+_HEAD = f"""# Accuracy per FLOP
 
 Written by `python -m apr` (bench/apr). Force errors are mean absolute errors on test frames in meV/Å, mean and spread
 (largest minus smallest) over seeds. FLOPs are counted: forward, backward and optimizer of the whole training.
-Every model has the same frames, cutoff, budget and the same search for its recipe, on one molecule at one budget."""
+
+Every model has the same frames, cutoff and budget, and the same search for its recipe: on {SEARCH_TASK}, with
+{SEARCH_BUDGET / 1e12:g} TFLOP, batches of {BATCH}, two optimizers at three rates each. Where the best rate was the last
+of a row, the search went on. The recipe is taken by validation frames and then frozen: on other molecules and at other
+budgets nothing was tuned, ours neither. A cell that says "not run" was not run."""
 
 
 def _row(values: Sequence[str]) -> str:
@@ -107,16 +109,15 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _errors(rows: Mapping[str, Mapping[float, Sequence[Result]]]) -> str:
-    budgets = sorted({budget for row in rows.values() for budget in row})
+    budgets = sorted({*BUDGETS, *(budget for row in rows.values() for budget in row)})
     lines = []
-    for model in NAMES:
-        if model in rows:
-            values = []
-            for budget in budgets:
-                errors = [r["test"][ERROR] for r in rows[model].get(budget, [])]
-                spread = f" ± {max(errors) - min(errors):.1f}" if len(errors) > 1 else ""
-                values.append(f"{np.mean(errors):.1f}{spread}" if errors else "")
-            lines.append([NAMES[model], *values])
+    for model, name in NAMES.items():
+        values = []
+        for budget in budgets:
+            errors = [r["test"][ERROR] for r in rows.get(model, {}).get(budget, [])]
+            spread = f" ± {max(errors) - min(errors):.1f}" if len(errors) > 1 else ""
+            values.append(f"{np.mean(errors):.1f}{spread}" if errors else "not run")
+        lines.append([name, *values])
     return _markdown(["force MAE, meV/Å", *(f"{b / 1e12:g} TFLOP" for b in budgets)], lines)
 
 
@@ -132,10 +133,11 @@ def _verdict(rows: Mapping[str, Mapping[float, Sequence[Result]]]) -> str:
         reached = flops_to_reach(rows["sdas"], error)
         cost = "never" if reached is None else f"{reached[0]} {reached[1] / 1e12:.3g} TFLOP"
         ours = mean_error(seeds)
-        lines.append(
-            [f"{budget / 1e12:g} TFLOP", NAMES[name], f"{error:.1f}", f"{ours:.1f}", f"{ours / error:.2f}", cost]
-        )
-    return _markdown(["budget", "best peer", "its error", "ours", "ratio", "we reach its error with"], lines)
+        times = [f"{np.mean([r['cpu_s'] for r in some]):.0f}" for some in (rows[name][budget], seeds)]
+        errors = [f"{error:.1f}", f"{ours:.1f}", f"{ours / error:.2f}"]
+        lines.append([f"{budget / 1e12:g} TFLOP", NAMES[name], *errors, cost, *times])
+    head = ["budget", "best peer", "its error", "ours", "ours / its", "we reach its error with"]
+    return _markdown([*head, "its CPU seconds", "ours"], lines)
 
 
 def _details(rows: Mapping[str, Mapping[float, Sequence[Result]]]) -> str:
@@ -151,45 +153,75 @@ def _details(rows: Mapping[str, Mapping[float, Sequence[Result]]]) -> str:
                     f"{apr:.1f}",
                     f"{np.mean([r['test']['energy_mae_mev'] for r in seeds]):.2f}",
                     str(first["steps"]),
-                    f"{np.mean([r['wall_s'] for r in seeds]):.0f}",
+                    f"{np.mean([r['cpu_s'] for r in seeds]):.0f}",
+                    f"{first['peak_mib']:.0f}",
                     f"{first['inference_flops_per_atom'] / 1e6:.2f}",
                     str(first["parameters"]),
                 ]
             )
-    head = ["model", "TFLOP", "APR", "energy MAE, meV", "steps", "seconds", "MFLOP per atom", "weights"]
+    head = ["model", "TFLOP", "APR", "energy MAE, meV", "steps", "CPU seconds", "peak MiB", "MFLOP per atom", "weights"]
     return _markdown(head, lines)
 
 
 def _searches(cells: Sequence[Result]) -> str:
-    """Every recipe that was tried, and which was taken."""
-    found: dict[str, list[tuple[float, Cell]]] = {}
+    """Every recipe that was tried; bold: the one that was taken."""
+    rows: dict[tuple[str, str, int], dict[float, float]] = {}
     for result in cells:
-        if result["cell"]["search"] and "failed" not in result:
-            found.setdefault(result["cell"]["model"], []).append((result["validation"][ERROR], result["cell"]))
+        cell = result["cell"]
+        if cell["search"] and "failed" not in result:
+            recipe = cell["recipe"]
+            row = rows.setdefault((cell["model"], recipe["optimizer"], recipe["batch"]), {})
+            row[recipe["rate"]] = result["validation"][ERROR]
+    taken: dict[str, float] = {}
+    for (model, _, batch), row in rows.items():
+        if batch == BATCH:
+            taken[model] = min(*row.values(), taken.get(model, np.inf))
     lines = []
-    for model, tried in found.items():
-        ordered = sorted(tried, key=lambda item: item[0])
-        best = ordered[0][1]["recipe"]
-        others = ", ".join(f"{e:.0f}" for e, _ in ordered[1:])
-        recipe = f"{best['optimizer']} {best['rate']:g}, batch {best['batch']}"
-        lines.append([NAMES[model], recipe, f"{ordered[0][0]:.1f}", others])
-    head = ["model", "recipe taken", "its validation error", "the others' errors"]
+    for model in NAMES:
+        for (name, optimizer, batch), row in sorted(rows.items()):
+            if name == model:
+                tried = [(f"{rate:g}", f"{e:.1f}", e == taken[model]) for rate, e in sorted(row.items())]
+                rates = ", ".join(f"**{rate}**" if best else rate for rate, _, best in tried)
+                errors = ", ".join(f"**{error}**" if best else error for _, error, best in tried)
+                lines.append([NAMES[model], optimizer, str(batch), rates, errors])
+    head = ["model", "optimizer", "batch", "rates", "validation force MAE, meV/Å"]
     return "## The search\n\n" + _markdown(head, lines) if lines else ""
 
 
-def _picture(rows: Mapping[str, Mapping[float, Sequence[Result]]], task: str) -> Figure:
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
+def _settings(cells: Sequence[Result]) -> str:
+    """What was set of each model, and why."""
+    said = {r["cell"]["model"]: r for r in cells if "failed" not in r}
+    lines = []
     for model in NAMES:
-        if model not in rows:
-            continue
-        points = sorted((np.mean([r["train_flops"] for r in s]), mean_error(s), s) for s in rows[model].values())
-        x, y = [p[0] for p in points], [p[1] for p in points]
-        axes.plot(x, y, "o-", color=COLORS[model], label=NAMES[model])
-        for flops, _, seeds in points:
-            axes.plot([flops] * len(seeds), [r["test"][ERROR] for r in seeds], ".", color=COLORS[model], alpha=0.5)
-    axes.set(xscale="log", yscale="log", xlabel="training FLOPs", ylabel="force MAE, meV/Å", title=task)
-    axes.set_xlim(0.7 * BUDGETS[0], 1.4 * BUDGETS[-1])
-    axes.legend(fontsize=7, frameon=False)
-    axes.grid(color="#e6e6e6", which="both")
+        if model in said:
+            packages = ", ".join(f"{name} {version}" for name, version in said[model]["packages"].items())
+            lines.append(f"- **{NAMES[model]}**. " + ". ".join(said[model]["settings"].values()) + f". ({packages})")
+    return "## How each was set\n\n" + "\n".join(lines) if lines else ""
+
+
+def _failed(cells: Sequence[Result]) -> str:
+    """Cells that could not run, with the reason."""
+    failed = {f"- {NAMES[r['cell']['model']]}, {r['cell']['task']}: {r['failed']}" for r in cells if "failed" in r}
+    return "## Did not run\n\n" + "\n".join(sorted(failed)) if failed else ""
+
+
+def _picture(rows: Mapping[str, Mapping[float, Sequence[Result]]], task: str) -> Figure:
+    """Error over FLOPs, and over CPU time."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for axes, key, label in (
+        (left, "train_flops", "training FLOPs"),
+        (right, "cpu_s", "training, seconds of one core"),
+    ):
+        for model, name in NAMES.items():
+            points = sorted((np.mean([r[key] for r in s]), mean_error(s)) for s in rows.get(model, {}).values())
+            if points:
+                axes.plot(*zip(*points, strict=True), "o-", color=COLORS[model], label=name)
+            seeds = [(r[key], r["test"][ERROR]) for some in rows.get(model, {}).values() for r in some]
+            if seeds:
+                axes.plot(*zip(*seeds, strict=True), ".", color=COLORS[model], alpha=0.5)
+        axes.set(xscale="log", yscale="log", xlabel=label)
+        axes.grid(color="#e6e6e6", which="both")
+    left.set(ylabel="force MAE, meV/Å", title=task)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right center", fontsize=8, frameon=False)
     return figure

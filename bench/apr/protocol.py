@@ -7,6 +7,7 @@ all that this module needs there.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,10 @@ tutorial, its example of Muon. Allegro: its paper. MACE: its training command. O
 authors do not have it: NequIP's rate."""
 FACTORS = (0.5, 1.0, 2.0)
 """Learning rates of the search, in units of that one."""
-BATCHES = (4, 8)
+FURTHEST = 8.0
+"""Where the best rate is the largest or the smallest that was tried, the search goes on, but no further than this."""
+BATCH = 4
+"""Frames per step. NequIP and the transformer were also tried with 8: NequIP was worse with each of its six recipes."""
 PARTS = ("train", "validation", "test")
 
 
@@ -101,11 +105,28 @@ class Cell:
 
 
 def search_cells(model: str) -> list[Cell]:
-    """The search of one model: every optimizer of `RATES` at three rates and two batches."""
+    """The first cells of the search of one model: every optimizer of `RATES` at three rates."""
     return [
-        Cell(model, SEARCH_TASK, SEARCH_BUDGET, SEEDS[0], Recipe(optimizer, rate * factor, batch), search=True)
-        for (optimizer, rate), factor, batch in itertools.product(RATES[model].items(), FACTORS, BATCHES)
+        _search_cell(model, optimizer, rate * factor)
+        for (optimizer, rate), factor in itertools.product(RATES[model].items(), FACTORS)
     ]
+
+
+def further_cell(model: str, errors: Mapping[Recipe, float]) -> Cell | None:
+    """Where the search goes on: beyond the best rate of `errors` (meV/Å) if no rate beyond it was tried, else None."""
+    if not errors:
+        return None
+    best = min(errors, key=errors.__getitem__)
+    usual, tried = RATES[model][best.optimizer], [r.rate for r in errors if r.optimizer == best.optimizer]
+    if best.rate == max(tried) and best.rate < usual * FURTHEST:
+        return _search_cell(model, best.optimizer, best.rate * 2)
+    if best.rate == min(tried) and best.rate > usual / FURTHEST:
+        return _search_cell(model, best.optimizer, best.rate / 2)
+    return None
+
+
+def _search_cell(model: str, optimizer: str, rate: float) -> Cell:
+    return Cell(model, SEARCH_TASK, SEARCH_BUDGET, SEEDS[0], Recipe(optimizer, rate, BATCH), search=True)
 
 
 def frames_file(task: str, data: Path, folder: Path) -> Path:

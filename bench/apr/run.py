@@ -1,10 +1,11 @@
 """The grid, cell by cell, none twice: `PYTHONPATH=bench python -m apr --data DATA`, DATA with the folders of `TASKS`.
 
     --plan       what the grid will cost, before anything is trained
-    --quick      two molecules, three models, one seed, 0.3 TFLOP: 25 minutes on two cores
+    --quick      two molecules, three models, one seed, 0.3 TFLOP: 25 minutes on two cores at most; in build/apr/quick
     --models, --tasks, --budgets, --seeds      a part of the grid
 
-First every model's recipe is sought: `protocol.search_cells`. The best by validation forces is frozen for all else.
+First every model's recipe is sought: `protocol.search_cells`, then `protocol.further_cell` as long as there is one. The
+best by validation forces is frozen for all else.
 A peer runs in its own environment, by the interpreter that `SDAS_PEER_NEQUIP`, `SDAS_PEER_ALLEGRO`, `SDAS_PEER_MACE`
 or `SDAS_PEER_EQUIFORMER` names; it needs this package too. A peer without one, or that fails, is named with the
 reason, and gets no number.
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -24,15 +26,17 @@ from pathlib import Path
 from typing import Any
 
 from apr import protocol
-from apr.protocol import RATES, TASKS, Cell, Recipe, search_cells
+from apr.protocol import RATES, TASKS, Cell, Recipe, further_cell, search_cells
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "apr"
 OWN = ("sdas", "sdas_paper", "transformer")
 QUICK: dict[str, Any] = {
     "models": ["sdas", "nequip", "transformer"], "tasks": ["ethanol", "aspirin"], "budgets": [0.3], "seeds": [0],
 }  # fmt: skip
-FLOPS_PER_SECOND = 1.2e10
+FLOPS_PER_SECOND = 5e9
 """Guess for what has not been measured yet; --plan takes the measured speeds of each model instead where it can."""
+SECONDS_AROUND = 12
+"""Of a cell: imports, and the test frames."""
 LIMIT_S = 4 * 3600
 
 
@@ -104,13 +108,24 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
 
 
-def chosen(grid: Grid, model: str) -> Recipe | None:
-    """The recipe with the smallest validation force error, or None if no cell of the search has a result."""
-    errors = {}
-    for cell in search_cells(model):
-        found = grid.result(cell)
-        if found is not None and "failed" not in found:
+def search(grid: Grid, model: str, train: bool) -> Recipe | None:
+    """The recipe with the smallest validation force error, or None if no cell of the search has a result.
+
+    train: cells of the search that have no result yet are run, and said; else only those with a result count.
+    """
+    errors: dict[Recipe, float] = {}
+    cells: list[Cell] = search_cells(model)
+    for cell in cells:
+        found = grid.run(cell) if train else grid.result(cell)
+        if found is None:
+            continue
+        if train:
+            _say(cell, found)
+        if "failed" not in found:
             errors[cell.recipe] = found["validation"]["force_mae_mev_per_ang"]
+        if cell is cells[-1]:
+            further = further_cell(model, errors)
+            cells += [further] if further is not None else []
     return min(errors, key=errors.__getitem__) if errors else None
 
 
@@ -130,7 +145,7 @@ def plan(grid: Grid, given: argparse.Namespace) -> str:
             cell = Cell(m, task, budget * 1e12, seed, Recipe("", 0.0, 0))
             if grid.result(cell) is None:
                 todo.append(cell.budget)
-        hours = sum(todo) / speeds.get(model, FLOPS_PER_SECOND) / 3600
+        hours = (sum(todo) / speeds.get(model, FLOPS_PER_SECOND) + SECONDS_AROUND * len(todo)) / 3600
         total += hours
         lines.append(f"{model:12s} {len(todo):13d} {sum(todo) / 1e12:10.1f} {hours:10.2f}")
     lines.append(f"{total:.1f} hours on one core; speeds measured: {', '.join(speeds) or 'none yet'}")
@@ -138,20 +153,22 @@ def plan(grid: Grid, given: argparse.Namespace) -> str:
 
 
 def _speeds(grid: Grid) -> dict[str, float]:
-    """FLOPs per second of each model, over its cells."""
+    """FLOPs per CPU second of each model, the median of its cells, those of the recorded results too."""
     seconds: dict[str, list[float]] = {}
-    for path in (grid.results / "cells").glob("*.json"):
+    for path in {*(grid.results / "cells").glob("*.json"), *(RESULTS / "cells").glob("*.json")}:
         found = json.loads(path.read_text())
         if "failed" not in found:
-            seconds.setdefault(found["cell"]["model"], []).append(found["train_flops"] / found["wall_s"])
-    return {model: sum(rates) / len(rates) for model, rates in seconds.items()}
+            seconds.setdefault(found["cell"]["model"], []).append(
+                found["train_flops"] / found.get("cpu_s", found["wall_s"])
+            )
+    return {model: statistics.median(rates) for model, rates in seconds.items()}
 
 
 def main() -> None:
     """Search, then the grid, then the page."""
     options = argparse.ArgumentParser(prog="apr", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     options.add_argument("--data", type=Path, required=True)
-    options.add_argument("--results", type=Path, default=RESULTS)
+    options.add_argument("--results", type=Path, help=f"default: {RESULTS.relative_to(RESULTS.parents[2])}")
     options.add_argument("--work", type=Path, default=Path("build/apr"), help="frames and logs")
     options.add_argument("--models", nargs="+", choices=list(RATES), default=list(RATES))
     options.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS)[:4])
@@ -164,16 +181,14 @@ def main() -> None:
     if given.quick:
         for name, value in QUICK.items():
             setattr(given, name, value)
-    grid = Grid(given.data, given.results, given.work.resolve())
+    results = given.results or (given.work / "quick" if given.quick else RESULTS)
+    grid = Grid(given.data, results.resolve(), given.work.resolve())
     print(plan(grid, given), flush=True)
     if given.plan:
         return
-    for model in given.models:
-        if not given.no_search:
-            for cell in search_cells(model):
-                _say(cell, grid.run(cell))
+    recipes = {model: search(grid, model, train=not given.no_search) for model in given.models}
     for model, task, budget, seed in cells(given.models, given.tasks, given.budgets, given.seeds):
-        recipe = chosen(grid, model)
+        recipe = recipes[model]
         if recipe is None:
             print(f"{model}: left out, no cell of its search has a result", flush=True)
             continue

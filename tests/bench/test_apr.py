@@ -74,6 +74,30 @@ def test_a_cell_is_trained_to_its_budget_and_not_again(small: Path, tmp_path: Pa
     assert grid.path(cell).stat().st_mtime_ns == changed
 
 
+@pytest.mark.parametrize("best", [0.25, 1.0, 4.0])
+def test_the_search_goes_on_until_the_best_rate_lies_between_others(best: float) -> None:
+    def error(recipe: Recipe) -> float:
+        usual = protocol.RATES["nequip"][recipe.optimizer]
+        return 10 + abs(np.log(recipe.rate / usual / best)) + (recipe.optimizer == "muon")
+
+    errors = {cell.recipe: error(cell.recipe) for cell in protocol.search_cells("nequip")}
+    assert len(errors) == 6
+    while (further := protocol.further_cell("nequip", errors)) is not None:
+        assert further.recipe not in errors
+        errors[further.recipe] = error(further.recipe)
+    rates = [recipe.rate for recipe in errors if recipe.optimizer == "adam"]
+    found = min(errors, key=errors.__getitem__)
+    assert found.rate == pytest.approx(best * protocol.RATES["nequip"]["adam"])
+    assert min(rates) < found.rate < max(rates)
+
+
+def test_the_search_ends_where_ever_larger_rates_are_ever_better() -> None:
+    errors = {cell.recipe: -cell.recipe.rate for cell in protocol.search_cells("mace")}
+    while (further := protocol.further_cell("mace", errors)) is not None:
+        errors[further.recipe] = -further.recipe.rate
+    assert max(recipe.rate for recipe in errors) == pytest.approx(8 * 0.01)
+
+
 def test_a_cell_of_another_recipe_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SDAS_PEER_MACE", "/bin/false")
     grid = run.Grid(tmp_path, tmp_path, tmp_path)

@@ -154,7 +154,7 @@ def train(build: Callable[..., Peer], cell: dict[str, Any], path: Any) -> dict[s
     peer = build(frames, cell["seed"])
     peer.network.train()
     training = Training(peer, frames, recipe["optimizer"], recipe["rate"], recipe["batch"], cell["seed"])
-    start, spent, steps, curve = time.monotonic(), 0.0, 0, []
+    start, cpu, spent, steps, curve = time.monotonic(), time.process_time(), 0.0, 0, []
     edges = recipe["batch"] * frames.neighbors * len(frames.numbers)
     while spent < budget:
         count = steps < 4 or steps % CHECKED_EVERY == 0
@@ -168,7 +168,7 @@ def train(build: Callable[..., Peer], cell: dict[str, Any], path: Any) -> dict[s
             found = errors(peer, training.averaged, validation, frames, 10)
             curve.append({"flops": spent, "step": steps, **found})
             print(f"{spent / budget:4.0%} step {steps}: {found['force_mae_mev_per_ang']:.1f} meV/Å", flush=True)
-    wall_s = time.monotonic() - start
+    wall_s, cpu_s = time.monotonic() - start, time.process_time() - cpu
     tested = Frames.read(path, "test")
     return {
         "validation": errors(peer, training.averaged, validation, frames, 10),
@@ -177,6 +177,7 @@ def train(build: Callable[..., Peer], cell: dict[str, Any], path: Any) -> dict[s
         "flops_residual": training.worst,
         "steps": steps,
         "wall_s": wall_s,
+        "cpu_s": cpu_s,
         "parameters": sum(p.numel() for p in peer.network.parameters() if p.requires_grad),
         "inference_flops_per_atom": inference_flops(peer, training.averaged, tested),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

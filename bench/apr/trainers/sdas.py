@@ -59,9 +59,10 @@ def train(cell: dict[str, Any], path: Path, layer: str = "default") -> dict[str,
             session.advance(Until(steps=COUNTED_STEPS))
             session.save()
             steps = max(1, round(cell["budget"] * COUNTED_STEPS / session.progress.flops))
-        config, start = configured(cell, Path(folder), "run", steps, layer), time.monotonic()
+        config = configured(cell, Path(folder), "run", steps, layer)
+        start, cpu = time.monotonic(), time.process_time()
         summary = fit(config, cache, *indices, processes).summary
-        wall_s = time.monotonic() - start
+        wall_s, cpu_s = time.monotonic() - start, time.process_time() - cpu
         model = load_run_model(Path(folder) / "run", "cpu")
         found = {name: errors(model, parts[name]) for name in ("validation", *(() if cell["search"] else ("test",)))}
     graph = NeighborGraph.build(frames[0].positions, frames[0].numbers, CUTOFF, frames[0].cell, frames[0].pbc)
@@ -75,10 +76,11 @@ def train(cell: dict[str, Any], path: Path, layer: str = "default") -> dict[str,
         "flops_residual": 0.0,
         "steps": steps,
         "wall_s": wall_s,
+        "cpu_s": cpu_s,
         "parameters": summary["parameters"],
         "inference_flops_per_atom": counter.total / len(frames[0].numbers),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "settings": {"model": str(config.model.model_dump()), "recipe": str(config.train.model_dump())},
+        "settings": settings(config),
         "packages": ("sdas-kernels",),
     }
 
@@ -107,6 +109,16 @@ def configured(cell: dict[str, Any], folder: Path, name: str, steps: int, layer:
         },
         "the cell",
     )
+
+
+def settings(config: Config) -> dict[str, str]:
+    """What was set, and why."""
+    model, train = config.model, config.train
+    return {
+        "network": f"{model.layers} layers, {model.channels} channels, {model.heads} heads, lmax {model.lmax}: default",
+        "loss": f"{train.loss} of errors of energies per atom and of forces, {train.energy_weight:g} : 1: defaults",
+        "average": f"decay {train.ema_decay:g}: default",
+    }
 
 
 def errors(model: Any, part: Frames) -> dict[str, float]:
