@@ -164,27 +164,24 @@ def _details(rows: Mapping[str, Mapping[float, Sequence[Result]]]) -> str:
 
 
 def _searches(cells: Sequence[Result]) -> str:
-    """Every recipe that was tried; bold: the one that was taken."""
-    rows: dict[tuple[str, str, int], dict[float, float]] = {}
+    """Every recipe that was tried; bold: the one that was taken. Other budgets and batches are older trials."""
+    rows: dict[tuple[str, float, int, str], dict[float, float]] = {}
     for result in cells:
         cell = result["cell"]
         if cell["search"] and "failed" not in result:
             recipe = cell["recipe"]
-            row = rows.setdefault((cell["model"], recipe["optimizer"], recipe["batch"]), {})
+            row = rows.setdefault((cell["model"], cell["budget"], recipe["batch"], recipe["optimizer"]), {})
             row[recipe["rate"]] = result["validation"][ERROR]
-    taken: dict[str, float] = {}
-    for (model, _, batch), row in rows.items():
-        if batch == BATCH:
-            taken[model] = min(*row.values(), taken.get(model, np.inf))
     lines = []
     for model in NAMES:
-        for (name, optimizer, batch), row in sorted(rows.items()):
-            if name == model:
-                tried = [(f"{rate:g}", f"{e:.1f}", e == taken[model]) for rate, e in sorted(row.items())]
-                rates = ", ".join(f"**{rate}**" if best else rate for rate, _, best in tried)
-                errors = ", ".join(f"**{error}**" if best else error for _, error, best in tried)
-                lines.append([NAMES[model], optimizer, str(batch), rates, errors])
-    head = ["model", "optimizer", "batch", "rates", "validation force MAE, meV/Å"]
+        own = [error for key, row in rows.items() if key[:3] == (model, SEARCH_BUDGET, BATCH) for error in row.values()]
+        for key, row in sorted(rows.items()):
+            if key[0] == model:
+                taken = min(own) if own and key[1:3] == (SEARCH_BUDGET, BATCH) else None
+                tried = [(f"{rate:g}: {e:.1f}", e == taken) for rate, e in sorted(row.items())]
+                errors = [f"**{text}**" if best else text for text, best in tried]
+                lines.append([NAMES[model], f"{key[1] / 1e12:g}", str(key[2]), key[3], " / ".join(errors)])
+    head = ["model", "TFLOP", "batch", "optimizer", "rate: validation force MAE, meV/Å"]
     return "## The search\n\n" + _markdown(head, lines) if lines else ""
 
 
