@@ -95,9 +95,9 @@ Written by `python -m apr` (bench/apr). Force errors are mean absolute errors on
 (largest minus smallest) over seeds. FLOPs are counted: forward, backward and optimizer of the whole training.
 
 Every model has the same frames, cutoff and budget, and the same search for its recipe: on {SEARCH_TASK}, with
-{SEARCH_BUDGET / 1e12:g} TFLOP, batches of {BATCH}, two optimizers at three rates each. Where the best rate was the last
-of a row, the search went on. The recipe is taken by validation frames and then frozen: on other molecules and at other
-budgets nothing was tuned, ours neither. A cell that says "not run" was not run."""
+{SEARCH_BUDGET / 1e12:g} TFLOP, batches of {BATCH}, two optimizers at three rates each. Where an optimizer's best rate was
+the last of its row, the search went on. The recipe is taken by validation frames and then frozen: on other molecules
+and at other budgets nothing was tuned, ours neither. A cell that says "not run" was not run."""
 
 
 def _row(values: Sequence[str]) -> str:

@@ -37,7 +37,7 @@ authors do not have it: NequIP's rate."""
 FACTORS = (0.5, 1.0, 2.0)
 """Learning rates of the search, in units of that one."""
 FURTHEST = 8.0
-"""Where the best rate is the largest or the smallest that was tried, the search goes on, but no further than this."""
+"""Where an optimizer's best rate is the last of its row, the search goes on, but no further than this."""
 BATCH = 4
 """Frames per step. With 0.3 TFLOP, NequIP was tried with 8 too: worse, with each of its six recipes."""
 PARTS = ("train", "validation", "test")
@@ -113,15 +113,19 @@ def search_cells(model: str) -> list[Cell]:
 
 
 def further_cell(model: str, errors: Mapping[Recipe, float]) -> Cell | None:
-    """Where the search goes on: beyond the best rate of `errors` (meV/Å) if no rate beyond it was tried, else None."""
-    if not errors:
-        return None
-    best = min(errors, key=errors.__getitem__)
-    usual, tried = RATES[model][best.optimizer], [r.rate for r in errors if r.optimizer == best.optimizer]
-    if best.rate == max(tried) and best.rate < usual * FURTHEST:
-        return _search_cell(model, best.optimizer, best.rate * 2)
-    if best.rate == min(tried) and best.rate > usual / FURTHEST:
-        return _search_cell(model, best.optimizer, best.rate / 2)
+    """Where the search goes on: beyond an optimizer's best rate, if it is the last that was tried; else None.
+
+    errors: of the recipes that were tried, meV/Å.
+    """
+    for optimizer, usual in RATES[model].items():
+        row = {recipe.rate: error for recipe, error in errors.items() if recipe.optimizer == optimizer}
+        if not row:
+            continue
+        best = min(row, key=row.__getitem__)
+        if best == max(row) and best < usual * FURTHEST:
+            return _search_cell(model, optimizer, best * 2)
+        if best == min(row) and best > usual / FURTHEST:
+            return _search_cell(model, optimizer, best / 2)
     return None
 
 
