@@ -95,9 +95,9 @@ Written by `python -m apr` (bench/apr). Force errors are mean absolute errors on
 (largest minus smallest) over seeds. FLOPs are counted: forward, backward and optimizer of the whole training.
 
 Every model has the same frames, cutoff and budget, and the same search for its recipe: on {SEARCH_TASK}, with
-{SEARCH_BUDGET / 1e12:g} TFLOP, batches of {BATCH}, two optimizers at three rates each. Where an optimizer's best rate was
-the last of its row, the search went on. The recipe is taken by validation frames and then frozen: on other molecules
-and at other budgets nothing was tuned, ours neither. A cell that says "not run" was not run."""
+{SEARCH_BUDGET / 1e12:g} TFLOP, batches of {BATCH}, two optimizers at three rates each. Where an optimizer's best rate
+was the last of its row, the search went on. The recipe is taken by validation frames and then frozen: on other
+molecules and at other budgets nothing was tuned, ours neither. A cell that says "not run" was not run."""
 
 
 def _row(values: Sequence[str]) -> str:
@@ -206,19 +206,29 @@ def _picture(rows: Mapping[str, Mapping[float, Sequence[Result]]], task: str) ->
     """Error over FLOPs, and over CPU time."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    for axes, key, label in (
-        (left, "train_flops", "training FLOPs"),
-        (right, "cpu_s", "training, seconds of one core"),
-    ):
+    panels = ((left, "train_flops", 1e12, "training, TFLOP"), (right, "cpu_s", 1.0, "training, seconds of one core"))
+    for axes, key, unit, label in panels:
+        seen = []
         for model, name in NAMES.items():
-            points = sorted((np.mean([r[key] for r in s]), mean_error(s)) for s in rows.get(model, {}).values())
+            found = rows.get(model, {}).values()
+            points = sorted((np.mean([r[key] for r in seeds]) / unit, mean_error(seeds)) for seeds in found)
             if points:
                 axes.plot(*zip(*points, strict=True), "o-", color=COLORS[model], label=name)
-            seeds = [(r[key], r["test"][ERROR]) for some in rows.get(model, {}).values() for r in some]
-            if seeds:
-                axes.plot(*zip(*seeds, strict=True), ".", color=COLORS[model], alpha=0.5)
-        axes.set(xscale="log", yscale="log", xlabel=label)
+            for seeds in found:
+                axes.plot([r[key] / unit for r in seeds], [r["test"][ERROR] for r in seeds], ".", color=COLORS[model])
+            seen += [x for x, _ in points]
+        axes.set(xscale="log", yscale="log", xlabel=label, xlim=_decades(seen))
         axes.grid(color="#e6e6e6", which="both")
-    left.set(ylabel="force MAE, meV/Å", title=task)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
+    errors = [mean_error(seeds) for row in rows.values() for seeds in row.values()]
+    left.set(ylabel="force MAE, meV/Å", title=task, ylim=_decades(errors))
+    left.yaxis.set_major_formatter("{x:g}")
+    left.yaxis.set_minor_formatter("")
     figure.legend(*left.get_legend_handles_labels(), loc="outside right center", fontsize=8, frameon=False)
     return figure
+
+
+def _decades(values: Sequence[float]) -> tuple[float, float]:
+    """Powers of ten around the values."""
+    return float(10 ** np.floor(np.log10(0.9 * min(values)))), float(10 ** np.ceil(np.log10(1.1 * max(values))))
