@@ -27,14 +27,14 @@ SDAS_KERNELS = [
 ]
 
 SDAS = [
-    ". errors",
+    "version errors",
     "files",
     "documents",
     "config",
     "data",
     "run",
     "predict",
-    "train evaluate md label doctor",
+    "train evaluate md label doctor potentials",
     "interpret free_energy diffusion simulate",
     "scaling",
     "active",
@@ -42,6 +42,7 @@ SDAS = [
     "report",
     "demo interpretation scale validation active_cli",
     "cli",
+    ".",
 ]
 
 pytestmark = pytest.mark.skipif(not (ROOT / "sdas_kernels").is_dir(), reason="the tests stand alone, without the tree")

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from sdas import __version__
 from sdas.errors import SdasError, describe
+from sdas.version import __version__
 
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "data": ("sdas.data.cli", "app", "Fetch, convert, inspect and split data."),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import sdas
+from sdas import version
 from sdas.config.label import OracleConfig, ResourcesConfig
 from sdas.data.frame import Frame
 from sdas.errors import LabelError
@@ -34,7 +34,7 @@ def connected() -> Any:
         raise LabelError("the engine ray needs Ray: pip install 'sdas-kernels[ray]'") from None
     if not ray.is_initialized():
         before = os.getcwd()
-        os.chdir(Path(sdas.__file__).parents[1])
+        os.chdir(Path(version.__file__).parents[1])
         try:
             ray.init(log_to_driver=False, configure_logging=False)
         finally:

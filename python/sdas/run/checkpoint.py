@@ -24,10 +24,10 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from sdas import __version__
 from sdas.documents import check_seal, read_json, write_document
 from sdas.errors import CheckpointError
 from sdas.files import new_folder, recover
+from sdas.version import __version__
 from sdas_kernels.clebsch_gordan import LMAX
 from sdas_kernels.clebsch_gordan import VERSION as CLEBSCH_GORDAN_VERSION
 

@@ -1,0 +1,129 @@
+"""Make the potentials that the package ships: `python bench/pretrained.py --data DATA [--only aspirin]`.
+
+DATA has the folder rmd17. Each model has the split and the recipe of `sdas demo`, and one layer more: in runs as long
+as this the number of training frames is the limit, and depth helps there. A run that has ended is not run again. The
+model goes to python/sdas/potentials with its card and a test frame, and README.md there is the table of all cards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import ase.io
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from sdas import potentials
+from sdas.config import parse_config
+from sdas.data import Frame, read_frames
+from sdas.demo import MODEL, N_TRAIN, N_VALIDATION, PATIENT_RECIPE
+from sdas.evaluate import evaluate
+from sdas.files import write_text
+from sdas.run.checkpoint import read_model_document, save_model
+from sdas.run.folder import CONFIG, SUMMARY
+from sdas.run.model import load_run_model
+from sdas.train import train
+
+MOLECULES = ("ethanol", "aspirin", "malonaldehyde", "uracil")
+LAYERS = 3
+DATA = {
+    "data": "rMD17, split 01: 950 of its training frames train and 50 validate, all 1000 test frames test",
+    "level_of_theory": "PBE/def2-SVP",
+    "license": "CC0 1.0, the data; MIT, the model",
+    "citation": "A. S. Christensen, O. A. von Lilienfeld, Mach. Learn.: Sci. Technol. 1, 045018 (2020)",
+}
+ERRORS = ("force_mae_mev_per_ang", "force_rmse_mev_per_ang", "energy_mae_mev", "energy_rmse_mev")
+
+
+def run(molecule: str, data: Path, runs: Path, minutes: float) -> Path:
+    """The folder of the training of a molecule; one that was stopped goes on."""
+    folder = runs / molecule
+    content = {
+        "run_dir": str(folder),
+        "data": {
+            "path": str(data / "rmd17" / f"rmd17_{molecule}_train_01.npz"),
+            "units": "kcal/mol",
+            "split": {"method": "random", "sizes": [N_TRAIN, N_VALIDATION, 0], "seed": 0},
+        },
+        "model": {**MODEL, "layers": LAYERS},
+        "train": {**PATIENT_RECIPE, "minutes": minutes, "threads": 1, "device": "cpu"},
+    }
+    if not (folder / SUMMARY).is_file():
+        train(parse_config(content, "bench/pretrained.py"), resume=(folder / CONFIG).is_file())
+    return folder
+
+
+def ship(molecule: str, data: Path, folder: Path, minutes: float) -> None:
+    """Test the model of a run, and write it with its card and the first test frame into the package."""
+    summary = json.loads((folder / SUMMARY).read_text())
+    model = load_run_model(folder)
+    frames = list(read_frames(data / "rmd17" / f"rmd17_{molecule}_test_01.npz", units="kcal/mol"))
+    found = evaluate(model, frames, 20).metrics
+    card = {
+        "molecule": molecule,
+        **DATA,
+        "errors_on_1000_test_frames": {name: found[name] for name in ERRORS},
+        "training": {name: summary[name] for name in ("steps", "wall_s", "train_flops", "parameters", "machine")},
+        "command": f"python bench/pretrained.py --data DATA --only {molecule} --minutes {minutes:g}",
+    }
+    save_model(potentials.FOLDER / molecule, model, card)
+    ase.io.write(potentials.FOLDER / f"{molecule}.extxyz", labelled(frames[0]))
+
+
+def labelled(frame: Frame) -> Atoms:
+    """A molecule with its reference energy and forces."""
+    atoms = Atoms(frame.numbers, frame.positions)
+    atoms.calc = SinglePointCalculator(atoms, energy=frame.energy, forces=frame.forces)
+    return atoms
+
+
+def table(cards: dict[str, dict[str, Any]]) -> str:
+    """README.md of the folder of potentials."""
+    lines = [
+        "# Potentials shipped with sdas\n",
+        '`sdas.pretrained("ethanol")` loads one. Written by `python bench/pretrained.py`; every `model.json` holds its',
+        "card. Errors are those on all 1000 test frames of split 01, which neither trained nor chose anything.\n",
+        "| molecule | force MAE, meV/Å | force RMSE, meV/Å | energy MAE, meV | steps | TFLOP | minutes of one core |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, card in cards.items():
+        errors, training = card["errors_on_1000_test_frames"], card["training"]
+        values = [
+            name,
+            *(f"{errors[key]:.2f}" for key in ERRORS[:3]),
+            str(training["steps"]),
+            f"{training['train_flops'] / 1e12:.1f}",
+            f"{training['wall_s'] / 60:.0f}",
+        ]
+        lines.append("| " + " | ".join(values) + " |")
+    first = next(iter(cards.values()))
+    return "\n".join(
+        [
+            *lines,
+            f"\nData: {first['data']}. Level of theory: {first['level_of_theory']}. Frames hold molecules near 500 K.",
+            "Each potential knows its own molecule only.\n",
+            f"License: {first['license']}. Cite:\n\n> {first['citation']}, arXiv:2007.09593.\n",
+        ]
+    )
+
+
+def main() -> None:
+    """Train what is missing, ship it, and write the table."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    options.add_argument("--data", type=Path, required=True)
+    options.add_argument("--runs", type=Path, default=Path("build/pretrained"))
+    options.add_argument("--only", nargs="+", choices=MOLECULES, default=list(MOLECULES))
+    options.add_argument("--minutes", type=float, default=10.0)
+    given = options.parse_args()
+    for molecule in given.only:
+        ship(molecule, given.data, run(molecule, given.data, given.runs, given.minutes), given.minutes)
+    there = sorted(path.parent for path in potentials.FOLDER.glob("*/model.json"))
+    cards = {folder.name: read_model_document(folder)["extra"] for folder in there}
+    write_text(potentials.FOLDER / "README.md", table(cards))
+
+
+if __name__ == "__main__":
+    main()
