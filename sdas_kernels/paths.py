@@ -63,6 +63,36 @@ class Paths:
         return slices
 
 
+@dataclass(frozen=True)
+class SquarePaths(Paths):
+    """Paths of the product of a feature with itself: 1 <= l1 <= l2, l3 >= 1, and l1 + l2 + l3 even.
+
+    (l1, l2) and (l2, l1) give the same product. Of l1 = l2 an odd sum gives zero. Products with scalars, and those that
+    end in one, are left to a node update, which makes them at less cost.
+    """
+
+    @classmethod
+    def of(cls, lmax: int) -> SquarePaths:
+        """Of a feature of degrees up to lmax, whose product has the same; there is none below lmax 2."""
+        return cls(lmax, lmax, lmax)
+
+    def to_degree(self, l3: int) -> list[tuple[int, int, int]]:
+        """Paths that end in l3, in the order of their rows."""
+        return [(l1, l2, l3) for l1, l2, l3 in super().to_degree(l3) if 1 <= l1 <= l2 and l3 >= 1]
+
+
+@constant
+def square_table(
+    paths: SquarePaths, dtype: torch.dtype, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Pairs of components that a product takes, and its coefficients: first `[P]`, second `[P]`, `[rows, P]`."""
+    dense = coupling(paths)
+    both = dense + dense.mT
+    both.diagonal(dim1=1, dim2=2).div_(2)
+    first, second = torch.triu(both.abs().sum(0)).nonzero(as_tuple=True)
+    return first.to(device), second.to(device), both[:, first, second].to(dtype=dtype, device=device)
+
+
 @constant
 def coupling(paths: Paths) -> torch.Tensor:
     """Dense coefficients `[rows, (lmax_in+1)², (lmax_harmonics+1)²]`, float64."""

@@ -56,6 +56,7 @@ ROWS: dict[str, tuple[Recipe, Changes]] = {
     "energy weight 1": _train(energy_weight=1.0),
     "energy weight 4": _train(energy_weight=4.0),
     "energy weight 40": _train(energy_weight=40.0),
+    "node product": _model(options={"node_product": True}),
     "lmax 1": _model(lmax=1),
     "lmax 3": _model(lmax=3),
     "3 layers": _model(layers=3),

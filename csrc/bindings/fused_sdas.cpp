@@ -29,6 +29,15 @@ void read(sdas::NetworkKind<T>& kind, const Members& members) {
 }
 
 template <class T>
+void read(sdas::NetworkSquare<T>& square, const Members& members) {
+    members.size(square.rows, "rows");
+    std::vector<int> paths;
+    members.size(paths, "paths");
+    std::copy(paths.begin(), paths.end(), square.paths);
+    bindings::read(square.coupling, members);
+}
+
+template <class T>
 void read_weights(sdas::Network<T>& net, const std::vector<Address>& addresses) {
     auto next = addresses.begin();
     sdas::for_weights(net, net.embedding, net.weights,
@@ -54,6 +63,7 @@ class BoundNetwork {
         of_network.address(net_.scale, "scale");
         read(net_.first, of_network.of("first"));
         read(net_.other, of_network.of("other"));
+        read(net_.square, of_network.of("square"));
         net_.weights.resize(members["layers"].cast<int>());
     }
 

@@ -71,7 +71,7 @@ struct LayerMaps {
     LinearMap<T> query, radial, key, sink, hidden, factors, readout;
     T* logits_bias;  // of query, radial query, key, sink
     LinearMap<T> direction[network_max_degree + 1], value[network_max_degree + 1], mixing[network_max_degree + 1],
-        gate[network_max_degree + 1];
+        product[network_max_degree + 1], gate[network_max_degree + 1];
 
     LayerMaps(Memory<T>& memory, const Network<T>& net, int layer) {
         const int c = net.channels, k = net.heads, d = net.key_channels, n = net.radials;
@@ -92,6 +92,7 @@ struct LayerMaps {
             direction[l] = {memory, c, k, Kept::in_out, of_degree(w.direction, l, k)};
             if (l * l < kind.m1) value[l] = {memory, c, c, Kept::in_out, of_degree(w.value, l, c)};
             mixing[l] = {memory, kind.paths[l] * c, c, Kept::in_out, w.mixing[l]};
+            if (net.square.paths[l] > 0) product[l] = {memory, net.square.paths[l] * c, c, Kept::in_out, w.product[l]};
             if (l > 0) gate[l] = {memory, c, c, Kept::in_out, of_degree(w.gate, l, c)};
         }
     }
@@ -120,8 +121,14 @@ class ArraySizes {
         a.value = memory.take(nodes(kind_.m1 * net_.channels));
     }
 
-    void take_update(NetworkArrays<T>& a, Memory<T>& memory) const {
+    // Both ends of the product, which are one where there is none.
+    void take_middle(NetworkArrays<T>& a, Memory<T>& memory) const {
         a.middle = memory.take(features());
+        a.joined = net_.square.rows > 0 ? memory.take(features()) : a.middle;
+    }
+
+    void take_update(NetworkArrays<T>& a, Memory<T>& memory) const {
+        take_middle(a, memory);
         a.hidden = memory.take(nodes(2 * net_.channels));
         a.factors = memory.take(nodes(net_.width()));
         a.gated = memory.take(features());
@@ -159,7 +166,7 @@ struct NetworkState {
         if (!keep) {
             shared.z = memory.take(largest.z());
             shared.x = memory.take(largest.features());
-            shared.middle = memory.take(largest.features());
+            largest.take_middle(shared, memory);
             largest.take_operands(shared, memory);
         }
         for (int layer = 0; layer <= layers; ++layer) {
@@ -172,7 +179,7 @@ struct NetworkState {
             if (keep) {
                 at[layer].z = memory.take(sizes.z());
                 by[layer].z = memory.take(sizes.z());
-                by[layer].middle = memory.take(sizes.features());
+                sizes.take_middle(by[layer], memory);
                 sizes.take_operands(by[layer], memory);
             } else {
                 at[layer].z = shared.z;
@@ -223,18 +230,18 @@ struct NetworkSecond {
         gradients = memory.take(parts * NetworkGradients<T>(nullptr, net).numbers);
         const ArraySizes<T> largest(net, layers - 1);
         largest.take_operands(more, memory);
-        T *x = memory.take(largest.features()), *middle = memory.take(largest.features()),
-          *z = memory.take(largest.z());
+        NetworkArrays<T> shared{};
+        shared.x = memory.take(largest.features());
+        largest.take_middle(shared, memory);
+        shared.z = memory.take(largest.z());
         for (int layer = 0; layer <= layers; ++layer) {
             step[layer].x = memory.take(largest.features());
-            second[layer].x = x;
+            second[layer] = shared;
             if (layer == layers) break;
             const ArraySizes<T> sizes(net, layer);
             sizes.take_operands(step[layer], memory);
             step[layer].z = memory.take(sizes.z());
-            step[layer].middle = memory.take(sizes.features());
-            second[layer].middle = middle;
-            second[layer].z = z;
+            sizes.take_middle(step[layer], memory);
             sizes.take_operands(second[layer], memory);
         }
     }

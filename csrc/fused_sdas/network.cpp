@@ -97,6 +97,7 @@ void pack(const Network<T>& net, const LayerMaps<T>& maps, int layer) {
         pack_degree(maps.direction[l], w.direction + l * C * K);
         if (l * l < net.kind(layer).m1) pack_degree(maps.value[l], w.value + l * C * C);
         pack_degree(maps.mixing[l], w.mixing[l]);
+        if (net.square.paths[l] > 0) pack_degree(maps.product[l], w.product[l]);
         if (l > 0) pack_degree(maps.gate[l], w.gate + l * C * C);
     }
 }

@@ -7,6 +7,8 @@
 //   h = W [y'_0, |y'_l|²] + b     f = V silu(h) + c    x'' = x' + [f_0, f_l (y'_l · gate_l)]
 //   energy += readout of x''_0
 //
+// With a product at nodes x' is, from the second line on, x' + Σ product · (y' ⊗ y'): the array `joined`.
+//
 // The order of the passes is that of forward-over-reverse differentiation. `at` holds what the energy's evaluation
 // makes; `by` the cotangents of ΣE, of which the gradient by the vectors is made; `step` the tangents along given steps of
 // the vectors; `second` the cotangents of <energy's, E> + <steps, ΣE's gradient by the vectors>, which lead to the weights.
@@ -30,11 +32,12 @@ struct NetworkWeights {
     T* value;                           // [a+1, C, C]
     T* radial_gain;                     // [K, L+1, n]
     T* mixing[network_max_degree + 1];  // [paths · C, C] of each degree
-    T *hidden, *hidden_bias;            // [2 C, (L+1) C]
-    T *factors, *factors_bias;          // [(L+1) C, 2 C]
-    T* gate;                            // [L+1, C, C]
-    T *readout, *readout_bias;          // [R, C]
-    T *energy, *energy_bias;            // [1, R]
+    T* product[network_max_degree + 1];  // the same, of the square paths; null where there are none
+    T *hidden, *hidden_bias;             // [2 C, (L+1) C]
+    T *factors, *factors_bias;           // [(L+1) C, 2 C]
+    T* gate;                             // [L+1, C, C]
+    T *readout, *readout_bias;           // [R, C]
+    T *energy, *energy_bias;             // [1, R]
 };
 
 // What belongs to the nodes of a layer; `x` is its input.
@@ -47,6 +50,7 @@ struct NetworkArrays {
     T* value;    // [N, m1, C]
     T* z;        // [N, rows, C]
     T* middle;   // x': [N, M, C]
+    T* joined;   // x' with the product: [N, M, C]; `middle` itself where there is none
     T* hidden;   // h: [N, 2 C]; only `at`
     T* factors;  // f: [N, L+1, C]; only `at`
     T* gated;    // y' · gate: [N, M, C], degree 0 unused; only `at`
@@ -68,6 +72,14 @@ struct NetworkKind {
     Coupling<T> coupling;
 };
 
+// The product of a node's features with themselves: sizes and coupling to its rows, of which there are none without it.
+template <class T>
+struct NetworkSquare {
+    int rows;
+    int paths[network_max_degree + 1];
+    Coupling<T> coupling;
+};
+
 template <class T>
 struct Network {
     std::int64_t nodes, edges;
@@ -76,6 +88,7 @@ struct Network {
     const std::int64_t *receivers, *senders, *row_ptr, *sender_order, *sender_ptr;
     const std::int64_t* kinds;  // [N] species of each atom
     NetworkKind<T> first, other;
+    NetworkSquare<T> square;
     const T* embedding;                            // [species, C]
     std::vector<NetworkWeights<const T>> weights;  // of each layer
     const T* scale;                                // of the harmonics, see SphericalHarmonics
@@ -113,6 +126,9 @@ void for_weights(const Network<T>& net, Array& embedding, Layers& layers, const 
         body(w.value, (kind.m1 == 1 ? 1 : degrees) * C * C);
         body(w.radial_gain, net.gain_numbers());
         for (int l = 0; l < degrees; ++l) body(w.mixing[l], kind.paths[l] * C * C);
+        for (int l = 0; l < degrees; ++l) {
+            if (net.square.paths[l] > 0) body(w.product[l], net.square.paths[l] * C * C);
+        }
         body(w.hidden, 2 * C * width);
         body(w.hidden_bias, 2 * C);
         body(w.factors, width * 2 * C);

@@ -3,175 +3,11 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
-#include <vector>
 
-#include "fused_sdas/dense.h"
-#include "fused_sdas/kernels.h"
-#include "simd/exponential.h"
+#include "fused_sdas/product.h"
 
 namespace sdas::SDAS_SIMD {
-
-constexpr int node_block = 32;
-
-// σ(h) and what follows from it: silu = h σ and its first and second derivative.
-template <class T>
-SDAS_INLINE Vector<T> sigmoid(Vector<T> h) {
-    return 1 / (1 + exponential<T>(-h));
-}
-
-template <class T>
-SDAS_INLINE Vector<T> silu_slope(Vector<T> h, Vector<T> s) {
-    return s * (1 + h * (1 - s));
-}
-
-template <class T>
-SDAS_INLINE Vector<T> silu_curvature(Vector<T> h, Vector<T> s) {
-    return s * (1 - s) * (2 + h * (1 - 2 * s));
-}
-
-// Calls body(load, store) for consecutive vectors of `count` numbers: load(p), store(p, v) at the place in turn.
-template <class T, class Body>
-SDAS_INLINE void for_vectors(std::int64_t count, const Body& body) {
-    for (std::int64_t k = 0; k < count; k += width<T>) {
-        const int rest = static_cast<int>(std::min<std::int64_t>(width<T>, count - k));
-        body([&](const T* p) { return load_up_to(p + k, rest); },
-             [&](T* p, Vector<T> v) { store_up_to(p + k, v, rest); });
-    }
-}
-
-// Nodes begin .. begin + count <= node_block, and sizes.
-template <class T>
-class NodeBlock {
-  public:
-    explicit NodeBlock(const NetworkPass<T>& pass)
-        : net_(*pass.net),
-          kind_(net_.kind(pass.layer)),
-          maps_(pass.maps[pass.layer]),
-          pass_(pass),
-          layer_(pass.layer),
-          C(net_.channels),
-          K(net_.heads),
-          D(net_.key_channels),
-          M(net_.m()),
-          L(net_.lmax),
-          features_(std::int64_t{M} * C),
-          query_(std::int64_t{net_.places()} * K),
-          y_(room(features_)),
-          by_y_(room(features_)),
-          s_(room(1)) {}
-
-    void move(std::int64_t begin, std::int64_t count) { begin_ = begin, count_ = count; }
-
-  protected:
-    // Rows of `numbers` for each node of a block, which the thread keeps for the next block's.
-    T* room(std::int64_t numbers) {
-        static thread_local std::vector<std::vector<Vector<T>>> kept;
-        const std::size_t vectors = static_cast<std::size_t>((node_block * numbers + width<T> - 1) / width<T>);
-        if (kept.size() == rooms_) kept.emplace_back();
-        std::vector<Vector<T>>& room = kept[rooms_++];
-        if (room.size() < vectors) room.resize(vectors);
-        return reinterpret_cast<T*>(room.data());
-    }
-
-    // The block's rows of an array [N, numbers].
-    template <class Number>
-    Number* of_block(Number* array, std::int64_t numbers) const {
-        return array + begin_ * numbers;
-    }
-
-    T weight_of(int m) const { return T(1) / T((2 * degree_of(m) + 1) * (L + 1) * C); }
-
-    // 1 / √(mean over degrees of the mean square + ε) of a node's features.
-    T inverse_rms(const T* x) const {
-        T mean = 0;
-        for (int m = 0; m < M; ++m) mean += weight_of(m) * dot<T>(x + m * C, x + m * C, C);
-        return T(1) / std::sqrt(mean + static_cast<T>(net_.epsilon));
-    }
-
-    // y = s x; s is kept for each node.
-    void normalize(T* y, T* s, const T* x) const {
-        for (std::int64_t i = 0; i < count_; ++i) {
-            s[i] = inverse_rms(x + i * features_);
-            for (std::int64_t k = i * features_; k < (i + 1) * features_; ++k) y[k] = s[i] * x[k];
-        }
-    }
-
-    // by_x = before + the cotangent through y = s x.
-    void normalize_backward(T* by_x, const T* before, const T* by_y, const T* s, const T* x) const {
-        for (std::int64_t i = 0; i < count_;
-             ++i, by_x += features_, before += features_, by_y += features_, x += features_) {
-            const T slope = -s[i] * s[i] * s[i] * dot<T>(by_y, x, features_);
-            for (int m = 0; m < M; ++m) {
-                const T factor = slope * weight_of(m);
-                for (int k = m * C; k < (m + 1) * C; ++k) by_x[k] = before[k] + s[i] * by_y[k] + factor * x[k];
-            }
-        }
-    }
-
-    // Of each order m: out_m = x_m · map of its degree; rows of x and out are `in` and `out_row` numbers of a node.
-    template <bool add>
-    void by_degree(T* out, int out_width, std::int64_t out_row, const T* x, int in_width, std::int64_t x_row,
-                   const LinearMap<T>* map, bool transposed, int first, int last) const {
-        for (int m = first; m < last; ++m) {
-            const Matrix<T>& matrix = transposed ? map[degree_of(m)].transpose : map[degree_of(m)].forward;
-            multiply<add>(out + m * out_width, out_row, x + m * in_width, x_row, count_, matrix);
-        }
-    }
-
-    // out += mixing · z, or by_z = mixingᵀ · by_out.
-    void mix(T* out, const T* z) const {
-        for_mixing([&](int m, std::int64_t row, int l) {
-            multiply<true>(out + m * C, features_, z + row, z_row(), count_, maps_.mixing[l].forward);
-        });
-    }
-
-    void mix_backward(T* by_z, const T* by_out) const {
-        for_mixing([&](int m, std::int64_t row, int l) {
-            multiply<false>(by_z + row, z_row(), by_out + m * C, features_, count_, maps_.mixing[l].transpose);
-        });
-    }
-
-    // Calls body(m, place of its first path's row in z, l).
-    template <class Body>
-    void for_mixing(const Body& body) const {
-        std::int64_t row = 0;
-        for (int m = 0; m < M; ++m) {
-            const int l = degree_of(m);
-            body(m, row, l);
-            row += std::int64_t{kind_.paths[l]} * C;
-        }
-    }
-
-    std::int64_t z_row() const { return std::int64_t{kind_.rows} * C; }
-
-    // [y_0, |y_l|²].
-    void invariants(T* out, const T* y) const {
-        for (std::int64_t i = 0; i < count_; ++i, y += features_, out += net_.width()) {
-            std::copy(y, y + C, out);
-            std::fill(out + C, out + net_.width(), T(0));
-            for (int m = 1; m < M; ++m) {
-                T* sum = out + degree_of(m) * C;
-                for (int c = 0; c < C; ++c) sum[c] += y[m * C + c] * y[m * C + c];
-            }
-        }
-    }
-
-    const Network<T>& net_;
-    const NetworkKind<T>& kind_;
-    const LayerMaps<T>& maps_;
-    const NetworkPass<T>& pass_;
-    const int layer_, C, K, D, M, L;
-    const std::int64_t features_, query_;  // numbers of a node's features, of its query
-    std::int64_t begin_ = 0, count_ = 0;
-
-  private:
-    std::size_t rooms_ = 0;  // that were given out
-
-  protected:
-    T *y_, *by_y_, *s_;  // the normalized features, their cotangent, and 1 / rms
-};
 
 // What attention takes: linear maps of the normalized features.
 template <class T>
@@ -244,16 +80,16 @@ Matrix<T> first_rows(Matrix<T> m, int rows) {
     return m;
 }
 
-// What follows attention: mixing of the paths, the node's update and the readout. Nothing depends on other rows of the
-// last layer's output than the first.
+// What follows attention: mixing of the paths, the product, the node's update and the readout. Nothing depends on other
+// rows of the last layer's output than the first.
 template <class T>
-class Update : public NodeBlock<T> {
+class Update : public Product<T> {
   public:
     using Block = NodeBlock<T>;
     using Block::C, Block::M, Block::y_, Block::s_, Block::by_y_;
 
     explicit Update(const NetworkPass<T>& pass)
-        : Block(pass),
+        : Product<T>(pass),
           R(this->net_.readout),
           O(this->layer_ + 1 < this->net_.layers() ? M : 1),
           factors_width_((degree_of(O - 1) + 1) * C),
@@ -269,10 +105,12 @@ class Update : public NodeBlock<T> {
         const auto& weights = this->net_.weights[this->layer_];
         const std::int64_t f = this->features_, count = this->count_, width_of = this->net_.width();
         const T* x = this->of_block(at.x, f);
-        T *middle = this->of_block(at.middle, f), *out = this->of_block(this->pass_.at[this->layer_ + 1].x, f);
+        T *middle = this->of_block(at.middle, f), *joined = this->of_block(at.joined, f);
+        T* out = this->of_block(this->pass_.at[this->layer_ + 1].x, f);
         std::copy(x, x + count * f, middle);
         this->mix(middle, this->of_block(at.z, this->z_row()));
-        this->normalize(y_, s_, middle);
+        if (this->has_product()) this->join(joined, middle);
+        this->normalize(y_, s_, joined);
         this->invariants(invariants_, y_);
         T *h = this->of_block(at.hidden, 2 * C), *factors = this->of_block(at.factors, width_of);
         T* gated = this->of_block(at.gated, f);
@@ -281,11 +119,11 @@ class Update : public NodeBlock<T> {
         multiply<false>(factors, width_of, activated_, 2 * C, count,
                         first_columns(this->maps_.factors.forward, factors_width_), weights.factors_bias);
         this->template by_degree<false>(gated, C, f, y_, C, f, this->maps_.gate, false, 1, O);
-        for (std::int64_t i = 0; i < count; ++i, out += f, middle += f, factors += width_of, gated += f) {
-            for (int c = 0; c < C; ++c) out[c] = middle[c] + factors[c];
+        for (std::int64_t i = 0; i < count; ++i, out += f, joined += f, factors += width_of, gated += f) {
+            for (int c = 0; c < C; ++c) out[c] = joined[c] + factors[c];
             for (int m = 1; m < O; ++m) {
                 const T* factor = factors + degree_of(m) * C;
-                for (int c = 0; c < C; ++c) out[m * C + c] = middle[m * C + c] + factor[c] * gated[m * C + c];
+                for (int c = 0; c < C; ++c) out[m * C + c] = joined[m * C + c] + factor[c] * gated[m * C + c];
             }
         }
         readout(weights);
@@ -297,11 +135,12 @@ class Update : public NodeBlock<T> {
         const std::int64_t f = this->features_;
         T* by_out = this->of_block(this->pass_.by[this->layer_ + 1].x, f);
         readout_backward(by_out);
-        const T* middle = this->of_block(at.middle, f);
-        this->normalize(y_, s_, middle);
+        const T* joined = this->of_block(at.joined, f);
+        this->normalize(y_, s_, joined);
         update_backward(by_out, y_);
-        T* by_middle = this->of_block(by.middle, f);
-        this->normalize_backward(by_middle, by_out, by_y_, s_, middle);
+        T *by_joined = this->of_block(by.joined, f), *by_middle = this->of_block(by.middle, f);
+        this->normalize_backward(by_joined, by_out, by_y_, s_, joined);
+        if (this->has_product()) this->join_backward(by_middle, by_joined, this->of_block(at.middle, f));
         this->mix_backward(this->of_block(by.z, this->z_row()), by_middle);
     }
 

@@ -1,106 +1,14 @@
 // The network's second order on nodes: tangents along the steps, and the cotangents of <cotangents, energies> + <steps,
-// gradient by the vectors>, which give the gradient by the weights. Included only by kernel files, like vector.h.
-//
-// Of a variable v with tangent v', `second` is the cotangent of v and `by` that of v', which is the cotangent of v in
-// the first order. A product u = a b gives second_a = second_u b + by_u b' and by_a = by_u b; a function u = φ(v) gives
-// second_v = φ' second_u + φ'' v' by_u and by_v = φ' by_u.
+// gradient by the vectors>, which give the gradient by the weights; see second_order.h. Included only by kernel files,
+// like vector.h.
 #pragma once
 
-#include "fused_sdas/nodes.h"
+#include <algorithm>
+#include <cstdint>
+
+#include "fused_sdas/product_second.h"
 
 namespace sdas::SDAS_SIMD {
-
-// y = s x with s = (mean + ε)^(-1/2), along a step of x.
-template <class T>
-struct NormStep {
-    T mean;  // the step of the mean
-    T s;     // and of s
-};
-
-// grad [out, in] += second ⊗ x + by ⊗ x', as nn.Linear keeps its weight; `by` and x' may be null.
-template <class T>
-void add_linear(T* grad, const T* second, const T* by, std::int64_t row, int out, const T* x, const T* x_step,
-                std::int64_t x_row, int in, std::int64_t count) {
-    add_outer<T>(grad, in, second, row, out, x, x_row, in, count);
-    if (by != nullptr) add_outer<T>(grad, in, by, row, out, x_step, x_row, in, count);
-}
-
-// sum [numbers] += the rows of x.
-template <class T>
-void add_rows(T* sum, const T* x, std::int64_t row, int numbers, std::int64_t count) {
-    for (std::int64_t i = 0; i < count; ++i, x += row) {
-        for (int k = 0; k < numbers; ++k) sum[k] += x[k];
-    }
-}
-
-// Both halves of a layer have a normalization before them.
-template <class T, class Half>
-class SecondOrder : public Half {
-  public:
-    explicit SecondOrder(const NetworkPass<T>& pass)
-        : Half(pass),
-          y_step_(this->room(this->features_)),
-          second_y_(this->room(this->features_)),
-          steps_(node_block) {}
-
-    // The gradients to which is added from now on.
-    void add_to(std::int64_t part) {
-        if (this->pass_.gradients == nullptr) return;
-        gradients_ = this->pass_.gradients + part;
-        // Not by operator[], whose one copy for all SIMD levels could be of any of them.
-        grads_ = gradients_->layers.data() + this->layer_;
-    }
-
-  protected:
-    // y' = s x' + s' x.
-    void normalize_step(const T* x, const T* x_step, const T* s) {
-        const std::int64_t f = this->features_, C = this->C;
-        for (std::int64_t i = 0; i < this->count_; ++i, x += f, x_step += f) {
-            T mean = 0;
-            for (int m = 0; m < this->M; ++m) mean += 2 * this->weight_of(m) * dot<T>(x + m * C, x_step + m * C, C);
-            steps_[i] = {mean, T(-0.5) * s[i] * s[i] * s[i] * mean};
-            T* out = y_step_ + i * f;
-            for (std::int64_t k = 0; k < f; ++k) out[k] = s[i] * x_step[k] + steps_[i].s * x[k];
-        }
-    }
-
-    // second_x = before + what comes through y and y'.
-    void normalize_second(T* second_x, const T* before, const T* x, const T* x_step, const T* s) const {
-        const std::int64_t f = this->features_, C = this->C;
-        for (std::int64_t i = 0; i < this->count_; ++i) {
-            const std::int64_t at = i * f;
-            const T *by = this->by_y_ + at, *second = second_y_ + at, cube = s[i] * s[i] * s[i];
-            const T by_s = dot<T>(by, x + at, f);
-            T second_s = dot<T>(second, x + at, f) + dot<T>(by, x_step + at, f);
-            second_s -= T(1.5) * s[i] * s[i] * steps_[i].mean * by_s;
-            for (int m = 0; m < this->M; ++m) {
-                const T second_mean = -cube * this->weight_of(m) * second_s,
-                        by_mean = -cube * this->weight_of(m) * by_s;
-                for (std::int64_t k = m * C; k < (m + 1) * C; ++k) {
-                    second_x[at + k] = before[at + k] + s[i] * second[k] + steps_[i].s * by[k] +
-                                       second_mean * x[at + k] + by_mean * x_step[at + k];
-                }
-            }
-        }
-    }
-
-    // grad of a map of each degree, [L+1, in, out]: Σ_m x_m ⊗ second_m + x'_m ⊗ by_m.
-    void add_degrees(T* grad, const T* x, const T* x_step, const T* second, const T* by, std::int64_t row, int out,
-                     int first, int last) const {
-        const int C = this->C;
-        for (int m = first; m < last; ++m) {
-            T* of = grad + std::int64_t{degree_of(m)} * C * out;
-            add_outer<T>(of, out, x + m * C, this->features_, C, second + m * out, row, out, this->count_);
-            if (by == nullptr) continue;
-            add_outer<T>(of, out, x_step + m * C, this->features_, C, by + m * out, row, out, this->count_);
-        }
-    }
-
-    T *y_step_, *second_y_;
-    std::vector<NormStep<T>> steps_;
-    const NetworkGradients<T>* gradients_ = nullptr;
-    const NetworkWeights<T>* grads_ = nullptr;  // of this layer
-};
 
 template <class T>
 class InputsSecond : public SecondOrder<T, Inputs<T>> {
@@ -127,7 +35,7 @@ class InputsSecond : public SecondOrder<T, Inputs<T>> {
         if (this->grads_ != nullptr) weights(second, first ? nullptr : this->pass_.by + this->layer_);
         T *x_second = this->of_block(second.x, f), *middle = this->of_block(second.middle, f);
         if (!first) {
-            this->normalize_second(x_second, middle, x_, x_step_, this->s_);
+            this->normalize_second(x_second, middle, this->norm_, x_, x_step_, this->s_);
             return;
         }
         this->normalize_backward(x_second, middle, this->second_y_, this->s_, x_);
@@ -142,7 +50,7 @@ class InputsSecond : public SecondOrder<T, Inputs<T>> {
         x_ = this->of_block(this->pass_.at[this->layer_].x, this->features_);
         x_step_ = this->of_block(this->pass_.step[this->layer_].x, this->features_);
         this->normalize(this->y_, this->s_, x_);
-        if (this->layer_ > 0) this->normalize_step(x_, x_step_, this->s_);
+        if (this->layer_ > 0) this->normalize_step(this->norm_, x_, x_step_, this->s_);
     }
 
     void add(const NetworkArrays<T>& to, const NetworkArrays<T>& more) const {
@@ -191,9 +99,9 @@ class InputsSecond : public SecondOrder<T, Inputs<T>> {
 };
 
 template <class T>
-class UpdateSecond : public SecondOrder<T, Update<T>> {
+class UpdateSecond : public ProductSecond<T> {
   public:
-    using Base = SecondOrder<T, Update<T>>;
+    using Base = ProductSecond<T>;
     using Base::C, Base::M, Base::O, Base::R, Base::factors_width_;
 
     explicit UpdateSecond(const NetworkPass<T>& pass)
@@ -219,21 +127,23 @@ class UpdateSecond : public SecondOrder<T, Update<T>> {
         const NetworkArrays<T>&at = this->pass_.at[this->layer_], &step = this->pass_.step[this->layer_];
         const std::int64_t f = this->features_, count = this->count_;
         const T* x_step = this->of_block(step.x, f);
-        T *middle_step = this->of_block(step.middle, f), *out = this->of_block(this->pass_.step[this->layer_ + 1].x, f);
+        T *middle_step = this->of_block(step.middle, f), *joined_step = this->of_block(step.joined, f);
+        T* out = this->of_block(this->pass_.step[this->layer_ + 1].x, f);
         std::copy(x_step, x_step + count * f, middle_step);
         this->mix(middle_step, this->of_block(step.z, this->z_row()));
+        if (this->has_product()) this->join_step(joined_step, this->of_block(at.middle, f), middle_step);
         prepare();
         const T *factor = this->of_block(at.factors, width_), *factor_step = factors_step_;
         const T *gated = this->of_block(at.gated, f), *gated_step = gated_step_;
         for (std::int64_t i = 0; i < count; ++i, factor += width_, factor_step += width_) {
-            for (int c = 0; c < C; ++c) out[c] = middle_step[c] + factor_step[c];
+            for (int c = 0; c < C; ++c) out[c] = joined_step[c] + factor_step[c];
             for (int m = 1; m < O; ++m) {
                 const int of = degree_of(m) * C;
                 for (int c = 0, k = m * C; c < C; ++c, ++k) {
-                    out[k] = middle_step[k] + factor_step[of + c] * gated[k] + factor[of + c] * gated_step[k];
+                    out[k] = joined_step[k] + factor_step[of + c] * gated[k] + factor[of + c] * gated_step[k];
                 }
             }
-            out += f, middle_step += f, gated += f, gated_step += f;
+            out += f, joined_step += f, gated += f, gated_step += f;
         }
     }
 
@@ -242,7 +152,7 @@ class UpdateSecond : public SecondOrder<T, Update<T>> {
         const NetworkArrays<T>&by = this->pass_.by[this->layer_], &second = this->pass_.second[this->layer_];
         const std::int64_t f = this->features_;
         T *second_out = this->of_block(this->pass_.second[this->layer_ + 1].x, f),
-          *middle = this->of_block(second.middle, f);
+          *joined = this->of_block(second.joined, f), *middle = this->of_block(second.middle, f);
         const T* by_out = this->of_block(this->pass_.by[this->layer_ + 1].x, f);
         readout_second(second_out);
         prepare();
@@ -250,7 +160,8 @@ class UpdateSecond : public SecondOrder<T, Update<T>> {
         products(second_out, by_out);
         hidden_layer();
         features();
-        this->normalize_second(middle, second_out, middle_, middle_step_, this->s_);
+        this->normalize_second(joined, second_out, this->norm_, joined_, joined_step_, this->s_);
+        if (this->has_product()) this->join_second(middle, joined);
         this->mix_backward(this->of_block(second.z, this->z_row()), middle);
         if (this->grads_ != nullptr) weights(middle, this->of_block(by.middle, f));
     }
@@ -259,10 +170,10 @@ class UpdateSecond : public SecondOrder<T, Update<T>> {
     // The values and tangents of what lies between x' and the layer's output.
     void prepare() {
         const std::int64_t f = this->features_, count = this->count_;
-        middle_ = this->of_block(this->pass_.at[this->layer_].middle, f);
-        middle_step_ = this->of_block(this->pass_.step[this->layer_].middle, f);
-        this->normalize(this->y_, this->s_, middle_);
-        this->normalize_step(middle_, middle_step_, this->s_);
+        joined_ = this->of_block(this->pass_.at[this->layer_].joined, f);
+        joined_step_ = this->of_block(this->pass_.step[this->layer_].joined, f);
+        this->normalize(this->y_, this->s_, joined_);
+        this->normalize_step(this->norm_, joined_, joined_step_, this->s_);
         this->invariants(values_, this->y_);
         for (std::int64_t i = 0; i < count; ++i) {
             const T *y = this->y_ + i * f, *y_step = this->y_step_ + i * f;
@@ -387,7 +298,7 @@ class UpdateSecond : public SecondOrder<T, Update<T>> {
     T *silu_, *silu_step_, *hidden_step_, *factors_step_, *gated_step_;
     T *second_values_, *second_hidden_, *second_factors_, *second_gated_;
     T *readout_step_, *readout_second_, *readout_by_;
-    const T *middle_ = nullptr, *middle_step_ = nullptr;
+    const T *joined_ = nullptr, *joined_step_ = nullptr;
 };
 
 }  // namespace sdas::SDAS_SIMD

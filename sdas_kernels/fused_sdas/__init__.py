@@ -2,6 +2,7 @@
 
     y = x / rms(x)                        x' = x + Σ_paths M_path z,   z = neighbor_attention(linear maps of y)
     y' = x' / rms(x')                     x'' = x' + [f_0, f_l (G_l y'_l)],   f = MLP([y'_0, |y'_l|²])
+    with a product at nodes, before that  x' ← x' + Σ_square paths P_path (y' ⊗ y')
     energy = Σ_layers readout(x''_0)      gradient_e = ∂ Σ_i energy_i / ∂ vector_e
 
 For a molecule the time of a model is that of calling its many small parts, and for a large system much of it goes into

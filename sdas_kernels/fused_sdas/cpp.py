@@ -175,7 +175,8 @@ class _Room(NamedTuple):
 
 @cache
 def _room(sizes: Sizes, dtype: torch.dtype) -> _Room:
-    network = _native(sizes, 1.0, dtype, {"scale": 0, "first": _kind(sizes, 0), "other": _kind(sizes, 1)})
+    parts = {"first": _kind(sizes, 0), "other": _kind(sizes, 1), "square": _square(sizes)}
+    network = _native(sizes, 1.0, dtype, {"scale": 0} | parts)
     # Arrays begin at multiples of 16 numbers, so for sizes that are such multiples nothing is lost between them,
     # for others less than what all take at the least.
     nodes, edges, least = network.numbers(16, 0, True), network.numbers(0, 16, True), network.numbers(1, 1, True)
@@ -193,17 +194,23 @@ def _kind(sizes: Sizes, layer: int) -> dict[str, Any]:
     return {"m1": 1 if layer == 0 else (sizes.lmax + 1) ** 2, "rows": paths.rows, "paths": paths.counts, "entries": 0}
 
 
+def _square(sizes: Sizes) -> dict[str, Any]:
+    """Sizes of the product at nodes, without its coupling."""
+    return {"rows": sizes.square_paths.rows, "paths": sizes.square_paths.counts, "entries": 0}
+
+
 class _Plan:
     """The constants of a network."""
 
     def __init__(self, sizes: Sizes, cutoff: float, dtype: torch.dtype) -> None:
         self._scale = torch.tensor(factors(sizes.lmax, "component"), dtype=torch.float64).to(dtype)
-        self._tables = [coupling_tables(sizes.paths(layer), dtype) for layer in (0, 1)]
+        parts = {"first": _kind(sizes, 0), "other": _kind(sizes, 1), "square": _square(sizes)}
+        paths = sizes.paths(0), sizes.paths(1), sizes.square_paths
+        self._tables = [coupling_tables(each, dtype) for each in paths]
         rest: dict[str, Any] = {"scale": self._scale.data_ptr()}
-        for layer, name in enumerate(("first", "other")):
-            table = self._tables[layer]
-            addresses = {name: entries.data_ptr() for name, entries in table.items()}
-            rest[name] = _kind(sizes, layer) | addresses | {"entries": len(table["entry_row"])}
+        for (name, part), table in zip(parts.items(), self._tables, strict=True):
+            addresses = {entry: entries.data_ptr() for entry, entries in table.items()}
+            rest[name] = part | addresses | {"entries": len(table["entry_row"])}
         self.network = _native(sizes, cutoff, dtype, rest)
         self.weights = sum(shape.numel() for shape in shapes(sizes)[1])
         self.room = _room(sizes, dtype)

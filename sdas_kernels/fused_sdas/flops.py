@@ -15,6 +15,7 @@ from torch import Tensor
 from sdas_kernels.fused_sdas.weights import Sizes
 from sdas_kernels.ops.neighbor_attention import flops as attention
 from sdas_kernels.ops.radial_basis import flops as radial_basis
+from sdas_kernels.paths import coupling
 
 _ALL = (True,) * 8
 _BUT_WEIGHTS = (True,) * 4 + (False,) + (True,) * 3
@@ -33,7 +34,7 @@ def forward(vectors: Tensor, kinds: Tensor, weights: Sequence[Tensor], index: An
         needs = _GEOMETRY if layer == 0 else _BUT_WEIGHTS
         total += attention.forward(*operands) + attention.backward(grad, *operands, needs)
         inputs = _inputs(layer, sizes, rows=1) if layer == 0 else 2 * _inputs(layer, sizes)
-        total += nodes * (2 * _update(layer, sizes) + inputs)
+        total += nodes * (2 * _update(layer, sizes) + 2 * _product(sizes) + inputs)
     return total
 
 
@@ -49,7 +50,7 @@ def backward(
         operands = _attention(nodes, edges, layer, sizes)
         grad = operands[3].new_empty(nodes, sizes.paths(layer).rows, sizes.channels)
         total += attention.double_backward(*[None] * 8, grad, *operands) + attention.backward(grad, *operands, _ALL)
-        halves = _update(layer, sizes), _inputs(layer, sizes) * (layer > 0)
+        halves = _update(layer, sizes) + _product(sizes), _inputs(layer, sizes) * (layer > 0)
         orders = 3 + 2 * for_weights  # tangent, cotangents of value and tangent; outer products of both
         total += nodes * orders * sum(halves)
         total += nodes * (1 + for_weights) * _inputs(layer, sizes) * (layer == 0)
@@ -82,6 +83,14 @@ def _inputs(layer: int, sizes: Sizes, rows: int | None = None) -> int:
     logits = (2 * sizes.key_channels + sizes.radials + 1) * K
     values = 1 if layer == 0 else M
     return 4 * M * C + 2 * C * (logits + (rows or M) * K + values * C) + logits
+
+
+def _product(sizes: Sizes) -> int:
+    """Of a node: normalization, products along the square paths, and their mixing."""
+    paths, C = sizes.square_paths, sizes.channels
+    if not paths.rows:
+        return 0
+    return 4 * (sizes.lmax + 1) ** 2 * C + 3 * int((coupling(paths) != 0).sum()) * C + 2 * paths.rows * C * C
 
 
 def _update(layer: int, sizes: Sizes) -> int:

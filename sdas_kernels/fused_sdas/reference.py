@@ -17,6 +17,7 @@ from sdas_kernels.fused_sdas.weights import EPSILON, EXPONENT, LayerWeights, Siz
 from sdas_kernels.graph import EdgeIndex
 from sdas_kernels.ops.edge_geometry import edge_geometry
 from sdas_kernels.ops.neighbor_attention import neighbor_attention
+from sdas_kernels.paths import coupling
 from sdas_kernels.segment import Segments, gather
 from sdas_kernels.transforms import transformed, value_and_gradients
 
@@ -98,6 +99,8 @@ def energies(
     energy = vectors.new_zeros(len(kinds))
     for k, w in enumerate(layers_of(weights)):
         x = x + _attend(_normalize(x, sizes), w, geometry, edges, k, sizes)
+        if w.product:
+            x = x + _product(_normalize(x, sizes), w, sizes)
         x = x + _update(_normalize(x, sizes), w, sizes)
         energy = energy + linear(silu(linear(x[:, 0], w.readout, w.readout_bias)), w.energy, w.energy_bias)[:, 0]
     return energy
@@ -133,6 +136,13 @@ def _attend(
     blocks = z.split([(2 * l + 1) * count for l, count in enumerate(counts)], 1)
     mixed = [block.reshape(-1, len(m)) @ m for block, m in zip(blocks, w.mixing, strict=True)]
     return torch.cat([block.view(len(y), -1, y.shape[2]) for block in mixed], 1)
+
+
+def _product(y: Tensor, w: LayerWeights, sizes: Sizes) -> Tensor:
+    paths = sizes.square_paths
+    z = torch.einsum("rab,nac,nbc->nrc", coupling(paths).to(y), y, y)
+    blocks = [z[:, rows].reshape(-1, len(m)) @ m for rows, m in zip(paths.row_slices()[1:], w.product, strict=True)]
+    return torch.cat([torch.zeros_like(y[:, :1]), *(block.view(len(y), -1, y.shape[2]) for block in blocks)], 1)
 
 
 def _update(y: Tensor, w: LayerWeights, sizes: Sizes) -> Tensor:

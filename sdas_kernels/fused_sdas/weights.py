@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sdas_kernels.ops.checks import check_floating
-from sdas_kernels.paths import Paths
+from sdas_kernels.paths import Paths, SquarePaths
 
 EXPONENT = 6  # of the radial basis's envelope
 EPSILON = 1e-3  # of the normalizations
@@ -21,7 +21,8 @@ class LayerWeights(NamedTuple):
 
     logits `[(2 D + n + 1) K, C]` and its bias: query, key, radial query and sink, each of them head by head;
     direction `[L+1, C, K]`; value `[1 or L+1, C, C]`; radial_gain `[K, L+1, n]`; mixing: of each degree
-    `[paths · C, C]`; hidden `[2C, (L+1) C]`; factors `[(L+1) C, 2C]`; gate `[L+1, C, C]`, the first unused;
+    `[paths · C, C]`; product: of each degree from 1 on `[square paths · C, C]`, or none; hidden `[2C, (L+1) C]`;
+    factors `[(L+1) C, 2C]`; gate `[L+1, C, C]`, the first unused;
     readout `[R, C]`; energy `[1, R]`.
     """
 
@@ -31,6 +32,7 @@ class LayerWeights(NamedTuple):
     value: Tensor
     radial_gain: Tensor
     mixing: tuple[Tensor, ...]
+    product: tuple[Tensor, ...]
     hidden: Tensor
     hidden_bias: Tensor
     factors: Tensor
@@ -42,7 +44,8 @@ class LayerWeights(NamedTuple):
     energy_bias: Tensor
 
 
-_AFTER_MIXING = len(LayerWeights._fields) - 1 - LayerWeights._fields.index("mixing")
+_BEFORE_MIXING = LayerWeights._fields.index("mixing")
+_AFTER_PRODUCT = len(LayerWeights._fields) - 1 - LayerWeights._fields.index("product")
 
 
 class Sizes(NamedTuple):
@@ -57,6 +60,7 @@ class Sizes(NamedTuple):
     readout: int
     layers: int
     even_only: bool
+    product: bool = False
 
     @classmethod
     def of(cls, weights: Sequence[Tensor], even_only: bool) -> Sizes:
@@ -68,7 +72,8 @@ class Sizes(NamedTuple):
                 f"{list(embedding.shape)}, {list(logits.shape)} and {list(radial_gain.shape)}"
             )
         heads, degrees, radials = radial_gain.shape
-        per_layer = 5 + degrees + _AFTER_MIXING
+        product = _has_product(weights)
+        per_layer = _count(degrees, product)
         key_channels = (logits.shape[0] // heads - radials - 1) // 2
         return cls(
             lmax=degrees - 1,
@@ -80,7 +85,13 @@ class Sizes(NamedTuple):
             readout=weights[per_layer - 3].shape[0] if len(weights) > per_layer else 1,
             layers=(len(weights) - 1) // per_layer,
             even_only=even_only,
+            product=product,
         )
+
+    @property
+    def square_paths(self) -> SquarePaths:
+        """Those of the product at nodes; there are some only if there is one."""
+        return SquarePaths.of(self.lmax if self.product else 0)
 
     def paths(self, layer: int) -> Paths:
         """Those of a layer; the values of the first are scalars."""
@@ -89,17 +100,29 @@ class Sizes(NamedTuple):
 
 def flat(embedding: Tensor, layers: Sequence[LayerWeights]) -> list[Tensor]:
     """All weights, one after the other."""
-    return [embedding, *(w for layer in layers for w in (*layer[:5], *layer.mixing, *layer[6:]))]
+    return [embedding, *(w for layer in layers for w in (*layer[:5], *layer.mixing, *layer.product, *layer[7:]))]
 
 
 def layers_of(weights: Sequence[Tensor]) -> list[LayerWeights]:
     """The layers out of all weights."""
     degrees = weights[5].shape[1]
-    per_layer, found = 5 + degrees + _AFTER_MIXING, []
+    per_layer, found = _count(degrees, _has_product(weights)), []
     for first in range(1, len(weights), per_layer):
         w: list[Any] = list(weights[first : first + per_layer])
-        found.append(LayerWeights._make([*w[:5], tuple(w[5 : 5 + degrees]), *w[5 + degrees :]]))
+        mixing, product = w[_BEFORE_MIXING : _BEFORE_MIXING + degrees], w[_BEFORE_MIXING + degrees : -_AFTER_PRODUCT]
+        found.append(LayerWeights._make([*w[:_BEFORE_MIXING], tuple(mixing), tuple(product), *w[-_AFTER_PRODUCT:]]))
     return found
+
+
+def _count(degrees: int, product: bool) -> int:
+    """How many weights a layer has."""
+    return _BEFORE_MIXING + degrees + (degrees - 1) * product + _AFTER_PRODUCT
+
+
+def _has_product(weights: Sequence[Tensor]) -> bool:
+    """Whether behind `mixing` there is `product`, of C columns, and not `hidden`, which has those of every degree."""
+    degrees, behind = weights[5].shape[1], weights[1 + _BEFORE_MIXING + weights[5].shape[1] :][:1]
+    return degrees > 2 and all(w.ndim == 2 and w.shape[1] == weights[0].shape[1] for w in behind)
 
 
 @cache
@@ -117,6 +140,7 @@ def shapes(sizes: Sizes) -> tuple[list[str], list[torch.Size]]:
             "value": (1 if layer == 0 else degrees, C, C),
             "radial_gain": (K, degrees, sizes.radials),
             **{f"mixing[{l}]": (counts[l] * C, C) for l in range(degrees)},
+            **{f"product[{l}]": (count * C, C) for l, count in enumerate(sizes.square_paths.counts) if count},
             "hidden": (2 * C, degrees * C),
             "hidden_bias": (2 * C,),
             "factors": (degrees * C, 2 * C),

@@ -5,7 +5,7 @@ from sdas_kernels.nn.compiled import CompiledPotential
 from sdas_kernels.nn.electronic_state import ElectronicEmbedding
 from sdas_kernels.nn.geometry import EdgeGeometry
 from sdas_kernels.nn.growth import grow
-from sdas_kernels.nn.layer import EquivariantRMSNorm, NodeUpdate, SDASLayer
+from sdas_kernels.nn.layer import EquivariantRMSNorm, NodeProduct, NodeUpdate, SDASLayer
 from sdas_kernels.nn.linear import EquivariantLinear
 from sdas_kernels.nn.neighbor_attention import NeighborAttention
 from sdas_kernels.nn.paper import PaperAttention, PaperEmbedding, PaperLayer
@@ -32,6 +32,7 @@ __all__ = [
     "FullTensorProduct",
     "FullyConnectedTensorProduct",
     "NeighborAttention",
+    "NodeProduct",
     "NodeUpdate",
     "PaperAttention",
     "PaperEmbedding",

@@ -15,7 +15,7 @@ from torch import nn
 from sdas_kernels.fused_sdas import LayerWeights, runs_fused
 from sdas_kernels.fused_sdas.weights import EPSILON
 from sdas_kernels.nn.electronic_state import ElectronicEmbedding
-from sdas_kernels.nn.layer import EquivariantRMSNorm, NodeUpdate, SDASLayer
+from sdas_kernels.nn.layer import EquivariantRMSNorm, NodeProduct, NodeUpdate, SDASLayer
 from sdas_kernels.nn.linear import EquivariantLinear
 from sdas_kernels.nn.neighbor_attention import NeighborAttention
 from sdas_kernels.nn.repulsion import Repulsion
@@ -31,6 +31,7 @@ _PLAIN = {
     EquivariantLinear,
     EquivariantRMSNorm,
     NeighborAttention,
+    NodeProduct,
     NodeUpdate,
     Repulsion,
     SDASLayer,
@@ -76,6 +77,7 @@ def _of_layer(layer: nn.Module, readout: nn.Module) -> LayerWeights | None:
         return None
     if of.get("direction_query") is None or type(of["mixing"]) is not nn.ParameterList or norm.epsilon != EPSILON:
         return None
+    product = parts.get("product")
     hidden, _, factors = update._modules["mlp"]._modules.values()
     modules: dict[str, Any] = readout._modules
     narrow, _, energy = modules.values()
@@ -85,6 +87,7 @@ def _of_layer(layer: nn.Module, readout: nn.Module) -> LayerWeights | None:
         of["value"]._parameters["weight"],
         radial_gain,
         tuple(of["mixing"]._parameters.values()),
+        () if product is None else tuple(product._modules["mixing"]._parameters.values()),
         *hidden._parameters.values(),
         *factors._parameters.values(),
         update._modules["gated"]._parameters["weight"],

@@ -37,10 +37,11 @@ from torch import Tensor, nn
 from sdas_kernels.arguments import whole_number
 from sdas_kernels.clebsch_gordan import LMAX
 from sdas_kernels.nn.fused import are_plain
-from sdas_kernels.nn.layer import NodeUpdate
+from sdas_kernels.nn.layer import NodeProduct, NodeUpdate
 from sdas_kernels.nn.linear import EquivariantLinear
 from sdas_kernels.nn.neighbor_attention import NeighborAttention
 from sdas_kernels.nn.sdas import SDAS
+from sdas_kernels.paths import SquarePaths
 
 
 def grow(
@@ -202,6 +203,8 @@ def _write(grown: SDAS, model: SDAS) -> None:
         last = k == len(layers) - 1
         new.norm.epsilon = old.norm.epsilon
         _write_attention(new.attention, old.attention, g, last)
+        if new.product is not None:
+            _write_product(new.product, old.product, g, last)
         if old.update is not None:
             _write_update(new.update, old.update, g, last)
     readouts: list[Any] = list(grown.readouts)
@@ -268,6 +271,24 @@ def _write_channel_mixing(new: Any, old: Any, g: _Growth, last: bool) -> None:
     for degree, matrix in enumerate(new.mixing.weight):
         matrix.copy_(_silence(matrix, degree, g, last))
     _place(new.mixing.weight, old.mixing.weight, (g.degrees, g.values, g.channels), g.stretch)
+
+
+def _write_product(new: NodeProduct, old: NodeProduct | None, g: _Growth, last: bool) -> None:
+    """Of each degree `[paths · C, C]`, as full mixing.
+
+    Products of new channels or of a new degree are zeros, so their weights are as drawn. In the last layer a new degree
+    is faint instead; its products with old ones would show, so they are silent too. Below lmax 2 there was no product.
+    """
+    lmax, channels = len(g.degrees.to) - 1, len(g.channels.to)
+    for degree, target in enumerate(new.mixing, 1):
+        paths, known = new.paths.to_degree(degree), SquarePaths.of(lmax).to_degree(degree)
+        view = target.view(len(paths), new.channels, new.channels)
+        for k, (l1, l2, _) in enumerate(paths):
+            if (l1 if last else l2) <= lmax:
+                view[k, :channels] = _silence(view[k, :channels], degree, g, last)
+        if old is not None and degree <= lmax:
+            source = old.mixing[degree - 1].view(len(known), channels, channels)
+            _place(view, source, (_paths(known, paths), g.channels, g.channels), 1 / g.stretch)
 
 
 def _paths(known: list[tuple[int, int, int]], paths: list[tuple[int, int, int]]) -> _Axis:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from sdas_kernels.nn.geometry import EdgeGeometry
 from sdas_kernels.nn.linear import EquivariantLinear
 from sdas_kernels.nn.neighbor_attention import NeighborAttention
 from sdas_kernels.ops.checks import check_features, check_floating
+from sdas_kernels.paths import SquarePaths, square_table
 from sdas_kernels.segment import Segments, gather
 
 
@@ -19,21 +21,28 @@ class SDASLayer(nn.Module):
     """Neighbor attention, then a node update; both read normalized features and add to the residual stream.
 
         x ← x + NeighborAttention(norm(x))
+        x ← x + NodeProduct(norm(x))            if there is one
         x ← x + NodeUpdate(norm(x))
 
-    Args: as `NeighborAttention`; `node_update=False` leaves the second half out.
+    Args: as `NeighborAttention`; `node_product` puts a product between the two halves, from lmax 2 on, below which it
+    has no paths; `node_update=False` leaves the second half out.
     """
 
-    def __init__(self, channels: int, lmax: int, node_update: bool = True, **attention: Any) -> None:
+    def __init__(
+        self, channels: int, lmax: int, node_product: bool = False, node_update: bool = True, **attention: Any
+    ) -> None:
         super().__init__()
-        switches("SDASLayer", node_update=node_update)
+        switches("SDASLayer", node_product=node_product, node_update=node_update)
         self.norm = EquivariantRMSNorm(lmax)
         self.attention = NeighborAttention(channels, lmax=lmax, **attention)
+        self.product = NodeProduct(channels, lmax) if node_product and lmax >= 2 else None
         self.update = NodeUpdate(channels, lmax) if node_update else None
 
     def forward(self, x: torch.Tensor, geometry: EdgeGeometry) -> torch.Tensor:
         """`[N, M, C]` -> `[N, M, C]`."""
         x = x + self.attention(self.norm(x), geometry)
+        if self.product is not None:
+            x = x + self.product(self.norm(x))
         return x if self.update is None else x + self.update(self.norm(x))
 
 
@@ -62,6 +71,43 @@ class EquivariantRMSNorm(nn.Module):
             )
         mean_square = ((x * x).mean(2, keepdim=True) / self.row_count.to(x.dtype)).sum(1, keepdim=True)
         return x * torch.rsqrt(mean_square + self.epsilon)
+
+
+class NodeProduct(nn.Module):
+    """The tensor product of an atom's features with themselves: it sees angles among all neighbors at once.
+
+    z_path  = √(2 l3 + 1) CG(l1, l2, l3) x_l1 ⊗ x_l2          channel by channel, for the paths of `SquarePaths`
+    out_l3  = Σ_{paths to l3} P_path z_path                   out_0 = 0
+
+    Products of this kind are the heart of the atomic cluster expansion (R. Drautz, Phys. Rev. B 99, 014104, 2019) and
+    of MACE (I. Batatia et al., NeurIPS 2022).
+
+    Args:
+        channels: C.
+        lmax: highest degree, at least 2.
+    """
+
+    def __init__(self, channels: int, lmax: int) -> None:
+        super().__init__()
+        self.channels, self.lmax = channels, lmax
+        self.paths = SquarePaths.of(lmax)
+        widths = [count * channels for count in self.paths.counts[1:]]
+        # half of what would keep the variance, as the product adds to a stream that the attention has added to
+        self.mixing = nn.ParameterList(
+            nn.Parameter(0.5 * torch.randn(width, channels) / math.sqrt(width)) for width in widths
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[N, M, C]` -> `[N, M, C]`."""
+        check_features("NodeProduct", x, (self.lmax + 1) ** 2, self.channels, self.mixing[0])
+        first, second, coefficients = square_table(self.paths, x.dtype, x.device)
+        pairs = gather(x, Segments(first), dim=1) * gather(x, Segments(second, ascending=False), dim=1)
+        z = torch.matmul(coefficients, pairs)
+        blocks = [
+            (z[:, rows].reshape(-1, len(weight)) @ weight).view(x.shape[0], -1, self.channels)
+            for rows, weight in zip(self.paths.row_slices()[1:], self.mixing, strict=True)
+        ]
+        return nn.functional.pad(torch.cat(blocks, 1), (0, 0, 1, 0))
 
 
 class NodeUpdate(nn.Module):

@@ -11,20 +11,23 @@ template <class T>
 struct Arrays {
     driver::Operands<T> operands;
     driver::Graph graph;
-    driver::Coupling<T> first, other;
+    driver::Coupling<T> first, other, square;
     std::vector<std::int64_t> kinds;
     sdas::Network<T> net{};
 
-    Arrays(std::int64_t nodes, std::int64_t edges, int lmax, int layers, int heads, int channels, int key, int radials)
+    Arrays(std::int64_t nodes, std::int64_t edges, int lmax, int layers, int heads, int channels, int key, int radials,
+           bool product = false)
         : graph(nodes, edges, operands),
           first((lmax + 1) * (lmax + 1)),
-          other((lmax + 1) * (lmax + 1) * (lmax + 1) * (lmax + 1)) {
+          other((lmax + 1) * (lmax + 1) * (lmax + 1) * (lmax + 1)),
+          square((lmax + 1) * (lmax + 1)) {
         const int m = (lmax + 1) * (lmax + 1);
         graph.give(net);
         net.lmax = lmax, net.heads = heads, net.channels = channels, net.key_channels = key, net.radials = radials;
         net.species = 2, net.readout = 3, net.exponent = 6, net.cutoff = 1.5, net.epsilon = 1e-3;
         give(net.first, first, 1, 1);
         give(net.other, other, m, m);
+        if (product) give_square(m);
         for (std::int64_t i = 0; i < nodes; ++i) kinds.push_back(i % 2);
         net.kinds = kinds.data();
         net.vectors = operands.operand(3 * edges);
@@ -47,6 +50,13 @@ struct Arrays {
         kind.coupling = job.coupling;
     }
 
+    // A path to every degree.
+    void give_square(int rows) {
+        net.square.rows = rows;
+        std::fill_n(net.square.paths, net.lmax + 1, 1);
+        square.give(net.square);
+    }
+
     void give_weights(sdas::NetworkWeights<const T>& w, const sdas::NetworkKind<T>& kind) {
         const int C = net.channels, K = net.heads, degrees = net.lmax + 1, R = net.readout;
         const int logits = (2 * net.key_channels + net.radials + 1) * K;
@@ -55,6 +65,9 @@ struct Arrays {
         w.value = operands.operand((kind.m1 == 1 ? 1 : degrees) * C * C);
         w.radial_gain = operands.operand(net.gain_numbers());
         for (int l = 0; l < degrees; ++l) w.mixing[l] = operands.operand(kind.paths[l] * C * C);
+        for (int l = 0; l < degrees; ++l) {
+            if (net.square.paths[l] > 0) w.product[l] = operands.operand(net.square.paths[l] * C * C);
+        }
         w.hidden = operands.operand(2 * C * net.width()), w.hidden_bias = operands.operand(2 * C);
         w.factors = operands.operand(net.width() * 2 * C), w.factors_bias = operands.operand(net.width());
         w.gate = operands.operand(degrees * C * C);
@@ -100,6 +113,7 @@ bool good(bool vectors, bool weights, Sizes... sizes) {
 template <class T>
 bool all_sizes() {
     bool result = good<T>(true, true, 1, 0, 0, 1, 1, 1, 1, 1) & good<T>(true, true, 33, 40, 1, 2, 3, 9, 2, 5);
+    result &= good<T>(true, true, 33, 40, 1, 2, 3, 9, 2, 5, true) & good<T>(true, false, 5, 23, 2, 2, 4, 8, 2, 3, true);
     result &= good<T>(true, false, 5, 23, 2, 2, 4, 8, 2, 3) & good<T>(false, true, 5, 23, 2, 1, 1, 3, 1, 8);
     return result & good<T>(true, true, 300, 2600, 1, 2, 16, 16, 4, 8);  // work for several threads
 }

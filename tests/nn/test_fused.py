@@ -24,6 +24,7 @@ SWITCHES = {
     "default": {},
     "SE(3)": {"parity": False},
     "one layer": {"layers": 1},
+    "product": {"node_product": True},
     "odd channels": {"channels": 7, "heads": 7, "lmax": 3, "layers": 3},
 }
 

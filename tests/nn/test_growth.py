@@ -41,11 +41,15 @@ SWITCHES = {
     "no radial gain": {"radial_gain": False},
     "no attention": {"attention": False},
     "no node update": {"node_update": False},
+    "product": {"node_product": True},
+    "product, from a degree that has none": {"node_product": True, "lmax": 1},
+    "product of one layer": {"node_product": True, "layers": 1},
     "channel mixing": {"path_mixing": "channel"},
     "everything off": {"attention": False, "radial_gain": False, "node_update": False, "path_mixing": "channel"},
 }
 EACH = {f"{name} of the default": ({}, growth) for name, growth in GROWTHS.items()}
 EACH |= {f"{name} of one layer": ({"layers": 1}, GROWTHS[name]) for name in ("width", "degree")}
+EACH |= {f"{name} of a product": ({"node_product": True}, GROWTHS[name]) for name in ("width", "degree", "depth")}
 EACH |= {f"all of {name}": (config, GROWTHS["all"]) for name, config in SWITCHES.items()}
 each = pytest.mark.parametrize(("config", "growth"), EACH.values(), ids=EACH)
 

@@ -7,7 +7,7 @@ import torch
 from e3nn import o3
 
 from sdas_kernels.graph import NeighborGraph
-from sdas_kernels.nn import EdgeGeometry, EquivariantRMSNorm, NodeUpdate, SDASLayer
+from sdas_kernels.nn import EdgeGeometry, EquivariantRMSNorm, NodeProduct, NodeUpdate, SDASLayer
 
 F64 = torch.float64
 
@@ -50,6 +50,48 @@ def test_node_update_is_its_formula(lmax):
         for row in range(l**2, (l + 1) ** 2):
             wanted[:, row] = f[:, 5 * l : 5 * (l + 1)] * (x[:, row] @ update.gated.weight[l])
     torch.testing.assert_close(update(x), wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("lmax", [2, 3])
+def test_node_product_is_its_formula(lmax):
+    """With the coupling tensors of e3nn, over all ordered pairs of degrees that are not scalars."""
+    product, x = NodeProduct(5, lmax).to(F64), features(lmax)
+    wanted = torch.zeros_like(x)
+    for l3 in range(1, lmax + 1):
+        pairs = [(l1, l2) for l1 in range(1, lmax + 1) for l2 in range(l1, lmax + 1)]
+        pairs = [(l1, l2) for l1, l2 in pairs if l2 - l1 <= l3 <= l1 + l2 and (l1 + l2 + l3) % 2 == 0]
+        weights = product.mixing[l3 - 1].view(len(pairs), 5, 5)
+        for (l1, l2), weight in zip(pairs, weights, strict=True):
+            left, right = (x[:, l**2 : (l + 1) ** 2] for l in (l1, l2))
+            tensor = o3.wigner_3j(l1, l2, l3, dtype=F64) * (2 * l3 + 1) ** 0.5
+            z = torch.einsum("abk,nac,nbc->nkc", tensor, left, right)
+            wanted[:, l3**2 : (l3 + 1) ** 2] += z @ weight
+    torch.testing.assert_close(product(x), wanted, rtol=1e-11, atol=1e-12)
+
+
+def test_what_the_node_product_leaves_out_is_zero_or_already_there():
+    """Of one degree with itself, an odd sum of degrees gives nothing."""
+    x = torch.randn(7, dtype=F64)
+    for l3 in (1, 3):
+        assert torch.einsum("abk,a,b->k", o3.wigner_3j(3, 3, l3, dtype=F64), x, x).abs().max() < 1e-12
+
+
+def test_node_product_turns_with_its_input_and_differentiates():
+    product, x = NodeProduct(3, 2).to(F64), features(2, n=3, channels=3)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(F64)
+    try:
+        turn = o3.Irreps("0e+1o+2e").D_from_matrix(-o3.rand_matrix())
+    finally:
+        torch.set_default_dtype(before)
+    torch.testing.assert_close(product(turn @ x), turn @ product(x), rtol=1e-11, atol=1e-11)
+    assert torch.autograd.gradcheck(product, x.requires_grad_())
+    assert torch.autograd.gradgradcheck(product, x)
+
+
+def test_no_product_below_degree_two():
+    assert SDASLayer(4, lmax=1, node_product=True, heads=2).product is None
+    assert SDASLayer(4, lmax=2, node_product=True, heads=2).product is not None
 
 
 @pytest.mark.parametrize("node_update", [True, False])

@@ -29,6 +29,10 @@ SIZES = {
     "degree 3": USUAL._replace(lmax=3, channels=4),
     "degree 4": USUAL._replace(lmax=4, channels=2, heads=2),
     "one layer": USUAL._replace(layers=1),
+    "product": USUAL._replace(product=True),
+    "product, wider than vectors": USUAL._replace(product=True, channels=34, heads=17, readout=17, even_only=False),
+    "product of degree 3, three layers": USUAL._replace(product=True, lmax=3, channels=7, heads=7, layers=3),
+    "product of degree 4, one layer": USUAL._replace(product=True, lmax=4, channels=2, heads=2, layers=1),
 }
 
 
@@ -107,27 +111,29 @@ def test_float32(place, make, graph_ops, kind):
     assert_close(derivatives(call, *operands, edges, SIZES["as by default"]), wanted, tolerance=3e-5)
 
 
-def test_gradient_is_that_of_the_energy(place, make, graph_ops):
+@pytest.mark.parametrize("product", [False, True])
+def test_gradient_is_that_of_the_energy(place, make, graph_ops, product):
     """By finite differences, as are the second derivatives."""
     edges = graph_ops.edge_list("usual")
-    vectors, kinds, weights = make(edges, USUAL._replace(channels=4, heads=2))
+    vectors, kinds, weights = make(edges, USUAL._replace(channels=4, heads=2, product=product))
     step = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(1), dtype=F64)
     h = 1e-5
 
-    def along(s):
-        return call(vectors + s * step, kinds, weights, edges)
+    def change(s):
+        ahead, back = (call(vectors + side * step, kinds, weights, edges) for side in (s, -s))
+        return [a - b for a, b in zip(ahead, back, strict=True)]
 
-    energy, gradient = (along(h)[k] - along(-h)[k] for k in (0, 1))
+    energy, gradient = ((8 * near - far) / (12 * h) for near, far in zip(change(h), change(2 * h), strict=True))
     slope = (call(vectors, kinds, weights, edges)[1] * step).sum()
-    torch.testing.assert_close(energy.sum() / (2 * h), slope, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(energy.sum(), slope, rtol=1e-7, atol=1e-9)
     moving = vectors.clone().requires_grad_()
     (curvature,) = torch.autograd.grad((call(moving, kinds, weights, edges)[1] * step).sum(), moving)
-    torch.testing.assert_close(gradient / (2 * h), curvature, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(gradient, curvature, rtol=1e-6, atol=1e-8)
 
 
 def test_second_derivatives_by_weights_by_finite_differences(place, make, graph_ops):
-    edges = graph_ops.edge_list("usual")
-    vectors, kinds, weights = make(edges)
+    edges, sizes = graph_ops.edge_list("usual"), SIZES["product"]
+    vectors, kinds, weights = make(edges, sizes)
     random = torch.Generator().manual_seed(2)
     cotangent = torch.randn(vectors.shape, generator=random, dtype=F64)
     found = torch.autograd.grad(
@@ -136,7 +142,7 @@ def test_second_derivatives_by_weights_by_finite_differences(place, make, graph_
         materialize_grads=True,
     )
     h = 1e-5
-    for k, name in enumerate(shapes(USUAL)[0]):
+    for k, name in enumerate(shapes(sizes)[0]):
         step = torch.randn(weights[k].shape, generator=random, dtype=F64)
         moved = [[w + s * step if j == k else w for j, w in enumerate(weights)] for s in (h, -h)]
         ahead, back = ((call(vectors, kinds, w, edges)[1] * cotangent).sum() for w in moved)
@@ -265,9 +271,10 @@ def test_registered_as_pytorch_wants_it(make, graph_ops):
         torch.library.opcheck(backward, (*given, *needs), test_utils=tests)
 
 
-def test_flops_are_near_those_of_the_parts(make, graph_ops):
+@pytest.mark.parametrize("product", [False, True])
+def test_flops_are_near_those_of_the_parts(make, graph_ops, product):
     """Which run the same attention kernels; what they add in passing, PyTorch counts a little otherwise."""
-    edges, sizes = graph_ops.edge_list("crowd"), SIZES["as by default"]
+    edges, sizes = graph_ops.edge_list("crowd"), SIZES["as by default"]._replace(product=product)
     vectors, kinds, weights = make(edges, sizes)
 
     def count(backend):
@@ -324,10 +331,10 @@ def test_kinds_written_past_pytorch_after_the_value_end_in_no_kernel(make, graph
         gradient.sum().backward()
 
 
-def test_weights_there_and_back(make, graph_ops):
-    _, _, weights = make(graph_ops.edge_list("usual"))
+def test_weights_there_and_back(make, graph_ops, sizes):
+    _, _, weights = make(graph_ops.edge_list("usual"), sizes)
     layers = layers_of(weights)
-    assert len(layers) == 2
+    assert len(layers) == sizes.layers
     assert isinstance(layers[0], LayerWeights)
     assert all(a is b for a, b in zip(flat(weights[0], layers), weights, strict=True))
-    assert Sizes.of(weights, True) == USUAL
+    assert Sizes.of(weights, sizes.even_only) == sizes

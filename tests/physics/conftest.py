@@ -16,6 +16,7 @@ KINDS = {
     "default": {},
     "SE(3)": {"parity": False},
     "channel mixing": {"path_mixing": "channel"},
+    "product": {"node_product": True},
     "no attention": {"attention": False},
     "paper": {"layer": "paper"},
 }

@@ -45,6 +45,7 @@ OPTIONS = {
     "default": {},
     "SE(3)": {"parity": False},
     "channel mixing": {"path_mixing": "channel"},
+    "product": {"node_product": True},
     "degree 3": {"lmax": 3},
     "no attention": {"attention": False},
     "no queries": {"direction_query": False, "radial_query": False},

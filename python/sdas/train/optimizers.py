@@ -54,7 +54,8 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 def matrices_and_others(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Weights of an SDAS model that map features to features, `[.., m, n]`, and all the others.
 
-    Matrices of a default layer: attention.logits, .direction_query, .value, .mixing; update.mlp.0, .mlp.2, .gated.
+    Matrices of a default layer: attention.logits, .direction_query, .value, .mixing; product.mixing; update.mlp.0,
+    .mlp.2, .gated.
     Others beside it: embedding, readouts, biases, attention.radial_gain and .path_weight.
     Matrices of a paper layer: query, key, direction_query, scalar_value, mixing.
     Others beside it: embedding, readouts, first_features.radial.
