@@ -139,8 +139,8 @@ def sampled(name: str, steps: int) -> dict[str, Any]:
     begin = time.process_time()
     run = trained(case, folder)
     seconds = {"frames and labels": round(time.process_time() - begin)}
-    sampling = Sampling(steps=steps, timestep_fs=1.0, replicas=8, save_every=500)
-    axes, found = [Axis(parse_variable(case.variable), case.low, case.high, 36)], {}
+    sampling = Sampling(steps=steps, timestep_fs=1.0, replicas=8, walkers=2, increment=0.1, every=5, save_every=500)
+    axes, found = [Axis(parse_variable(case.variable), case.low, case.high, 24)], {}
     for what, forces in (("reference", OracleForces(ORACLE)), ("model", str(run))):
         begin = time.process_time()
         known = found["reference"].landscape if found else None
@@ -158,6 +158,7 @@ def sampled(name: str, steps: int) -> dict[str, Any]:
         "steps": steps,
         "timestep_fs": sampling.timestep_fs,
         "replicas": sampling.replicas,
+        "walkers": sampling.walkers,
         "seconds_of_one_core": seconds,
         "sampling_error": error.as_dict(),
         **{what: each.landscape.as_dict() | {"notes": each.notes} for what, each in found.items()},
