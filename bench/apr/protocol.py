@@ -36,7 +36,7 @@ tutorial, its example of Muon. Allegro: its paper. MACE: its training command. O
 authors do not have it: NequIP's rate."""
 FACTORS = (0.5, 1.0, 2.0)
 """Learning rates of the search, in units of that one."""
-FURTHEST = 8.0
+FURTHEST = 32.0
 """Where an optimizer's best rate is the last of its row, the search goes on, but no further than this."""
 BATCH = 4
 """Frames per step. With 0.3 TFLOP, NequIP was tried with 8 too: worse, with each of its six recipes."""

@@ -100,7 +100,7 @@ def test_the_search_goes_on_until_each_best_rate_lies_between_others(best: float
 
 
 def test_the_search_ends_where_ever_larger_rates_are_ever_better() -> None:
-    assert max(searched(lambda _, rate: -rate)["adam"]) == pytest.approx(8)
+    assert max(searched(lambda _, rate: -rate)["adam"]) == pytest.approx(32)
 
 
 def test_a_cell_of_another_recipe_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
