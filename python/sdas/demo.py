@@ -41,7 +41,7 @@ RUN_CONTENT = {
 }  # fmt: skip
 """What training, evaluation, dynamics, interpretation, validation and report write into a run directory."""
 
-MODEL = {"channels": 32, "heads": 32, "lmax": 2, "layers": 2, "cutoff": 5.0}
+MODEL = {"channels": 32, "heads": 32, "lmax": 2, "layers": 2, "cutoff": 5.0, "node_product": True}
 RECIPE = {"ema_decay": 0.995, "validate_every": 200, "checkpoint_every": 1000}
 PATIENT_RECIPE = {**RECIPE, "learning_rate": 5e-3, "ema_decay": 0.999, "validate_every": 500}
 PATIENT_FROM_MINUTES = 3.0

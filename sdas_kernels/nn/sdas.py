@@ -42,6 +42,7 @@ class SDAS(WithMeaning):
         key_channels: channels of query and key per head.
         parity: True for E(3) (inversion too), False for SE(3).
         layer: "default" (smooth at the cutoff) or "paper" (as published).
+        node_product: whether an atom's features are multiplied with themselves by `NodeProduct` (default layer only).
         charge_spin: whether energies depend on the total charge and the spin of a system, which its graph states.
         members: readouts on the same features, whose mean f is: a shallow ensemble, which `members` takes apart.
         repulsion: "zbl": that of `Repulsion` is added to the energy; None: nothing is.
@@ -67,6 +68,7 @@ class SDAS(WithMeaning):
         key_channels: int = 4,
         parity: bool = True,
         layer: str = "default",
+        node_product: bool = False,
         charge_spin: bool = False,
         members: int = 1,
         repulsion: str | None = None,
@@ -84,7 +86,10 @@ class SDAS(WithMeaning):
         channels, heads, layers, n_radial, key_channels = whole_numbers("SDAS", 1, **sizes)
         members = whole_number("SDAS", "members", members, 1)
         lmax, cutoff = whole_number("SDAS", "lmax", lmax, 0, LMAX), positive_length("SDAS", "cutoff", cutoff)
-        parity, charge_spin = switches("SDAS", parity=parity, charge_spin=charge_spin)
+        parity, node_product, charge_spin = switches(
+            "SDAS", parity=parity, node_product=node_product, charge_spin=charge_spin
+        )
+        options |= {"node_product": True} if node_product else {}
         options = {name: bool(value) if isinstance(value, np.bool_) else value for name, value in options.items()}
         self.config: dict[str, Any] = {
             "species": known,

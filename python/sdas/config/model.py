@@ -27,6 +27,10 @@ class ModelConfig(Section):
     layer: Literal["default", "paper"] = Field(
         default="default", description="default: smooth at the cutoff; paper: as published."
     )
+    node_product: bool = Field(
+        default=False,
+        description="true: features of an atom are multiplied with themselves; a tenth more FLOPs, pays in long runs.",
+    )
     charge_spin: bool = Field(
         default=False, description="true: energies depend on the total charge and the spin that frames state."
     )
