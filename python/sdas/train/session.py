@@ -48,7 +48,7 @@ from sdas.train.flop_model import FlopModels
 from sdas.train.graphs import GraphStore
 from sdas.train.interruption import Interruption
 from sdas.train.loss import Loss, Terms
-from sdas.train.objective import DTYPES, build_model, trained_labels, validate
+from sdas.train.objective import DTYPES, build_model, force_errors, trained_labels, validate
 from sdas.train.optimizers import make_optimizer, set_rate
 from sdas.train.processes import Processes
 from sdas.train.rows import Rows
@@ -203,6 +203,12 @@ class Session:
         """Errors of the averaged weights on the validation frames, as they are now; nothing is written."""
         budget = self.config.train.batch_budget
         return validate(self.averaged, self._store, self._data.validation, budget, self.processes)
+
+    def frame_errors(self) -> NDArray[np.float64]:
+        """Absolute force errors of the averaged weights now, a sum over components per validation frame that has
+        forces, ``[m]`` in eV/Å."""
+        budget = self.config.train.batch_budget
+        return force_errors(self.averaged, self._store, self._data.validation, budget, self.processes)
 
     def save(self) -> None:
         """Write a checkpoint; of the older ones the last is kept."""
