@@ -106,7 +106,8 @@ def timed(words: list[str], folder: Path) -> tuple[float, list[tuple[float, str]
 def drawn(times: list[tuple[float, str]], number: int, seed: int) -> list[dict[str, Any]]:
     """Moments over the whole run, one after another: ``lines`` of the ledger, and ``later`` seconds."""
     moments = []
-    for moment in sorted(random.Random(seed).uniform(0, times[-1][0]) for _ in range(number)):
+    generator = random.Random(seed)
+    for moment in sorted(generator.uniform(0, times[-1][0]) for _ in range(number)):
         last = max(k for k, (second, _) in enumerate(times) if second <= moment)
         moments.append(
             {"s": moment, "lines": last + 1, "later": moment - times[last][0], "act": f"after {times[last][1]}"}

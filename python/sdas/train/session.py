@@ -121,7 +121,8 @@ class Session:
                 self._data = self._saved_data(saved.tensors)
             self._arrange()
             self._own_flops = self.progress.flops if self.processes.first else 0
-            self._rows = self._open_rows() if self.processes.first else None
+            tensorboard = self.config.train.tensorboard
+            self._rows = Rows(self.folder, self.progress.step, tensorboard) if self.processes.first else None
             self._saved_s = self.progress.wall_s
             if saved is None:
                 self.save()
@@ -201,14 +202,11 @@ class Session:
 
     def errors(self) -> dict[str, float] | None:
         """Errors of the averaged weights on the validation frames, as they are now; nothing is written."""
-        budget = self.config.train.batch_budget
-        return validate(self.averaged, self._store, self._data.validation, budget, self.processes)
+        return validate(self.averaged, *self._validation)
 
     def frame_errors(self) -> NDArray[np.float64]:
-        """Absolute force errors of the averaged weights now, a sum over components per validation frame that has
-        forces, ``[m]`` in eV/Å."""
-        budget = self.config.train.batch_budget
-        return force_errors(self.averaged, self._store, self._data.validation, budget, self.processes)
+        """Absolute force errors as they are now, eV/Å, a sum over components for each validation frame with forces."""
+        return force_errors(self.averaged, *self._validation)
 
     def save(self) -> None:
         """Write a checkpoint; of the older ones the last is kept."""
@@ -249,9 +247,6 @@ class Session:
         self._data = data
         self.changes.data, self.changes.data_since = _cache_path(data), self.progress.step
         self._arrange()
-
-    def _open_rows(self) -> Rows:
-        return Rows(self.folder, self.progress.step, self.config.train.tensorboard)
 
     def _step(self, counts_all: bool) -> None:
         settings, processes, progress = self.config.train, self.processes, self.progress
@@ -355,6 +350,7 @@ class Session:
         dtype, type_weights = DTYPES[settings.dtype], settings.config_type_weights
         states = knows_states(self.model)
         self._store = GraphStore(data.frames, config.model.cutoff, dtype, room, type_weights, states)
+        self._validation = (self._store, data.validation, settings.batch_budget, self.processes)
         self._order = order_of(settings, self._store, data.train, data.validation)
         self._close_feed()
         self._feed = Feed(self._order, self._store, self.processes)
