@@ -90,9 +90,8 @@ class Session:
         self.config, self.processes, self.folder = config, processes, Path(config.run_dir)
         self.progress, self.end = Progress(), Until.of(settings)
         self.interrupted: int | None = None
-        self._data = data
+        self._data, self._inside = data, ExitStack()
         self._feed: Feed | None = None
-        self._inside = ExitStack()
 
     def __enter__(self) -> Session:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -121,8 +120,8 @@ class Session:
                 self._data = self._saved_data(saved.tensors)
             self._arrange()
             self._own_flops = self.progress.flops if self.processes.first else 0
-            tensorboard = self.config.train.tensorboard
-            self._rows = Rows(self.folder, self.progress.step, tensorboard) if self.processes.first else None
+            rows = (self.folder, self.progress.step, self.config.train.tensorboard)
+            self._rows = Rows(*rows) if self.processes.first else None
             self._saved_s = self.progress.wall_s
             if saved is None:
                 self.save()
