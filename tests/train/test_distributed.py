@@ -16,6 +16,8 @@ from sdas.errors import TrainingError
 from sdas.train import train
 from sdas.train.rows import read_rows
 
+KNOWN = {"energy_reference": {"H": -13.6, "O": -2041.0}}
+
 
 def run_processes(config, tmp_path, count: int) -> None:
     path = tmp_path / "config.yaml"
@@ -45,7 +47,10 @@ def run_processes(config, tmp_path, count: int) -> None:
     ("optimizer", "cache", "budget"),
     [
         # Frames of two to four atoms: some batches hold two, of different labels, the others leave a process without.
-        pytest.param("adam", "mixed_cache_path", {"batch_size": None, "batch_atoms": 4}, id="one frame or two"),
+        # Known energies put atoms alone beside the frames of each process.
+        pytest.param(
+            "adam", "mixed_cache_path", {"batch_size": None, "batch_atoms": 4, **KNOWN}, id="one frame or two"
+        ),
         pytest.param("muon", "cache_path", {"batch_size": 5}, id="an odd number"),
     ],
 )

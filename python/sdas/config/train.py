@@ -117,7 +117,8 @@ class TrainConfig(Section):
         default="auto",
         description="Energies of the elements, which the network need not learn. isolated: of the frames of one atom "
         "in open space; fit: to the training frames; auto: isolated if each element has one, else fit; a mapping such "
-        "as {H: -13.6, O: -432.0}, eV; or a JSON or YAML file that holds one.",
+        "as {H: -13.6, O: -432.0}, eV; or a JSON or YAML file that holds one. All but a fit are of atoms alone, which "
+        "the model gives exactly.",
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of weights and of the order of frames.")
     deterministic: bool = Field(

@@ -33,25 +33,27 @@ def structures(frames: Sequence[Frame]) -> IntArray:
     return np.setdiff1d(np.arange(len(frames), dtype=np.int64), isolated_atoms(frames))
 
 
-def isolated_energies(frames: Sequence[Frame]) -> dict[int, float]:
-    """Energies in eV by atomic number, of the frames that are isolated atoms, neutral or of no stated charge.
+def isolated_energies(frames: Sequence[Frame]) -> tuple[dict[int, float], dict[int, float]]:
+    """Of the frames that are isolated atoms, neutral or of no stated charge: energies in eV by atomic number, and
+    multiplicities of those that state one.
 
     Raises :class:`DataError` for one without an energy, and for two of one element that disagree.
     """
-    found: dict[int, tuple[float, str]] = {}
+    found: dict[int, tuple[float, Frame]] = {}
     for index in isolated_atoms(frames).tolist():
         frame = frames[index]
         if frame.charge:
             continue
         if frame.energy is None:
             raise DataError(f"{frame.source}: an isolated atom without an energy")
-        energy, source = found.setdefault(int(frame.numbers[0]), (frame.energy, frame.source))
+        energy, first = found.setdefault(int(frame.numbers[0]), (frame.energy, frame))
         if abs(energy - frame.energy) > SAME_ENERGY:
             raise DataError(
-                f"{source} and {frame.source} are isolated atoms of {chemical_symbols[frame.numbers[0]]} with "
+                f"{first.source} and {frame.source} are isolated atoms of {chemical_symbols[frame.numbers[0]]} with "
                 f"{energy:.6f} and {frame.energy:.6f} eV: leave one out, or say which by train.energy_reference"
             )
-    return {number: energy for number, (energy, _) in found.items()}
+    spins = {number: frame.spin for number, (_, frame) in found.items() if frame.spin is not None}
+    return {number: energy for number, (energy, _) in found.items()}, spins
 
 
 def is_isolated(frame: Frame) -> bool:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from sdas.config import Config
+from sdas.config.model import ModelConfig
+from sdas.errors import CheckpointError
+from sdas.run.folder import CHECKPOINTS
 from sdas.train.schedule import Ramp
 
 
@@ -34,3 +39,23 @@ class Changes:
         """As a checkpoint holds them."""
         ramp = content.get("ramp")
         return cls(**{**content, "ramp": None if ramp is None else Ramp(**ramp)})
+
+
+def check_beginning(config: Config, document: Mapping[str, Any]) -> None:
+    """Raise CheckpointError for a checkpoint of a run with another optimizer, or that began with another model."""
+    where = Path(config.run_dir) / CHECKPOINTS
+    if "unit" not in document["changes"]:
+        raise CheckpointError(
+            f"{where}: the checkpoint is of an earlier version, whose loss weighed errors "
+            "of the energy per frame; finish the run with that version, or start another"
+        )
+    model, optimizer = config.model.model_dump(), config.train.optimizer
+    now = {f"model.{name}": value for name, value in model.items()} | {"train.optimizer": optimizer}
+    with_defaults = ModelConfig.model_validate(document["began_as"]).model_dump()  # arguments that came to it later
+    before = {f"model.{name}": value for name, value in with_defaults.items()}
+    before["train.optimizer"] = document.get("optimizer", optimizer)
+    for name, value in now.items():
+        if before.get(name) != value:
+            raise CheckpointError(
+                f"{where}: the checkpoint does not fit this run: it began with {name} {before.get(name)}, not {value}"
+            )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ class EnergyReference:
     frames leave open. force_rms: root mean square of the force components, eV/Å; None if there are no forces, or only
     zeros. energy_mean, energy_rms: mean and spread of the energies per atom beyond the shifts, eV; None where no frame
     has an energy. composition_rms: the part of the spread that is between compositions, by the mean of each.
+    of_atoms_alone: whether shifts are the energies of atoms alone, not a fit. spins: multiplicities of those atoms that
+    have one, if training frames have unpaired electrons too.
     """
 
     shifts: dict[int, float]
@@ -48,17 +50,24 @@ class EnergyReference:
     energy_mean: float | None
     energy_rms: float | None
     composition_rms: float | None
+    of_atoms_alone: bool = False
+    spins: Mapping[int, float] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """What is recorded of it with a run."""
         symbols = {chemical_symbols[z]: shift for z, shift in self.shifts.items()}
         undetermined = [chemical_symbols[z] for z in self.undetermined]
         rest = {"energy_mean_ev_per_atom": self.energy_mean, "energy_rms_ev_per_atom": self.energy_rms}
-        return {"origin": self.origin, "shifts_ev": symbols, "undetermined": undetermined, **rest}
+        alone = {
+            "of_atoms_alone": self.of_atoms_alone,
+            "spins": {chemical_symbols[z]: s for z, s in self.spins.items()},
+        }
+        return {"origin": self.origin, "shifts_ev": symbols, "undetermined": undetermined, **rest, **alone}
 
     def lines(self) -> list[str]:
         """What is said of it when a run starts."""
-        lines = [f"energies of {_names(self.shifts)}: from {self.origin}"]
+        exact = ", which the model gives exactly to atoms alone" if self.of_atoms_alone else ""
+        lines = [f"energies of {_names(self.shifts)}: from {self.origin}{exact}"]
         if self.undetermined:
             lines.append(
                 f"note: the training frames do not tell the energies of {_names(self.undetermined)} apart, so those "
@@ -96,11 +105,12 @@ def energy_reference(
         return given_energy_reference(training, known, *given)
     if setting == "fit":
         return fit_energy_reference(training, known)
-    isolated = isolated_energies(frames)
+    isolated, spins = isolated_energies(frames)
     missing = [z for z in known if z not in isolated]
     count = len(known) - len(missing)
     if not missing:
-        return given_energy_reference(training, known, isolated, f"{count} isolated atom{'s' if count > 1 else ''}")
+        origin = f"{count} isolated atom{'s' if count > 1 else ''}"
+        return given_energy_reference(training, known, isolated, origin, spins)
     if setting == "isolated":
         raise TrainingError(
             f"train.energy_reference is isolated, but no frame is an isolated atom of {_names(missing)}: add one with "
@@ -167,14 +177,24 @@ def fit_energy_reference(frames: Iterable[Frame], species: Iterable[int]) -> Ene
 
 
 def given_energy_reference(
-    frames: Iterable[Frame], species: Iterable[int], energies: Mapping[int, float], origin: str
+    frames: Iterable[Frame],
+    species: Iterable[int],
+    energies: Mapping[int, float],
+    origin: str,
+    spins: Mapping[int, float] | None = None,
 ) -> EnergyReference:
-    """Shifts that are known: eV by atomic number. Raises :class:`TrainingError` naming species without one."""
+    """Shifts that are known, of atoms alone: eV by atomic number, and multiplicities of those that have one.
+
+    Raises :class:`TrainingError` naming species without an energy.
+    """
     known = sorted(species)
     missing = [chemical_symbols[z] for z in known if z not in energies]
     if missing:
         raise TrainingError(f"{origin}: no energy of {', '.join(missing)}, which the model is to know")
-    return _Sums(frames, known).reference(np.array([energies[z] for z in known]), (), origin)
+    sums = _Sums(frames, known)
+    reference = sums.reference(np.array([energies[z] for z in known]), (), origin)
+    known_spins = {z: spin for z, spin in (spins or {}).items() if z in energies and sums.unpaired}
+    return replace(reference, of_atoms_alone=True, spins=known_spins)
 
 
 class _Sums:
@@ -182,13 +202,14 @@ class _Sums:
 
     def __init__(self, frames: Iterable[Frame], species: Iterable[int]) -> None:
         self.species = sorted(species)
-        self.with_energy, self.square, self.components = 0, 0.0, 0
+        self.with_energy, self.square, self.components, self.unpaired = 0, 0.0, 0, False
         by_composition: dict[tuple[tuple[int, int], ...], list[float]] = {}
         for frame in frames:
             unknown = sorted(set(frame.numbers.tolist()) - set(self.species))
             if unknown:
                 raise TrainingError(f"{frame.source}: atomic numbers {unknown} are not in model.species {self.species}")
             check_frame(frame)
+            self.unpaired |= frame.spin not in (None, 1)
             if frame.energy is not None:
                 self.with_energy += 1
                 by_composition.setdefault(frame.composition, []).append(frame.energy / len(frame))

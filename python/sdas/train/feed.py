@@ -9,6 +9,7 @@ import numpy as np
 from sdas.config import TrainConfig
 from sdas.errors import TrainingError
 from sdas.train.graphs import Batch, GraphStore
+from sdas.train.lone_atoms import LoneAtoms
 from sdas.train.order import BudgetedOrder, FrameOrder, Indices, share
 from sdas.train.processes import Processes
 
@@ -33,11 +34,13 @@ class Feed:
     """Gives the batch of every step, or this process's share of it; a thread makes the next one meanwhile.
 
     Kernels run without Python's lock, so both go on at once where there is a core to spare. What a batch holds depends
-    on its step alone.
+    on its step alone. ``lone_atoms``, if there are any, stand beside its frames.
     """
 
-    def __init__(self, order: FrameOrder, store: GraphStore, processes: Processes) -> None:
-        self._order, self._store, self._processes = order, store, processes
+    def __init__(
+        self, order: FrameOrder, store: GraphStore, processes: Processes, lone_atoms: LoneAtoms | None = None
+    ) -> None:
+        self._order, self._store, self._processes, self._lone_atoms = order, store, processes, lone_atoms
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self._next: tuple[int, Future[tuple[Indices, Batch]]] | None = None
 
@@ -59,4 +62,5 @@ class Feed:
     def _make(self, step: int) -> tuple[Indices, Batch]:
         indices = self._order.batch(step)
         own = share(indices, self._store.costs(indices, "atoms"), self._processes.rank, self._processes.size)
-        return indices, self._store.batch(own)
+        batch = self._store.batch(own)
+        return indices, batch if self._lone_atoms is None else self._lone_atoms.beside(batch)

@@ -30,12 +30,27 @@ class LabelCounts:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """Lone atoms in the graph of a batch, behind its frames (:mod:`sdas.train.lone_atoms`).
+
+    energies [S]: eV, true. rows [N]: for each atom of the frames, which lone atom is its like.
+    """
+
+    energies: torch.Tensor
+    rows: torch.Tensor
+
+    def to(self, device: torch.device) -> Beside:
+        """The same on another device."""
+        return Beside(self.energies.to(device, non_blocking=True), self.rows.to(device, non_blocking=True))
+
+
+@dataclass(frozen=True)
 class Batch:
     """B frames with N atoms in all, and their labels, NaN where a frame has none.
 
     graph: their neighbor graph. energy [B]: float64, eV. forces [N, 3]: eV/Å. stress [B, 3, 3]: eV/Å³. weight [B]: in
     the loss, None if all are 1. sizes [B]: atoms, float64. volumes [B]: Å³, float64, zero without a cell. counts: of
-    the labels.
+    the labels. beside: what the graph holds beyond the frames, None for nothing.
     """
 
     graph: NeighborGraph
@@ -46,6 +61,7 @@ class Batch:
     sizes: torch.Tensor
     volumes: torch.Tensor
     counts: LabelCounts
+    beside: Beside | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
@@ -54,7 +70,8 @@ class Batch:
         names = ("graph", "energy", "forces", "stress", "sizes", "volumes")
         moved = {name: getattr(self, name).to(device, non_blocking=True) for name in names}
         weight = None if self.weight is None else self.weight.to(device, non_blocking=True)
-        return replace(self, weight=weight, **moved)
+        beside = None if self.beside is None else self.beside.to(device)
+        return replace(self, weight=weight, beside=beside, **moved)
 
 
 class GraphStore:

@@ -27,6 +27,7 @@ import torch
 
 from sdas.config import TrainConfig
 from sdas.train.graphs import Batch, LabelCounts
+from sdas.train.lone_atoms import of_frames
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,11 @@ class Terms:
         """Whether there is something to learn."""
         return self.energy or self.forces or self.stress
 
-    def __str__(self) -> str:
-        return "+".join(name for name in Terms.__dataclass_fields__ if getattr(self, name))
+    def kind(self, batch: Batch) -> str:
+        """Of a step on ``batch``: those of one kind compute the same, of more or fewer atoms."""
+        parts = [name for name in Terms.__dataclass_fields__ if getattr(self, name)]
+        parts += ["periodic"] if batch.graph.periodic else []
+        return "+".join(parts + ([f"{len(batch.beside.energies)} lone atoms"] if batch.beside is not None else []))
 
 
 @dataclass(frozen=True)
@@ -90,16 +94,16 @@ class Loss:
     ) -> torch.Tensor:
         """The part of the loss that ``batch`` contributes to a global batch with as many labels as ``total`` says.
 
-        predicted: what the model gives for ``terms``.
+        predicted: what the model gives of the batch's graph for ``terms``.
         """
-        parts: list[torch.Tensor] = []
+        predicted, parts = of_frames(predicted, batch), list[torch.Tensor]()
         if terms.energy:
             sizes = batch.sizes if self.settings.energy_per == "atom" else batch.sizes.sqrt()
             error = _error(predicted["energy"], batch.energy, terms) / (self.energy_unit * sizes)
             parts.append(self._mean(error[:, None], batch.weight, total.energies) * weights.energy)
         if terms.forces:
             error = _error(predicted["forces"], batch.forces, terms) / self.unit
-            of_atoms = None if batch.weight is None else batch.weight[batch.graph.system]
+            of_atoms = None if batch.weight is None else batch.weight[batch.graph.system[: len(batch.forces)]]
             parts.append(self._mean(error, of_atoms, total.atoms_with_forces) * weights.forces)
         if terms.stress:
             factor = (batch.volumes / (self.unit * batch.sizes)).to(batch.stress.dtype)

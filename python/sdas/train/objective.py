@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from sdas.data import Frame, FrameCache
 from sdas.data.elements import elements_of, unknown_elements
 from sdas.data.frame import LABELS
 from sdas.errors import ConfigError, TrainingError
+from sdas.train.element_properties import NUMBER_OF_PROPERTIES, embedding_of
 from sdas.train.energy_reference import EnergyReference, energy_reference
 from sdas.train.graphs import Batch, GraphStore, labelled
 from sdas.train.order import in_batches, share
@@ -30,7 +30,8 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 def build_model(config: Config, frames: Sequence[Frame], train: NDArray[np.int64]) -> tuple[nn.Module, EnergyReference]:
     """A new model, with its energy reference and what the training frames hold beyond it.
 
-    Species that the configuration does not name are those of the training frames, for nothing else gets weights.
+    Species that the configuration does not name are those of the training frames, for nothing else gets weights. Where
+    they are many, they begin as their properties have it (:mod:`sdas.train.element_properties`).
     Raises :class:`ConfigError` for model arguments that do not go together.
     """
     arguments = config.model.model_dump()
@@ -41,19 +42,14 @@ def build_model(config: Config, frames: Sequence[Frame], train: NDArray[np.int64
         model = sdas_kernels.nn.SDAS(**arguments, **options).to(DTYPES[config.train.dtype])
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model: {error}") from None
+    known = model.species.tolist()
+    if len(known) > NUMBER_OF_PROPERTIES:
+        with torch.no_grad():
+            model.embedding.weight.copy_(embedding_of(known, model.config["channels"]))
     setting = config.train.energy_reference
-    reference = energy_reference(setting, frames, train, model.species.tolist())
+    reference = energy_reference(setting, frames, train, known)
     model.set_energy_reference(reference.shifts, reference.unit)
-    _begin_at(model, (reference.energy_mean or 0.0) / reference.unit)
     return model, reference
-
-
-def _begin_at(model: nn.Module, energy: float) -> None:
-    """Let the network's energy of an atom begin about there, in its unit."""
-    biases = [weight for name, weight in model.named_parameters() if re.fullmatch(r"readouts\.\d+\.2\.bias", name)]
-    with torch.no_grad():
-        for bias in biases:
-            bias.add_(energy / len(biases))
 
 
 def check_elements(
@@ -124,8 +120,10 @@ def validate(
     """
     if len(indices) == 0:
         return None
+    unit, most = budget
+    own = share(indices, store.costs(indices, "atoms"), processes.rank, processes.size)
     sums = torch.zeros(4, dtype=torch.float64, device=processes.device)
-    for part in _own_batches(store, indices, budget, processes):
+    for part in in_batches(own, store.costs(own, unit), most):
         sums += _absolute_errors(model, store.batch(part).to(processes.device))
     energy, energy_per_atom, forces, stress = processes.total(sums.tolist())
     counts, errors = store.counts(indices), dict[str, float]()
@@ -139,36 +137,6 @@ def validate(
     if not np.isfinite(list(errors.values())).all():
         raise TrainingError("the averaged model gives energies or forces that are not finite on the validation frames")
     return errors
-
-
-def force_errors(
-    model: nn.Module,
-    store: GraphStore,
-    indices: NDArray[np.int64],
-    budget: tuple[str, int],
-    processes: Processes,
-) -> NDArray[np.float64]:
-    """Absolute errors of forces, a sum over components for each of the frames that have them, ``[m]`` in eV/Å."""
-    place = {int(index): number for number, index in enumerate(indices)}
-    sums, known = np.zeros(len(indices)), np.zeros(len(indices))
-    for part in _own_batches(store, indices, budget, processes):
-        batch = store.batch(part).to(processes.device)
-        error = _known_error(model(batch.graph, forces=True)["forces"], batch.forces).sum(-1, dtype=torch.float64)
-        labels = (~torch.isnan(batch.forces)).any(-1).double()
-        own = [place[int(index)] for index in part]
-        for target, values in ((sums, error), (known, labels)):
-            target[own] = np.bincount(batch.graph.system.cpu().numpy(), values.cpu().numpy(), len(part))
-    sums, known = np.split(np.array(processes.total([*sums.tolist(), *known.tolist()])), 2)
-    return np.asarray(sums[known > 0])
-
-
-def _own_batches(
-    store: GraphStore, indices: NDArray[np.int64], budget: tuple[str, int], processes: Processes
-) -> Iterator[NDArray[np.int64]]:
-    """This process's share of the frames, in batches of what fits into the ``budget``."""
-    unit, most = budget
-    own = share(indices, store.costs(indices, "atoms"), processes.rank, processes.size)
-    yield from in_batches(own, store.costs(own, unit), most)
 
 
 def _absolute_errors(model: nn.Module, batch: Batch) -> torch.Tensor:

@@ -35,20 +35,20 @@ from torch.func import functional_call
 
 import sdas_kernels.nn
 from sdas.config import Config
-from sdas.config.model import ModelConfig
 from sdas.data import Frame, FrameCache
 from sdas.data.graphs import knows_states
 from sdas.errors import CheckpointError, TrainingError
 from sdas.run.checkpoint import load_training_state, save_training_state
 from sdas.run.folder import CHECKPOINTS
-from sdas.train.changes import Changes
+from sdas.train.changes import Changes, check_beginning
 from sdas.train.display import Display
 from sdas.train.feed import Feed, order_of
 from sdas.train.flop_model import FlopModels
 from sdas.train.graphs import GraphStore
 from sdas.train.interruption import Interruption
+from sdas.train.lone_atoms import lone_atoms_of
 from sdas.train.loss import Loss, Terms
-from sdas.train.objective import DTYPES, build_model, force_errors, trained_labels, validate
+from sdas.train.objective import DTYPES, build_model, trained_labels, validate
 from sdas.train.optimizers import make_optimizer, set_rate
 from sdas.train.processes import Processes
 from sdas.train.rows import Rows
@@ -90,8 +90,9 @@ class Session:
         self.config, self.processes, self.folder = config, processes, Path(config.run_dir)
         self.progress, self.end = Progress(), Until.of(settings)
         self.interrupted: int | None = None
-        self._data, self._inside = data, ExitStack()
+        self._data = data
         self._feed: Feed | None = None
+        self._inside = ExitStack()
 
     def __enter__(self) -> Session:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -113,15 +114,14 @@ class Session:
                 )
                 self._take_up(model)
             else:
-                self._check_beginning(saved.document)
+                check_beginning(self.config, saved.document)
                 self.changes = Changes.saved(saved.document["changes"])
                 self._take_up(sdas_kernels.nn.SDAS(**self.changes.model).to(DTYPES[self.config.train.dtype]))
                 self.progress = restore(saved, self.flop_models, self.model, self.averaged, self.optimizer)
                 self._data = self._saved_data(saved.tensors)
             self._arrange()
             self._own_flops = self.progress.flops if self.processes.first else 0
-            rows = (self.folder, self.progress.step, self.config.train.tensorboard)
-            self._rows = Rows(*rows) if self.processes.first else None
+            self._rows = self._open_rows() if self.processes.first else None
             self._saved_s = self.progress.wall_s
             if saved is None:
                 self.save()
@@ -201,15 +201,14 @@ class Session:
 
     def errors(self) -> dict[str, float] | None:
         """Errors of the averaged weights on the validation frames, as they are now; nothing is written."""
-        return validate(self.averaged, *self._validation)
-
-    def frame_errors(self) -> NDArray[np.float64]:
-        """Absolute force errors as they are now, eV/Å, a sum over components for each validation frame with forces."""
-        return force_errors(self.averaged, *self._validation)
+        budget = self.config.train.batch_budget
+        self._settle()
+        return validate(self.averaged, self._store, self._data.validation, budget, self.processes)
 
     def save(self) -> None:
         """Write a checkpoint; of the older ones the last is kept."""
         self._saved_s = self.progress.wall_s
+        self._settle()
         self._count_all_flops()
         if not self.processes.first:
             return
@@ -247,6 +246,9 @@ class Session:
         self.changes.data, self.changes.data_since = _cache_path(data), self.progress.step
         self._arrange()
 
+    def _open_rows(self) -> Rows:
+        return Rows(self.folder, self.progress.step, self.config.train.tensorboard)
+
     def _step(self, counts_all: bool) -> None:
         settings, processes, progress = self.config.train, self.processes, self.progress
         step, began = progress.step, time.monotonic()
@@ -255,7 +257,7 @@ class Session:
         total, weights = self._store.counts(indices), self._loss.weights(self.end.fraction(progress))
         terms = self._loss.terms(batch, weights)
         size = (batch.graph.num_atoms, batch.graph.num_edges, batch.graph.num_systems)
-        flop_model = self.flop_models.of(f"{terms}+periodic" if batch.graph.periodic else str(terms))
+        flop_model = self.flop_models.of(terms.kind(batch))
         counter = FlopCounter() if flop_model.needs_count(*size) else None
         with counter or nullcontext():
             self.optimizer.zero_grad()
@@ -349,32 +351,19 @@ class Session:
         dtype, type_weights = DTYPES[settings.dtype], settings.config_type_weights
         states = knows_states(self.model)
         self._store = GraphStore(data.frames, config.model.cutoff, dtype, room, type_weights, states)
-        self._validation = (self._store, data.validation, settings.batch_budget, self.processes)
         self._order = order_of(settings, self._store, data.train, data.validation)
         self._close_feed()
-        self._feed = Feed(self._order, self._store, self.processes)
+        self._lone_atoms = lone_atoms_of(config, self.changes.energy_reference, dtype, states)
+        self._feed = Feed(self._order, self._store, self.processes, self._lone_atoms)
+
+    def _settle(self) -> None:
+        """Have atoms alone exact in what is validated and shipped."""
+        if self._lone_atoms is not None:
+            self._lone_atoms.settle(self.averaged)
 
     def _close_feed(self) -> None:
         if self._feed is not None:
             self._feed.close()
-
-    def _check_beginning(self, document: Mapping[str, Any]) -> None:
-        """Raise CheckpointError for a checkpoint of a run with another optimizer, or that began with another model."""
-        if "unit" not in document["changes"]:
-            raise CheckpointError(
-                f"{self.folder / CHECKPOINTS}: the checkpoint is of an earlier version, whose loss weighed errors "
-                "of the energy per frame; finish the run with that version, or start another"
-            )
-        model, optimizer = self.config.model.model_dump(), self.config.train.optimizer
-        now = {f"model.{name}": value for name, value in model.items()} | {"train.optimizer": optimizer}
-        before = {f"model.{name}": value for name, value in _with_defaults(document["began_as"]).items()}
-        before["train.optimizer"] = document.get("optimizer", optimizer)
-        for name, value in now.items():
-            if before.get(name) != value:
-                raise CheckpointError(
-                    f"{self.folder / CHECKPOINTS}: the checkpoint does not fit this run: it began with "
-                    f"{name} {before.get(name)}, not {value}"
-                )
 
     def _saved_data(self, tensors: dict[str, torch.Tensor]) -> TrainingData:
         """The data that the saved session had in use."""
@@ -389,11 +378,6 @@ class Session:
 def _shape(model: Any) -> dict[str, Any]:
     """The arguments that an SDAS model was made with."""
     return dict(model.config)
-
-
-def _with_defaults(began_as: dict[str, Any]) -> dict[str, Any]:
-    """The section model of a checkpoint, with arguments that came to it later."""
-    return ModelConfig.model_validate(began_as).model_dump()
 
 
 def _cache_path(data: TrainingData) -> str | None:
