@@ -4,8 +4,11 @@
         [--set train.energy_weight=1] [--label "energy weight 1"]
 
 Every set is one `sdas train` and one `sdas evaluate`, run as users run them, with the defaults of the package but for
-the steps, the batch and the split. Cells that the file holds already are not run again. Beside each model stands what
-no model gives: zero forces, and the energy per species fitted to the training frames.
+the steps, the batch, the split and the seed. Cells that the file holds already are not run again. Beside each model
+stands what no model gives: zero forces, and the energy per species fitted to the training frames.
+
+The model of water is also compared with supercells of its test frames, of 1536 atoms. `supercells` trains on such cells
+directly, on as many atoms as `water` sees. `pairs` has the structures of `mptrj` with forces of pairs.
 """
 
 from __future__ import annotations
@@ -17,37 +20,50 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from sdas.data import Frame, read_frames
+sys.path.insert(0, str(Path(__file__).parent))
+from made_frames import pair_forces, supercell
+
+from sdas.data import Frame, read_frames, write_cache
 from sdas.files import write_text
 
 
 @dataclass(frozen=True)
 class Set:
-    """Files below the data folder, steps × frames of a run, and frames for training, validation and test."""
+    """Files below the data folder, steps × frames of a run, and frames for training, validation and test. `made`: what
+    each frame becomes before; `larger`: what test frames become for one more comparison."""
 
     files: tuple[str, ...]
     steps: int
     batch: int
     sizes: tuple[int, int, int]
     options: tuple[str, ...] = ()
+    made: Callable[[Frame], Frame] | None = None
+    larger: Callable[[Frame], Frame] | None = None
 
+
+WATER = tuple(f"water/deepmd_pbe0/data_{i}" for i in range(4))
 
 SETS = {
     "ethanol": Set(("rmd17/rmd17_ethanol_train_01.npz",), 2000, 8, (700, 50, 250), ("--units", "kcal/mol")),
     "aspirin": Set(("rmd17/rmd17_aspirin_train_01.npz",), 2000, 8, (700, 50, 250), ("--units", "kcal/mol")),
-    "water": Set(tuple(f"water/deepmd_pbe0/data_{i}" for i in range(4)), 150, 2, (220, 20, 80)),
+    "water": Set(WATER, 150, 2, (220, 20, 80), larger=supercell),
+    "supercells": Set(WATER, 38, 1, (220, 5, 20), made=supercell),
     "slab": Set(("slab/AuMgO_test_solid.npz",), 150, 2, (35, 5, 10), ("--units", "eV")),
     "lips": Set(("lips/lips_devset.extxyz",), 150, 2, (140, 10, 50)),
     "si": Set(("si/sitraj.xyz",), 150, 2, (70, 10, 30)),
     "mptrj": Set(("mptrj/mptrj-random-1k.xyz",), 500, 8, (700, 50, 250)),
+    "pairs": Set(("mptrj/mptrj-random-1k.xyz",), 500, 8, (700, 50, 250), made=pair_forces),
 }
 
-ERRORS = ("energy_mae_mev", "force_mae_mev_per_ang", "stress_mae_mev_per_ang3")
+ERRORS = ("energy_mae_mev", "energy_mae_mev_per_atom", "force_mae_mev_per_ang", "stress_mae_mev_per_ang3")
+LARGER = 20
+"""Frames of a larger kind that are compared."""
 
 
 def sdas(*arguments: str) -> None:
@@ -90,12 +106,21 @@ def without_model(frames: list[Frame], split: dict[str, list[int]]) -> dict[str,
     }
 
 
+def errors_in(folder: Path) -> dict[str, float]:
+    """Of an evaluation there."""
+    found = json.loads((folder / "evaluation.json").read_text())
+    return {error: round(found[error], 3 if "atom" in error else 2) for error in ERRORS if error in found}
+
+
 def run(name: str, data: Path, settings: list[str], folder: Path) -> dict[str, object]:
     """One cell: train, evaluate on the test frames, and the errors without a model."""
     case = SETS[name]
     cache, run_dir = folder / f"{name}.cache", folder / name
     sdas("data", "convert", *(str(data / file) for file in case.files), "--to", str(cache), *case.options)
     frames = list(read_frames(cache))
+    if case.made is not None:
+        frames, cache = [case.made(frame) for frame in frames], folder / f"{name}-made.cache"
+        write_cache(frames, cache)
     split, yaml = divide(frames, case.sizes), folder / f"{name}.yaml"
     (folder / "split.json").write_text(json.dumps(split))
     config = {
@@ -110,8 +135,12 @@ def run(name: str, data: Path, settings: list[str], folder: Path) -> dict[str, o
     sdas("evaluate", str(run_dir))
     summary = json.loads((run_dir / "summary.json").read_text())
     found = json.loads((run_dir / "evaluation.json").read_text())
-    return {
-        "model": {error: round(found[error], 2) for error in ERRORS if error in found},
+    cell: dict[str, object] = {"model": errors_in(run_dir)}
+    if case.larger is not None:
+        write_cache([case.larger(frames[i]) for i in split["test"][:LARGER]], folder / "larger.cache")
+        sdas("evaluate", str(run_dir), str(folder / "larger.cache"), "--out", str(folder / "larger"))
+        cell["of its supercells"] = errors_in(folder / "larger")
+    return cell | {
         "zero": {error: round(value, 2) for error, value in without_model(frames, split).items()},
         "atoms_per_frame": round(found["n_atoms"] / found["n_frames"], 1),
         "steps": case.steps,
