@@ -32,7 +32,8 @@ from sdas.run.machine import describe_process
 from sdas.run.model import load_run_model
 from sdas.scaling.history import read_history
 from sdas.scaling.loop import scale
-from sdas.scaling.policy import Sizes, candidates
+from sdas.scaling.policy import candidates, together
+from sdas.scaling.rules import Sizes
 from sdas.scaling.settings import rules_of
 from sdas.train.processes import Processes
 from sdas.train.schedule import Ramp
@@ -138,19 +139,20 @@ def adaptive(config: Config) -> dict[str, Any]:
         for g in history.growths
     ]
     decisions = [{"spent": d["spent"], "action": d["action"], "reason": d["reason"]} for d in history.decisions]
+    trials = [{**trial, "grew": trial["axis"] in grown} for tried, grown in history.rounds for trial in tried]
     kept = {name: content[name] for name in ("spent", "lost", "sizes", "reason")}
-    return {**kept, "curve": points, "growths": growths, "decisions": decisions}
+    return {**kept, "curve": points, "growths": growths, "trials": trials, "decisions": decisions}
 
 
-def drawn_events(molecule: str, seed: int, flops: float, cells: list[dict[str, Any]]) -> list[tuple[float, str]]:
+def drawn_events(molecule: str, seed: int, flops: float, cells: list[dict[str, Any]]) -> list[tuple[float, list[str]]]:
     """The growths of the adaptive cell, each at a time drawn from the whole way before the cool-down."""
     like = next(c for c in cells if (c["molecule"], c["seed"], c["arm"]) == (molecule, seed, "adaptive"))
-    axes = [growth["axes"][0] for growth in like["growths"]]
+    axes = [growth["axes"] for growth in like["growths"]]
     times = np.sort(np.random.default_rng(100 + seed).uniform(0, 0.8 * flops, len(axes)))
     return list(zip(times.tolist(), axes, strict=True))
 
 
-def on_a_timetable(config: Config, frames: FrameCache, events: list[tuple[float, str]]) -> dict[str, Any]:
+def on_a_timetable(config: Config, frames: FrameCache, events: list[tuple[float, list[str]]]) -> dict[str, Any]:
     """A run that grows at given FLOPs, with warm-up and cool-down as an adaptive one has."""
     from sdas.train.loop import finish
 
@@ -167,19 +169,18 @@ def on_a_timetable(config: Config, frames: FrameCache, events: list[tuple[float,
                 session.advance(Until(flops=min(end, session.progress.flops + flops / POINTS)))
                 points.append((session.progress.flops, session.validate()["force_mae_mev_per_ang"]))
 
-        for time, axis in events:
+        for time, grown in events:
             advance(max(time, 1.0))
             shape = session.changes.model
             before = Sizes(shape["channels"], shape["heads"], shape["layers"], shape["lmax"], TRAIN)
-            sizes = candidates(before, TRAIN, rules).get(axis)  # type: ignore[call-overload]
-            if sizes is None:
-                continue
+            allowed = candidates(before, TRAIN, rules)
+            sizes = together(before, {axis: each for axis, each in allowed.items() if axis in grown})
             to = {name: getattr(sizes, name) for name in ("channels", "heads", "layers", "lmax")}
             model, averaged = (grow(each, **to) for each in (session.model, session.averaged))  # type: ignore[arg-type]
             session.use_model(model, averaged, "kept")
             now = session.progress.flops
             session.ramp = Ramp(now, now + config.scaling.warmup * rules.delta_flops, 0.0, 1.0)
-            growths.append({"axes": [axis], "sizes": to, "spent": now})
+            growths.append({"axes": grown, "sizes": to, "spent": now})
         advance(rules.budget_flops)
         session.ramp = Ramp(session.progress.flops, flops, 1.0, 0.0)
         advance(flops)

@@ -21,8 +21,10 @@ paths by which they reach old degrees are.
 Last layer. Its features of l > 0 act on the energy by their squares alone. At zero they would stay zero: their gradient
 is. So there new ones start at less than the root of the rounding error, and their squares vanish in it.
 
-Layers. New ones follow the old ones. Only readouts see them, so the last matrix of their readouts is zero and all else
-is drawn: a zero behind a zero would learn a step later. The first layer, whose values are scalars, stays the first.
+Layers. New ones follow the old ones and add nothing to the scalars: what makes those is zero, all else is drawn. So
+their readouts see what the last old one sees, and that one's energy is shared out to it and them in equal parts. A new
+layer then has a trained readout before it, and gains sooner than behind a readout of zeros. The first layer, whose
+values are scalars, stays the first.
 """
 
 from __future__ import annotations
@@ -210,9 +212,23 @@ def _write(grown: SDAS, model: SDAS) -> None:
     readouts: list[Any] = list(grown.readouts)
     for new, old in zip(readouts, model.readouts, strict=False):
         _write_readout(new, old, g, model.config.get("members", 1))
-    for new in readouts[len(layers) :]:
-        new[2].weight.zero_()
-        new[2].bias.zero_()
+    added: list[Any] = list(zip(grown.layers, readouts, strict=True))[len(layers) :]
+    for layer, readout in added:
+        _silence_scalars(layer)
+        readout.load_state_dict(readouts[len(layers) - 1].state_dict())
+    for readout in readouts[len(layers) - 1 :]:
+        readout[2].weight.div_(1 + len(added))
+        readout[2].bias.div_(1 + len(added))
+
+
+def _silence_scalars(layer: Any) -> None:
+    """Let a layer, as drawn, add nothing to the scalars."""
+    mixing = layer.attention.mixing
+    (mixing.weight if isinstance(mixing, EquivariantLinear) else mixing)[0].zero_()
+    if layer.update is not None:
+        factors = _linear(layer.update.mlp[2])
+        for weight in (factors.weight, factors.bias):
+            _by_degree(weight, 0, layer.update)[0] = 0.0
 
 
 def _write_attention(new: NeighborAttention, old: NeighborAttention, g: _Growth, last: bool) -> None:

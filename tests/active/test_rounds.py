@@ -333,7 +333,7 @@ def test_the_first_ensemble_may_grow_and_is_tuned_as_it_has_grown(make_config, t
     assert not (second / "scaling.json").exists()
     trained = acts(folder, "trained")
     members = [read_document(member_folder(folder, 0, member) / "scaling.json")["spent"] for member in range(2)]
-    assert trained[0]["flops"] == sum(members) <= 2 * flops
+    assert trained[0]["flops"] == sum(members) < 2.01 * flops  # a run ends with the step that reaches its budget
 
 
 def test_old_frames_are_replayed_as_many_as_are_set(make_config, tmp_path):

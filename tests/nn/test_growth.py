@@ -164,6 +164,22 @@ def test_training_goes_on(make_model, batch, config):
     assert losses[-1] <= losses[0]
 
 
+def test_a_new_layer_shares_the_readout_and_learns_from_the_first_step(make_model, batch):
+    """The last old layer's energy comes in equal parts from its readout and the new ones. What makes scalars in new
+    layers is zero at birth, and has a gradient then."""
+    model = make_model()
+    grown = grow(model, layers=4)
+    scalars = torch.randn(5, 8, dtype=F64)
+    for k in (1, 2, 3):
+        torch.testing.assert_close(3 * grown.readouts[k](scalars), model.readouts[1](scalars), rtol=1e-12, atol=1e-12)
+    trained(grown, batch, steps=0)
+    for layer in grown.layers[2:]:
+        for weight in (layer.attention.mixing[0], layer.update.mlp[2].weight):
+            of_scalars = weight[:8]
+            assert not of_scalars.any()
+            assert weight.grad[:8].abs().max() > 1e-6
+
+
 def test_heads_that_split_ask_alike_and_part(make_model, batch):
     grown = grow(make_model(), heads=8)
 

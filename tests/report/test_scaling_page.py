@@ -32,7 +32,8 @@ def decided(spent, action, axes=()):
 
 def lines():
     """A run of 20 steps of 10 FLOPs with E = 0.02 + 0.1/√C; a trial of width is lost, one of depth taken."""
-    start = {"settings": {"flops": 1000.0}, "rules": {"epsilon": 0.25, "epsilon_unit": "relative"}, "sizes": SMALL}
+    rules = {"epsilon": 0.25, "epsilon_unit": "relative", "patience": 1.44}
+    start = {"settings": {"flops": 1000.0}, "rules": rules, "sizes": SMALL}
     yield {"kind": "start", **start, "pool_frames": 500, "seed": 0}
     for flops in range(10, 210, 10):
         yield validated(flops, flops, 0.02 + 0.1 / flops**0.5)
@@ -71,15 +72,16 @@ def test_a_history_tells_the_run_from_its_trials(run_dir):
     (growth,) = history.growths
     assert (growth.axes, growth.spent, growth.born) == (["depth"], 250, 0.0271)
     assert growth.before == pytest.approx(0.02 + 0.1 / 200**0.5)
-    assert [(len(trials), taken) for trials, taken in history.rounds] == [(2, "depth")]
+    assert [(len(trials), grown) for trials, grown in history.rounds] == [(2, ["depth"])]
     assert [point.error for point in history.cooled] == [0.014]
-    assert history.law().last == 450
+    law = history.law()
+    assert (law.last, law.points + law.left_out) == (450, 21)  # from √1.44 times the 200 at growth, 240, on
 
 
 def test_the_page_needs_nothing_else_and_says_what_happened(run_dir):
     text = write_scaling_page(run_dir).read_text()
     assert not re.search(r"""(?:src|href)=["']?https?:""", text)
-    for told in ("The budget is spent.", "Round 1: depth was taken", "since stop &lt;is&gt; told", "27.07", "27.1"):
+    for told in ("The budget is spent.", "Round 1: depth grew", "since stop &lt;is&gt; told", "27.07", "27.1"):
         assert told in text, told
     assert text.count("<svg") == 2
     assert ">50<" in text  # lost FLOPs

@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sdas.config import parse_config
+from sdas.config import parse_config, render_config
 from sdas.data import Frame, write_cache
 from sdas.errors import ConfigError, SdasError
 from sdas.run.checkpoint import load_training_state
+from sdas.run.folder import LEDGER, MODEL
 from sdas.run.model import load_run_model
 from sdas.scaling import loop
 from sdas.scaling.history import read_history
 from sdas.scaling.ledger import Ledger
-from sdas.scaling.policy import Decision, Rules, candidates
+from sdas.scaling.policy import Decision, candidates
+from sdas.scaling.rules import Rules
 from sdas.scaling.settings import published_values, rules_of
 from sdas.scaling.trainer import Trainer
+from sdas.train.loop import train
 from sdas.train.session import Session
 
 DELTA = 1.5e6
+PROGRAM = """
+import sys
+from pathlib import Path
+from sdas.config import load_config
+from sdas.scaling.loop import scale
+scale(load_config(Path(sys.argv[1])))
+"""
 
 
 def frames(count: int, seed: int = 0, labels: bool = True) -> list[Frame]:
@@ -42,6 +57,7 @@ def places(tmp_path_factory):
     write_cache(frames(24), folder / "frames")
     write_cache(frames(8, seed=1), folder / "pool")
     write_cache(frames(3, labels=False), folder / "unlabeled")
+    write_cache([replace(frame, forces=None) for frame in frames(24)], folder / "energies")
     return folder
 
 
@@ -137,12 +153,37 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_is_not(make_confi
     assert not (tmp_path / "killed" / "trials").exists()
 
 
+def lines(folder: Path) -> int:
+    return (folder / LEDGER).read_bytes().count(b"\n") if (folder / LEDGER).exists() else 0
+
+
+def test_a_run_that_is_killed_by_signal_9_ends_as_one_that_is_not(make_config, tmp_path):
+    def config(run):
+        made = make_config(run, grow=["width", "depth"], epsilon=99.0, patience=1.0, payback=0.0, validations=9)
+        return made.model_copy(update={"train": made.train.model_copy(update={"deterministic": True})})
+
+    loop.scale(config("whole"))
+    killed = config("killed")
+    (tmp_path / "config.yaml").write_text(render_config(killed))
+    process = subprocess.Popen([sys.executable, "-P", "-c", PROGRAM, str(tmp_path / "config.yaml")])
+    middle = lines(tmp_path / "whole") // 2
+    while process.poll() is None and lines(tmp_path / "killed") < middle:
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -9
+    assert middle <= lines(tmp_path / "killed") < lines(tmp_path / "whole")
+    loop.scale(killed, resume=True)
+    for name in (LEDGER, f"{MODEL}/model.safetensors"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
+    assert "grown" in (tmp_path / "whole" / LEDGER).read_text()
+
+
 def test_flops_are_charged_to_the_budget_and_add_up(make_config, scripted, tmp_path):
     """Of the winner once, of the loser too; the model that is saved has the sizes that the ledger says."""
     config = make_config(grow=["width", "data"], pool=None)
     content = loop.scale(config).content
     history = read_history(tmp_path / "run")
-    (trials, taken) = history.rounds[0]
+    (trials, (taken,)) = history.rounds[0]
     lost = sum(trial["flops"] for trial in trials if trial["axis"] != taken)
     state = load_training_state(tmp_path / "run" / "checkpoints")
     assert taken == "data"
@@ -210,6 +251,11 @@ def test_the_data_grow_into_a_pool_file_whose_frames_come_last(make_config, plac
         ({"pool": "unlabeled"}, {}, "energy"),
         ({"pool": "nowhere.xyz"}, {}, "nowhere.xyz"),
         ({}, {"layer": "paper"}, "model.layer must be default for a model that grows"),
+        (
+            {"k_w": 1.25, "choose": "all"},
+            {"channels": 4, "heads": 2},
+            "channels that 2 heads divide: from 4, 1.25 leads",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_before_training(make_config, places, monkeypatch, scaling, model, message):
@@ -224,6 +270,35 @@ def test_an_epsilon_that_is_not_positive_is_refused(make_config):
     for epsilon in (0, -1):
         with pytest.raises(ConfigError, match=r"scaling.epsilon: input should be greater than 0"):
             make_config(epsilon=epsilon)
+
+
+@pytest.mark.parametrize(
+    ("frames", "split", "message"),
+    [
+        ("frames", (20, 1, 3), "1 of the 1 validation frames have forces.* set data.split.sizes"),
+        ("frames", (20, 0, 4), "0 of the 0 validation frames have forces.* set data.split.sizes"),
+        ("energies", (16, 4, 4), "0 of the 4 validation frames have forces.* no frame of the data has any"),
+    ],
+)
+def test_sets_without_forces_to_judge_by_are_refused_before_training(
+    make_config, places, monkeypatch, frames, split, message
+):
+    monkeypatch.setattr(Trainer, "train", lambda *_: pytest.fail("trains"))
+    config = make_config()
+    data = {"path": str(places / frames), "split": config.data.split.model_copy(update={"sizes": split})}
+    with pytest.raises(SdasError, match=message):
+        loop.scale(config.model_copy(update={"data": config.data.model_copy(update=data)}))
+
+
+def test_a_run_is_gone_on_with_by_the_command_that_began_it(make_config, scripted):
+    config = make_config(grow=["data"])
+    loop.scale(config)
+    with pytest.raises(SdasError, match=r"a run of 'sdas scale'.* go on with 'sdas scale --resume"):
+        train(config, resume=True)
+    config = make_config("trained")
+    train(config)
+    with pytest.raises(SdasError, match=r"which has no ledger.jsonl"):
+        loop.scale(config, resume=True)
 
 
 def test_batches_by_a_budget_are_refused(make_config):

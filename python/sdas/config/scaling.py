@@ -21,7 +21,7 @@ class ScalingConfig(Section):
         default=None, gt=0, description="ΔC, FLOPs between two decisions; null: a fortieth of the budget."
     )
     validations: int = Field(
-        default=4, ge=2, description="Validations per doubling of the FLOPs, and one per ΔC at least."
+        default=8, ge=2, description="Validations per doubling of the FLOPs, and one per ΔC at least."
     )
     epsilon: float = Field(default=0.5, gt=0, description="Least marginal gain; below it the model or its data grow.")
     epsilon_unit: Literal["relative", "eV/Å/FLOP"] = Field(
@@ -34,10 +34,15 @@ class ScalingConfig(Section):
     choose: Literal["trials", "all"] = Field(
         default="trials", description="trials: what gains most in short trials grows; all: everything that may."
     )
-    patience: float = Field(default=4.0, ge=0, description="ΔC since the last growth before which nothing is judged.")
-    trial: float = Field(default=1.0, gt=0, description="Length of a trial in ΔC; its FLOPs count.")
+    patience: float = Field(
+        default=4.0, ge=1, description="Factor of the FLOPs since the last growth, before which nothing is judged."
+    )
+    trial: float = Field(default=0.5, gt=0, description="Length of a trial in ΔC; its FLOPs count.")
+    payback: float = Field(
+        default=4.0, ge=0, description="FLOPs left of the budget after trials, at least, as a factor of those so far."
+    )
     retry: float = Field(
-        default=1.5, ge=1, description="Where no candidate gained, the factor of FLOPs since growth until new trials."
+        default=1.5, ge=1, description="Where no candidate gained, the factor of the FLOPs until new trials."
     )
     worth: float = Field(
         default=0.1, ge=0, le=1, description="Part of epsilon; if no candidate gains and training on less, a run stops."

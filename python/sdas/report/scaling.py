@@ -49,7 +49,7 @@ def render_scaling(name: str, history: History) -> str:
             law=_law_rows(law),
             law_note=_law_note(law),
             growths=history.growths,
-            rounds=[{"taken": taken, "trials": trials} for trials, taken in history.rounds],
+            rounds=[{"grown": " and ".join(grown), "trials": trials} for trials, grown in history.rounds],
             decisions=history.decisions,
             plots={key: Markup(svg) for key, svg in plots.items() if svg},
         )
@@ -57,7 +57,7 @@ def render_scaling(name: str, history: History) -> str:
 
 
 def _lost(history: History) -> list[dict[str, Any]]:
-    return [trial for trials, taken in history.rounds for trial in trials if trial["axis"] != taken]
+    return [trial for trials, grown in history.rounds for trial in trials if [trial["axis"]] != grown]
 
 
 def _law_rows(law: Law | None) -> list[tuple[str, float, float, float]]:

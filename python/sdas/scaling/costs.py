@@ -11,15 +11,15 @@ from typing import Any
 
 from sdas.config import Config
 from sdas.errors import ScalingError
-from sdas.scaling.policy import Rules, Sizes
 from sdas.scaling.pool import Pool
+from sdas.scaling.rules import Rules, Sizes
 from sdas.train.processes import Processes
 from sdas.train.session import Session
 from sdas.train.until import Until
 from sdas_kernels.nn import SDAS, grow
 
-PARTS_OF_DELTA = 8
-"""The first validation after growth is made after this part of ΔC."""
+LEAST_STEPS = 8
+"""Training steps that ΔC has to pay: the first validation is made after this part of it."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ def costs(config: Config, pool: Pool, sizes: Mapping[str, Sizes], processes: Pro
 
 def check_budget(cost: Cost, rules: Rules) -> None:
     """Raise :class:`ScalingError` if there is less than a training step before the first validation."""
-    least = PARTS_OF_DELTA * cost.step_flops
+    least = LEAST_STEPS * cost.step_flops
     if rules.delta_flops < least:
         raise ScalingError(
-            f"scaling.delta_flops must be at least {least:.3g}, {PARTS_OF_DELTA} steps of {cost.step_flops:.3g} FLOPs, "
+            f"scaling.delta_flops must be at least {least:.3g}, {LEAST_STEPS} steps of {cost.step_flops:.3g} FLOPs, "
             f"got {rules.delta_flops:.3g}: raise it (--flops, where it is not set), or start with a smaller model"
         )
 

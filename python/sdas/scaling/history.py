@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sdas.scaling.law import LEAST_FITTED, Law, fit
 from sdas.scaling.ledger import Line, read_ledger
+from sdas.scaling.policy import settled
 
 RUN = "."
 """The folder of points of the run itself; others are of trials."""
@@ -26,11 +27,12 @@ class HistoryPoint:
 
 @dataclass(frozen=True)
 class Growth:
-    """What grew, to which sizes, after how many FLOPs, and the error in eV/Å before it and right after it."""
+    """What grew, to which sizes, and the error in eV/Å before it and right after it. spent, flops: as of a point."""
 
     axes: list[str]
     sizes: dict[str, int]
     spent: int
+    flops: int
     before: float
     born: float
 
@@ -40,8 +42,8 @@ class History:
     """An adaptive run as far as it has come.
 
     start: the first line. points: of the run, winners' trials included, until the cool-down; cooled: of that.
-    lost: of each trial that was lost, its points. rounds: of each round of trials, the outcomes, and the axis that was
-    taken or None. ended: the last line, or None.
+    lost: of each trial that was lost, its points. rounds: of each round of trials, the outcomes, and the axes that
+    grew; a trial is not lost if its axis grew alone. ended: the last line, or None.
     """
 
     start: Line
@@ -50,15 +52,16 @@ class History:
     lost: list[list[HistoryPoint]] = field(default_factory=list)
     growths: list[Growth] = field(default_factory=list)
     decisions: list[Line] = field(default_factory=list)
-    rounds: list[tuple[list[Line], str | None]] = field(default_factory=list)
+    rounds: list[tuple[list[Line], list[str]]] = field(default_factory=list)
     ended: Line | None = None
 
     def law(self) -> Law | None:
-        """Of all points before the cool-down; None if they are too few."""
-        if len(self.points) < LEAST_FITTED:
+        """Of the points before the cool-down that are of the model as it is; None if they are too few."""
+        grown_at = self.growths[-1].flops if self.growths else 0
+        points = [p for p in self.points if p.flops >= settled(grown_at, self.start["rules"]["patience"])]
+        if len(points) < LEAST_FITTED:
             return None
-        compute = [point.flops for point in self.points]
-        return fit(compute, [point.error for point in self.points], seed=self.start["seed"])
+        return fit([point.flops for point in points], [point.error for point in points], seed=self.start["seed"])
 
 
 def read_history(folder: Path) -> History:
@@ -88,7 +91,7 @@ def history_of(lines: Iterable[Line]) -> History:
         elif kind == "decided":
             history.decisions.append(line)
             if tried:
-                history.rounds.append((tried, line["axes"][0] if line["action"] == "scale up" else None))
+                history.rounds.append((tried, line["axes"] if line["action"] == "scale up" else []))
                 tried = []
         elif kind == "grown":
             _grow(history, line, trials.pop(line["folder"], []))
@@ -111,6 +114,6 @@ def _append(points: list[HistoryPoint], point: HistoryPoint) -> None:
 def _grow(history: History, line: Line, winner: list[HistoryPoint]) -> None:
     """The winner's trial is of the run; those that were lost count as made before it."""
     before = history.points[-1].error
-    history.growths.append(Growth(line["axes"], line["sizes"], line["spent"], before, line["born"]))
+    history.growths.append(Growth(line["axes"], line["sizes"], line["spent"], line["flops"], before, line["born"]))
     lost = line["spent"] - line["flops"]
     history.points += [replace(point, spent=point.flops + lost) for point in winner]

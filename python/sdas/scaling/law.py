@@ -37,12 +37,13 @@ ALPHAS = np.geomspace(0.01, 3.0, 33)
 """The grid of exponents. An interval that reaches one of its ends says that the curve does not determine α."""
 
 LEAST_POINTS = 10
-LEAST_RANGE = 5.0
+LEAST_RANGE = 1.9
+KNOWN_RANGE = 5.0
 LARGEST_BULGE = 2.5
 WIDEST = 3.0
-"""A law is ready with so many points over a range of C of this factor, if the middle third of the residuals lies above
-the others by no more than so many standard errors. α is known if the ends of its interval are not farther apart than
-the last factor."""
+"""A law is ready with so many points over the first factor of C, if the middle third of the residuals lies above the
+others by no more than so many standard errors. α is known over the second factor, if the ends of its interval are not
+farther apart than the last one."""
 
 LEAST_FITTED = 4
 """Points that a fit wants."""
@@ -316,6 +317,8 @@ def _judged(c: Array, residuals: Array, scale: float, alpha: Array, a: Array) ->
         return False, f"the curve falls faster and faster: its middle lies {bulge * scale:.1%} above any law."
     if np.mean(a <= 0) > 0.025:
         return True, "the curve does not fall by more than its noise."
+    if c[-1] / c[0] < KNOWN_RANGE:
+        return True, f"compute spans a factor of {c[-1] / c[0]:.2g} only: E∞ and α want at least {KNOWN_RANGE:g}."
     if low <= ALPHAS[0] * 1.01 or high >= ALPHAS[-1] / 1.01:
         return True, f"the exponent is at an end of what is searched: any from {low:.2g} to {high:.2g} fits."
     if high > WIDEST * low:

@@ -22,13 +22,15 @@ from typing import Any
 
 from sdas.config import Config
 from sdas.documents import write_document
+from sdas.errors import ScalingError
 from sdas.run.fingerprint import model_fingerprint
-from sdas.run.folder import SCALING, TRIALS
-from sdas.scaling.costs import PARTS_OF_DELTA, check_budget, costs
+from sdas.run.folder import CHECKPOINTS, LEDGER, SCALING, TRIALS
+from sdas.scaling.costs import LEAST_STEPS, check_budget, costs
 from sdas.scaling.law import LEAST_FITTED, Law, fit
 from sdas.scaling.ledger import Ledger, Line, open_ledger
-from sdas.scaling.policy import Axis, Decision, Rules, Sizes, State, Trial, candidates, decide
+from sdas.scaling.policy import Decision, State, Trial, candidates, decide, paired_noise, settled
 from sdas.scaling.pool import Pool, check_pool, opened_pool
+from sdas.scaling.rules import Axis, Rules, Sizes
 from sdas.scaling.settings import check_settings, rules_of, starting_sizes
 from sdas.scaling.trainer import Interrupted, Place, Trainer
 from sdas.train.loop import finish, opened_run
@@ -49,8 +51,9 @@ class ScalingResult:
 
 @dataclass(frozen=True)
 class Point:
-    """A validation: FLOPs of the model and those before it, and the force error in eV/Å."""
+    """A validation: steps and FLOPs of the model and those before it, and the force error in eV/Å."""
 
+    step: int
     flops: int
     error: float
 
@@ -61,6 +64,11 @@ def scale(config: Config, resume: bool = False) -> ScalingResult:
     Raises :class:`sdas.errors.SdasError` for settings, data and ledgers that cannot be used, before any training.
     """
     rules_of(config.scaling)
+    folder = Path(config.run_dir)
+    if resume and (folder / CHECKPOINTS).exists() and not (folder / LEDGER).exists():
+        raise ScalingError(
+            f"{folder}: a run of 'sdas train', which has no {LEDGER}: start another run for 'sdas scale'"
+        )
     with Processes(config.train.device) as processes, opened_run(config, processes, resume) as (cache, split):
         pool = opened_pool(config, cache, split, processes)
         check_pool(config, pool, starting_sizes(config, pool).frames, split)
@@ -163,7 +171,7 @@ class AdaptiveRun:
             return {**outcome, "spent": outcome["flops"] + self.lost}
 
         line = self.ledger.once("validated", act)
-        return Point(line["flops"], line["error"])
+        return Point(line["step"], line["flops"], line["error"])
 
     def _decide(self, tried: dict[Axis, Tried]) -> Line:
         """Fit the curve and ask the policy."""
@@ -177,7 +185,9 @@ class AdaptiveRun:
                 error=self.curve[-1].error,
                 sizes=self.place.sizes,
                 pool_frames=self.pool_frames,
+                step_flops=self._step_flops(),
                 trials=trials,
+                grown=tuple(axis for growth in self.growths for axis in growth["axes"]),
                 grown_at=float(self.place.since),
                 tried_at=float(self.tried_at),
             )
@@ -189,35 +199,53 @@ class AdaptiveRun:
         return self.ledger.once("decided", act)
 
     def _law(self) -> Law | None:
-        if len(self.curve) < LEAST_FITTED:
+        """Of the points that are of the model as it is."""
+        points = [point for point in self.curve if point.flops >= settled(self.place.since, self.rules.patience)]
+        if len(points) < LEAST_FITTED:
             return None
-        compute = [point.flops for point in self.curve]
-        return fit(compute, [point.error for point in self.curve], seed=self.seed)
+        return fit([point.flops for point in points], [point.error for point in points], seed=self.seed)
+
+    def _step_flops(self) -> float:
+        """Of a training step, between the last two validations."""
+        if len(self.curve) < 2:
+            return 0.0
+        before, last = self.curve[-2:]
+        return (last.flops - before.flops) / (last.step - before.step)
 
     def _try(self, decision: Line) -> dict[Axis, Tried]:
         """Short runs of the candidates, each from the state of the run. Their FLOPs are lost until one is taken."""
-        before = self.curve[-1].error
-        noise = 2**0.5 * decision["numbers"]["law"]["scatter"] * before
         end = self.flops + self.rules.trial * self.rules.delta_flops
+        scatter = decision["numbers"]["law"]["scatter"]
         tried: dict[Axis, Tried] = {}
         for axis in decision["axes"]:
             place = self._place_of_trial(axis)
             self._note("trying", {"axis": axis, "sizes": asdict(place.sizes)})
             born = self._born(place)
             points = self._advance(place, self.flops, end)
-            flops = points[-1].flops - self.flops
-            trial = Trial(axis, place.sizes, before, points[-1].error, float(flops), noise)
-            self._note("tried", asdict(trial))
-            tried[axis] = Tried(place, born, points, trial)
-            self.lost += flops
+            tried[axis] = Tried(place, born, points, self._outcome(axis, place, points[-1], scatter))
+            self.lost += points[-1].flops - self.flops
         return tried
 
+    def _outcome(self, axis: Axis, place: Place, last: Point, scatter: float) -> Trial:
+        """What came of a trial. Its noise is that of training, which the curve scatters by, and that of the validation
+        frames, on which both errors were made, so that only the differences count."""
+
+        def act() -> dict[str, Any]:
+            before, flops = self.curve[-1].error, float(last.flops - self.flops)
+            after, first = (self.trainer.frame_errors(each) for each in (place, self.place))
+            of_frames = before * paired_noise(first, after)
+            noise = math.hypot(of_frames, 2**0.5 * scatter * before)
+            return asdict(Trial(axis, place.sizes, before, last.error, flops, noise))
+
+        line = self.ledger.once("tried", act)
+        return Trial(**{**{name: line[name] for name in Trial.__dataclass_fields__}, "sizes": place.sizes})
+
     def _scale_up(self, decision: Line, tried: dict[Axis, Tried]) -> None:
-        """Take the winner's state, or grow everything at once."""
+        """Take the state of the trial of what grows, or grow several axes at once."""
         grown = {"axes": decision["axes"], "sizes": decision["sizes"], "flops": self.flops}
         self.place = Place(self.trainer.folder, Sizes(**decision["sizes"]), since=self.flops)
         self.tried_at = 0
-        if tried:
+        if tried and len(decision["axes"]) == 1:
             winner = tried[decision["axes"][0]]
             self.ledger.once("taken", lambda: self.trainer.take(winner.place))
             self.lost -= winner.points[-1].flops - self.flops
@@ -301,7 +329,7 @@ def validation_points(start: float, end: float, delta: float, per_doubling: int)
     A power law is told by doublings, so their distances grow with the FLOPs, from ΔC/8 on. A point too close to the end
     is left out.
     """
-    least, factor = delta / PARTS_OF_DELTA, 2 ** (1 / per_doubling)
+    least, factor = delta / LEAST_STEPS, 2 ** (1 / per_doubling)
     count = math.ceil(math.log(max(end, least) / least, factor))
     grid = [least * factor**k for k in range(count)]
     return [point for point in grid if start < point < end / factor**0.5] + [end]

@@ -8,116 +8,16 @@ may (the published rule) or the candidate that short trials rank first, their co
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from sdas.errors import ConfigError, ScalingError
 from sdas.scaling.law import Law
+from sdas.scaling.rules import AXES, Axis, Rules, Sizes
 
-Axis = Literal["width", "depth", "degree", "heads", "data"]
-AXES: tuple[Axis, ...] = get_args(Axis)
-Unit = Literal["relative", "eV/Å/FLOP"]
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Sizes of a model and of its data: W channels of every degree, heads, D layers, the highest degree, N frames."""
-
-    channels: int
-    heads: int
-    layers: int
-    lmax: int
-    frames: int
-
-    def __post_init__(self) -> None:
-        if min(self.channels, self.heads, self.layers, self.frames) < 1 or self.lmax < 0:
-            raise ScalingError(f"channels, heads, layers and frames must be at least 1, and lmax 0 or more, got {self}")
-        if self.channels % self.heads:
-            raise ScalingError(f"heads must divide the channels, got {self.heads} heads for {self.channels} channels")
-
-
-@dataclass(frozen=True)
-class Rules:
-    """The settings of adaptive scaling; each is checked where it is made.
-
-    budget_flops: for the whole run, trials included. delta_flops: ΔC, between two decisions.
-
-    epsilon: the least marginal gain. In the unit ``relative`` it is compared with −d log E / d log C, a pure number;
-    in ``eV/Å/FLOP`` with −dE/dC. A model that follows a law of a smaller exponent than larger ones do is too small.
-
-    target: an error in eV/Å that is good enough; 0 is none. grow: which sizes may grow. choose: ``trials`` ranks
-    candidates by short trials, ``all`` grows everything at once. reset_optimizer: whether growth begins with a new
-    optimizer state.
-
-    k_w, k_d, k_n, k_h: factors of channels, layers, frames and heads; layers are rounded up, k_h is a whole number, the
-    degree grows by one. Heads never outgrow the channels: k_w brings room for them. largest_channels, largest_layers,
-    largest_lmax: where growth ends; frames end with the pool.
-
-    patience: ΔC since the last growth before which nothing is judged: what grew disturbs what was learned, and at first
-    the error may rise.
-
-    trial: how long a trial is, in ΔC. Trials are made only while they and a ΔC after them are within the budget. Where
-    none gains, they are made again once the FLOPs since growth are ``retry`` times as many, while training on still
-    gains ``worth`` of ε; below that a run stops.
-
-    confidence: of the interval whose upper end is taken for the gain of a law that is not identifiable.
-    """
-
-    budget_flops: float
-    delta_flops: float
-    epsilon: float = 0.5
-    epsilon_unit: Unit = "relative"
-    target: float = 0.0
-    grow: tuple[Axis, ...] = AXES
-    choose: Literal["trials", "all"] = "trials"
-    k_w: float = 2.0
-    k_d: float = 1.5
-    k_n: float = 2.0
-    k_h: float = 2.0
-    largest_channels: int = 512
-    largest_layers: int = 12
-    largest_lmax: int = 4
-    reset_optimizer: bool = False
-    patience: float = 4.0
-    trial: float = 1.0
-    retry: float = 1.5
-    worth: float = 0.1
-    confidence: float = 0.95
-
-    def __post_init__(self) -> None:
-        for name in ("epsilon", "delta_flops", "budget_flops"):
-            _want(name, getattr(self, name), "positive and finite", 0 < getattr(self, name) < math.inf)
-        wanted = f"at least one delta_flops, {self.delta_flops:g}"
-        _want("budget_flops", self.budget_flops, wanted, self.budget_flops >= self.delta_flops)
-        for name in ("k_w", "k_d", "k_n"):
-            _want(name, getattr(self, name), "greater than 1 and finite", 1 < getattr(self, name) < math.inf)
-        _want("k_h", self.k_h, "a whole number of at least 2", self.k_h >= 2 and self.k_h == int(self.k_h))
-        _want("trial", self.trial, "positive and finite", 0 < self.trial < math.inf)
-        _want("patience", self.patience, "0 or more", 0 <= self.patience < math.inf)
-        _want("retry", self.retry, "at least 1 and finite", 1 <= self.retry < math.inf)
-        _want("worth", self.worth, "from 0 to 1", 0 <= self.worth <= 1)
-        _want("epsilon_unit", self.epsilon_unit, f"one of {get_args(Unit)}", self.epsilon_unit in get_args(Unit))
-        _want("target", self.target, "0 or more", 0 <= self.target < math.inf)
-        _want("grow", self.grow, f"some of {AXES}", bool(self.grow) and set(self.grow) <= set(AXES))
-        _want("choose", self.choose, "trials or all", self.choose in ("trials", "all"))
-        for name in ("largest_channels", "largest_layers"):
-            _want(name, getattr(self, name), "at least 1", getattr(self, name) >= 1)
-        _want("largest_lmax", self.largest_lmax, "0 or more", self.largest_lmax >= 0)
-        _want("confidence", self.confidence, "between 0 and 1", 0 < self.confidence < 1)
-
-    @classmethod
-    def published(cls, budget_flops: float) -> Rules:
-        """The rules as published: width, depth and data grow at once, and the optimizer begins anew.
-
-        The numbers are ours, since the publication's are not at hand: ΔC is a twentieth of the budget; k_W = 2,
-        k_D = 1.5, k_N = 2; and ε = 0.05 as a relative gain, since a gain per FLOP depends on the molecule. 0.05 is the
-        least exponent that has been published for such models.
-        """
-        grow: tuple[Axis, ...] = ("width", "depth", "data")
-        return cls(
-            budget_flops, budget_flops / 20, epsilon=0.05, grow=grow, choose="all", patience=0.0, reset_optimizer=True
-        )
+SURE = 1.645
+"""Standard errors by which an error has to rise, to be sure that it does: one-sided, 95 %."""
 
 
 @dataclass(frozen=True)
@@ -149,9 +49,9 @@ class State:
     """Where a run stands.
 
     spent: FLOPs, trials included. compute: FLOPs as the law's curve counts them. error: the last validation, in eV/Å.
-    pool_frames: frames in use and to be had. trials: those made from this very state; empty before they are made.
-    grown_at, tried_at: ``compute`` at the last growth, and when trials were made since then of which none gained; 0 if
-    never.
+    pool_frames: frames in use and to be had. step_flops: of one training step, 0 if not known. trials: those made from
+    this very state; empty before they are made. grown: the axes that have grown, one after another. grown_at, tried_at:
+    ``compute`` at the last growth, and when trials were made since then of which none gained; 0 if never.
     """
 
     spent: float
@@ -159,7 +59,9 @@ class State:
     error: float
     sizes: Sizes
     pool_frames: int
+    step_flops: float = 0.0
     trials: tuple[Trial, ...] = ()
+    grown: tuple[Axis, ...] = ()
     grown_at: float = 0.0
     tried_at: float = 0.0
 
@@ -232,6 +134,36 @@ def candidates(sizes: Sizes, pool_frames: int, rules: Rules) -> dict[Axis, Sizes
     }
 
 
+def settled(grown_at: float, patience: float) -> float:
+    """FLOPs beyond which a curve follows the law of what grew there."""
+    return patience**0.5 * grown_at
+
+
+def paired_noise(before: Sequence[float], after: Sequence[float]) -> float:
+    """The standard error of the difference of two errors over the first, from what each of the same frames adds."""
+    number, difference = len(before), [b - a for b, a in zip(before, after, strict=True)]
+    mean = sum(difference) / number
+    variance = sum((d - mean) ** 2 for d in difference) / (number - 1)
+    return math.sqrt(number * variance) / sum(before)
+
+
+def _affordable(grown: Mapping[Axis, Sizes], state: State, rules: Rules) -> dict[Axis, Sizes]:
+    """Candidates of which ΔC pays a training step at least, by a rough estimate. So no step exceeds the budget much."""
+
+    def step_flops(sizes: Sizes) -> float:
+        now = state.sizes
+        width, depth = sizes.channels / now.channels, sizes.layers / now.layers
+        return state.step_flops * width**2 * depth * ((sizes.lmax + 1) / (now.lmax + 1)) ** 2
+
+    return {axis: sizes for axis, sizes in grown.items() if step_flops(sizes) <= rules.delta_flops}
+
+
+def _in_turn(grown: Mapping[Axis, Sizes], state: State) -> dict[Axis, Sizes]:
+    """Those that have grown least often: sizes grow in balance, as a trial is too short to see what depth is worth."""
+    least = min((state.grown.count(axis) for axis in grown), default=0)
+    return {axis: sizes for axis, sizes in grown.items() if state.grown.count(axis) == least}
+
+
 def _undivided(channels: float, heads: int, rules: Rules) -> float | None:
     """The first number of channels, of those that k_w leads to, which the heads do not divide."""
     while "width" in rules.grow and (channels := rules.k_w * channels) <= rules.largest_channels:
@@ -280,9 +212,8 @@ def decide(law: Law | None, state: State, rules: Rules) -> Decision:
     if state.error <= rules.target:
         reason = f"The error {state.error:.4g} eV/Å has reached the target {rules.target:.4g} eV/Å."
         return Decision("stop", reason, state.spent, numbers=numbers)
-    since = state.compute - state.grown_at
-    if since < rules.patience * rules.delta_flops:
-        reason = f"Too few FLOPs since growth to judge by: {since:.3g}."
+    if state.compute < rules.patience * state.grown_at:
+        reason = f"Too soon after the growth at {state.grown_at:.3g} FLOPs."
         return Decision("go on", reason, until, numbers=numbers)
     if law is None or not law.ready:
         why = law.why if law else "it has too few points for a law."
@@ -294,51 +225,61 @@ def decide(law: Law | None, state: State, rules: Rules) -> Decision:
     if numbers["judged_gain"] >= rules.epsilon:
         return Decision("go on", f"Training still pays: {compared}.", until, numbers=numbers)
 
+    if rules.choose == "all":
+        everything = {axis: together(state.sizes, grown) for axis in grown}
+        grown = grown if _affordable(everything, state, rules) else {}
+    else:
+        grown = _in_turn(_affordable(grown, state, rules), state)
     if not grown:
-        reason = f"Training no longer pays, and nothing is left to grow: {compared}."
-        return Decision("stop", reason, state.spent, numbers=numbers)
+        return _without_growth(f"Nothing is left to grow: {compared}", state, rules, until, numbers)
     if rules.choose == "all":
         reason = f"Training no longer pays: {compared}. Everything that may grow does."
         sizes = together(state.sizes, grown)
         return Decision("scale up", reason, until, tuple(grown), sizes, rules.reset_optimizer, numbers)
-    if not state.trials and since < rules.retry * (state.tried_at - state.grown_at):
+    if state.trials:
+        return _by_trials(law, state, rules, until, numbers)
+    if state.compute < rules.retry * state.tried_at:
         reason = f"No candidate gained a while ago, so training goes on: {compared}."
         return Decision("go on", reason, until, numbers=numbers)
-    needed = rules.delta_flops * (1 + rules.trial * len(grown))
-    if not state.trials and rules.budget_flops - state.spent < needed:
-        reason = f"Training no longer pays, and trials would not pay back within the budget: {compared}."
+    trials = len(grown) * rules.trial * rules.delta_flops
+    if rules.budget_flops - state.spent < trials + rules.payback * state.compute:
+        reason = f"Training no longer pays, and what grows would not pay back within the budget: {compared}."
         return Decision("go on", reason, until, numbers=numbers)
-    if not state.trials:
-        reason = f"Training no longer pays: {compared}. Trials will tell what to grow."
-        return Decision("try", reason, until, tuple(grown), numbers=numbers)
-    return _by_trials(law, state, rules, until, numbers)
+    reason = f"Training no longer pays: {compared}. Trials will tell what to grow."
+    return Decision("try", reason, until, tuple(grown), numbers=numbers)
 
 
 def _by_trials(law: Law, state: State, rules: Rules, until: float, numbers: dict[str, Any]) -> Decision:
-    """Scale up the best candidate that gains more than its noise.
+    """Scale up the better half of the candidates at once, without those that surely raise the error.
 
-    It need not gain more than going on does: that training on pays too little is what ε has said, and a larger model
-    first pays for the disturbance and gains later. The trials tell which candidate, and whether any.
+    That training on pays too little is what ε has said. A larger model gains later than a trial is long, so none has
+    to prove here that it will; the trials tell which candidates, and keep out what does harm. Each growth disturbs what
+    was learned, so two at once cost less than one after the other.
     """
     ranked = rank(state.trials, state, rules)
     numbers |= {"ranked": [asdict(each) for each in ranked]}
     numbers |= {"gain_per_flop_of_going_on": law.marginal_gain(state.compute)}
-    gaining = [each for each in ranked if each.gain > each.trial.noise]
-    if gaining:
-        best = gaining[0]
-        reason = (
-            f"Of {len(ranked)} candidates {best.trial.axis} gains most: {best.charged:.3g} eV/Å per FLOP with all "
-            "trials charged."
-        )
-        axes = (best.trial.axis,)
-        return Decision("scale up", reason, until, axes, best.trial.sizes, rules.reset_optimizer, numbers)
-    best = ranked[0]
+    best, better = ranked[0], ranked[: math.ceil(len(ranked) / 2)]
+    chosen = {each.trial.axis: each.trial.sizes for each in better if each.gain > -SURE * each.trial.noise}
+    sizes = together(state.sizes, chosen)
+    while chosen and not _affordable({best.trial.axis: sizes}, state, rules):
+        chosen.popitem()
+        sizes = together(state.sizes, chosen)
+    if chosen:
+        reason = f"Of {len(ranked)} candidates {best.trial.axis} does best, and {' and '.join(chosen)} grow."
+        return Decision("scale up", reason, until, tuple(chosen), sizes, rules.reset_optimizer, numbers)
     none = (
-        f"No candidate gains: the best, {best.trial.axis}, {best.gain:.3g} eV/Å with a noise of {best.trial.noise:.3g}"
+        f"No candidate gains: by the best, {best.trial.axis}, the error falls by {best.gain:.3g} eV/Å, with a noise of "
+        f"{best.trial.noise:.3g}"
     )
+    return _without_growth(none, state, rules, until, numbers)
+
+
+def _without_growth(why: str, state: State, rules: Rules, until: float, numbers: dict[str, Any]) -> Decision:
+    """Train on while that gains a little."""
     if numbers["judged_gain"] < rules.worth * rules.epsilon:
-        return Decision("stop", f"{none}, and training on gains next to nothing.", state.spent, numbers=numbers)
-    return Decision("go on", f"{none}. Training on still gains a little.", until, numbers=numbers)
+        return Decision("stop", f"{why}, and training on gains next to nothing.", state.spent, numbers=numbers)
+    return Decision("go on", f"{why}. Training on still gains a little.", until, numbers=numbers)
 
 
 def _gain(law: Law, compute: float, rules: Rules) -> dict[str, Any]:
@@ -358,8 +299,3 @@ def together(sizes: Sizes, grown: Mapping[Axis, Sizes]) -> Sizes:
 
 def _changes(before: Sizes, after: Sizes) -> dict[str, int]:
     return {name: value for name, value in asdict(after).items() if value != getattr(before, name)}
-
-
-def _want(name: str, given: object, wanted: str, right: bool) -> None:
-    if not right:
-        raise ConfigError(f"scaling.{name} must be {wanted}, got {given}")

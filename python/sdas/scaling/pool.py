@@ -18,6 +18,7 @@ from sdas.data.splits import Split
 from sdas.errors import ScalingError
 from sdas.run.folder import POOL
 from sdas.run.frames import required
+from sdas.train.graphs import labelled
 from sdas.train.objective import check_elements
 from sdas.train.processes import Processes
 from sdas.train.session import TrainingData
@@ -46,7 +47,7 @@ class Pool:
 def opened_pool(config: Config, cache: FrameCache, split: Split, processes: Processes) -> Pool:
     """The pool of a run with these frames; a pool file is converted when the run begins.
 
-    Raises :class:`ScalingError` without validation frames with forces, and :class:`sdas.data.errors.DataError` for
+    Raises :class:`ScalingError` without two validation frames with forces, and :class:`sdas.data.errors.DataError` for
     frames of the pool that have no labels.
     """
     check_validation(cache, split.validation)
@@ -65,11 +66,14 @@ def opened_pool(config: Config, cache: FrameCache, split: Split, processes: Proc
 
 
 def check_validation(frames: Sequence[Frame], validation: NDArray[np.int64]) -> None:
-    """Raise :class:`ScalingError` without validation frames with forces."""
-    if not any(frames[int(index)].forces is not None for index in validation):
+    """Raise :class:`ScalingError` without two validation frames with forces: errors are compared frame by frame."""
+    known = labelled(frames, "forces")
+    number = int(np.count_nonzero(known[validation]))
+    if number < 2:
+        advice = "set data.split.sizes, or data.validation" if np.any(known) else "no frame of the data has any"
         raise ScalingError(
-            f"none of the {len(validation)} validation frames has forces, and without them there is no law: set "
-            "data.split.sizes, or data.validation"
+            f"{number} of the {len(validation)} validation frames have forces, and scaling wants two or more, to "
+            f"compare errors on: {advice}"
         )
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from sdas.config import Config, ScalingConfig
 from sdas.errors import ConfigError
-from sdas.scaling.policy import Rules, Sizes, candidates
+from sdas.scaling.policy import candidates
 from sdas.scaling.pool import Pool
+from sdas.scaling.rules import Rules, Sizes
 
 PARTS = 40
 """ΔC is this part of the budget if nothing is said."""

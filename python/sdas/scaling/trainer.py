@@ -13,8 +13,8 @@ from sdas.config import Config
 from sdas.errors import ScalingError
 from sdas.files import new_folder, write_text
 from sdas.run.folder import CHECKPOINTS, METRICS
-from sdas.scaling.policy import Rules, Sizes
 from sdas.scaling.pool import Pool
+from sdas.scaling.rules import Rules, Sizes
 from sdas.scaling.settings import starting_sizes
 from sdas.train.processes import Processes
 from sdas.train.schedule import Ramp
@@ -82,6 +82,11 @@ class Trainer:
         errors = self.session(place).errors()
         assert errors is not None
         return errors["force_mae_mev_per_ang"] / 1000
+
+    def frame_errors(self, place: Place) -> list[float]:
+        """What each validation frame with forces adds to the error of what is at a place, in eV/Å, summed over
+        components."""
+        return self.session(place).frame_errors().tolist()
 
     def take(self, place: Place) -> dict[str, Any]:
         """Put the state at a place, that of a trial, in place of the run's."""

@@ -20,9 +20,11 @@ from sdas.config import Config
 from sdas.data import Frame, FrameCache
 from sdas.data.splits import Split
 from sdas.documents import write_document
+from sdas.errors import TrainingError
+from sdas.files import as_argument
 from sdas.run.checkpoint import check_place, save_model, versions
 from sdas.run.fingerprint import model_fingerprint
-from sdas.run.folder import MODEL, SUMMARY
+from sdas.run.folder import LEDGER, MODEL, SUMMARY
 from sdas.run.frames import converted_frames, open_data, say_which_frames, warn_of_repeated
 from sdas.run.lock import locked
 from sdas.run.machine import describe_process
@@ -45,9 +47,14 @@ class RunResult:
 def train(config: Config, resume: bool = False) -> RunResult:
     """Run a configuration, or with ``resume`` go on with the run in its run_dir.
 
-    Raises :class:`sdas.errors.SdasError` for data, configurations and checkpoints that cannot be used, and
+    Raises :class:`sdas.errors.SdasError` for data, configurations, checkpoints and folders that cannot be used, and
     :class:`TrainingError` when the loss is not finite; the state before that step is kept.
     """
+    if resume and (Path(config.run_dir) / LEDGER).exists():
+        raise TrainingError(
+            f"{config.run_dir}: a run of 'sdas scale', whose ledger would no longer tell what was trained: go on with "
+            f"'sdas scale --resume {as_argument(Path(config.run_dir))}', or start another run"
+        )
     with Processes(config.train.device) as processes, opened_run(config, processes, resume) as (cache, split):
         parts = {"validation": split.validation, "test": split.test}
         check_elements(config, cache, split.train, parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -120,10 +120,8 @@ def validate(
     """
     if len(indices) == 0:
         return None
-    unit, most = budget
-    own = share(indices, store.costs(indices, "atoms"), processes.rank, processes.size)
     sums = torch.zeros(4, dtype=torch.float64, device=processes.device)
-    for part in in_batches(own, store.costs(own, unit), most):
+    for part in _own_batches(store, indices, budget, processes):
         sums += _absolute_errors(model, store.batch(part).to(processes.device))
     energy, energy_per_atom, forces, stress = processes.total(sums.tolist())
     counts, errors = store.counts(indices), dict[str, float]()
@@ -137,6 +135,36 @@ def validate(
     if not np.isfinite(list(errors.values())).all():
         raise TrainingError("the averaged model gives energies or forces that are not finite on the validation frames")
     return errors
+
+
+def force_errors(
+    model: nn.Module,
+    store: GraphStore,
+    indices: NDArray[np.int64],
+    budget: tuple[str, int],
+    processes: Processes,
+) -> NDArray[np.float64]:
+    """Absolute errors of forces, a sum over components for each of the frames that have them, ``[m]`` in eV/Å."""
+    place = {int(index): number for number, index in enumerate(indices)}
+    sums, known = np.zeros(len(indices)), np.zeros(len(indices))
+    for part in _own_batches(store, indices, budget, processes):
+        batch = store.batch(part).to(processes.device)
+        error = _known_error(model(batch.graph, forces=True)["forces"], batch.forces).sum(-1, dtype=torch.float64)
+        labels = (~torch.isnan(batch.forces)).any(-1).double()
+        own = [place[int(index)] for index in part]
+        for target, values in ((sums, error), (known, labels)):
+            target[own] = np.bincount(batch.graph.system.cpu().numpy(), values.cpu().numpy(), len(part))
+    sums, known = np.split(np.array(processes.total([*sums.tolist(), *known.tolist()])), 2)
+    return np.asarray(sums[known > 0])
+
+
+def _own_batches(
+    store: GraphStore, indices: NDArray[np.int64], budget: tuple[str, int], processes: Processes
+) -> Iterator[NDArray[np.int64]]:
+    """This process's share of the frames, in batches of what fits into the ``budget``."""
+    unit, most = budget
+    own = share(indices, store.costs(indices, "atoms"), processes.rank, processes.size)
+    yield from in_batches(own, store.costs(own, unit), most)
 
 
 def _absolute_errors(model: nn.Module, batch: Batch) -> torch.Tensor:

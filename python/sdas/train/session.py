@@ -48,7 +48,7 @@ from sdas.train.graphs import GraphStore
 from sdas.train.interruption import Interruption
 from sdas.train.lone_atoms import lone_atoms_of
 from sdas.train.loss import Loss, Terms
-from sdas.train.objective import DTYPES, build_model, trained_labels, validate
+from sdas.train.objective import DTYPES, build_model, force_errors, trained_labels, validate
 from sdas.train.optimizers import make_optimizer, set_rate
 from sdas.train.processes import Processes
 from sdas.train.rows import Rows
@@ -90,9 +90,8 @@ class Session:
         self.config, self.processes, self.folder = config, processes, Path(config.run_dir)
         self.progress, self.end = Progress(), Until.of(settings)
         self.interrupted: int | None = None
-        self._data = data
+        self._data, self._inside = data, ExitStack()
         self._feed: Feed | None = None
-        self._inside = ExitStack()
 
     def __enter__(self) -> Session:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -121,7 +120,8 @@ class Session:
                 self._data = self._saved_data(saved.tensors)
             self._arrange()
             self._own_flops = self.progress.flops if self.processes.first else 0
-            self._rows = self._open_rows() if self.processes.first else None
+            rows = (self.folder, self.progress.step, self.config.train.tensorboard)
+            self._rows = Rows(*rows) if self.processes.first else None
             self._saved_s = self.progress.wall_s
             if saved is None:
                 self.save()
@@ -201,9 +201,12 @@ class Session:
 
     def errors(self) -> dict[str, float] | None:
         """Errors of the averaged weights on the validation frames, as they are now; nothing is written."""
-        budget = self.config.train.batch_budget
         self._settle()
-        return validate(self.averaged, self._store, self._data.validation, budget, self.processes)
+        return validate(self.averaged, *self._validation)
+
+    def frame_errors(self) -> NDArray[np.float64]:
+        """Absolute force errors as they are now, eV/Å, a sum over components for each validation frame with forces."""
+        return force_errors(self.averaged, *self._validation)
 
     def save(self) -> None:
         """Write a checkpoint; of the older ones the last is kept."""
@@ -245,9 +248,6 @@ class Session:
         self._data = data
         self.changes.data, self.changes.data_since = _cache_path(data), self.progress.step
         self._arrange()
-
-    def _open_rows(self) -> Rows:
-        return Rows(self.folder, self.progress.step, self.config.train.tensorboard)
 
     def _step(self, counts_all: bool) -> None:
         settings, processes, progress = self.config.train, self.processes, self.progress
@@ -351,6 +351,7 @@ class Session:
         dtype, type_weights = DTYPES[settings.dtype], settings.config_type_weights
         states = knows_states(self.model)
         self._store = GraphStore(data.frames, config.model.cutoff, dtype, room, type_weights, states)
+        self._validation = (self._store, data.validation, settings.batch_budget, self.processes)
         self._order = order_of(settings, self._store, data.train, data.validation)
         self._close_feed()
         self._lone_atoms = lone_atoms_of(config, self.changes.energy_reference, dtype, states)
