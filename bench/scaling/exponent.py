@@ -1,11 +1,12 @@
 """The exponent α of SDAS: force error against the FLOPs of training, at fixed sizes and of the best of them.
 
-    python bench/scaling/exponent.py --data ../shared/data [--sets aspirin 3bpa] [--sizes middle large] [--plot]
+    python bench/scaling/exponent.py --data ../shared/data [--flops 5e11] [--sets aspirin 3bpa] [--sizes middle large]
+        [--plot]
 
-A model is trained at a constant rate from 3e10 to 1e12 FLOPs, and its averaged weights are validated on the way. From
-points of that curve copies are cooled down: their rate falls to zero over the last fifth of the FLOPs. The law
-E∞ + A·C^−α and the power law with E∞ = 0 are fitted to both curves. The frontier is the least cooled error of all sizes
-at each of these FLOPs. What the result file holds is not run again.
+A model is trained at a constant rate. Its averaged weights are validated over the last one and a half decades of the
+FLOPs. From points of that curve copies are cooled down: their rate falls to zero over the last fifth of their FLOPs.
+The law E∞ + A·C^−α and the power law with E∞ = 0 are fitted to both curves. The frontier is the least cooled error of
+all sizes at each of these FLOPs. What the result file holds is not run again.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from sdas.train.until import Until
 
 FILES = {"aspirin": "rmd17/rmd17_aspirin_train_01.npz", "3bpa": "3bpa/train_300K.xyz"}
 VALIDATION = 50
-FIRST, LAST = 3e10, 1e12
+RANGE = 0.03
+"""The FLOPs of the first point over those of the last."""
 CURVE_POINTS, COOLED_POINTS, COOLDOWN = 31, 9, 0.2
 PUBLISHED = {"mission": (0.05, 0.10), "literature of potentials": (0.25, 0.40)}
 RESAMPLES = 1000
@@ -60,7 +62,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--data", default="../shared/data", help="folder with rmd17/ and 3bpa/")
     parser.add_argument("--sets", nargs="+", default=list(FILES), choices=FILES)
     parser.add_argument("--sizes", nargs="+", default=["middle", "large"], choices=SIZES)
-    parser.add_argument("--flops", type=float, default=LAST)
+    parser.add_argument("--flops", type=float, default=5e11, help="of the last point")
     parser.add_argument("--out", default="bench/results/scaling")
     parser.add_argument("--plot", action="store_true", help="also draw the curves")
     return parser.parse_args()
@@ -70,8 +72,7 @@ def run(name: str, size: str, options: argparse.Namespace) -> dict[str, Any]:
     """The curve of a size, and its cooled points, each as [FLOPs, meV/Å]."""
     began = resource.getrusage(resource.RUSAGE_SELF)
     last = options.flops
-    grid = np.geomspace(last * FIRST / LAST, last, CURVE_POINTS)
-    ends = np.geomspace(last * FIRST / LAST, last, COOLED_POINTS)
+    grid, ends = (np.geomspace(RANGE * last, last, number) for number in (CURVE_POINTS, COOLED_POINTS))
     curve: list[tuple[int, float]] = []
     cooled: list[tuple[int, float]] = []
     with tempfile.TemporaryDirectory() as scratch, Processes("cpu") as processes:
@@ -177,7 +178,7 @@ def plot(curves: list[dict[str, Any]], found: list[dict[str, Any]], path: Path) 
             color = colors[curve["size"]]
             axes.plot(*np.array(curve["curve"]).T, color=color, linewidth=1.2, label=f"{curve['size']}, constant rate")
             axes.plot(*np.array(curve["cooled"]).T, "o-", color=color, markersize=4, linewidth=0.6, label="cooled down")
-        x = np.array([FIRST, LAST])
+        x = np.array([point[0] for point in (curves[0]["cooled"][0], curves[0]["cooled"][-1])])
         start = min(curve["cooled"][0][1] for curve in curves if curve["set"] == name)
         for alpha, style in ((0.05, ":"), (0.10, ":"), (0.25, "--"), (0.40, "--")):
             axes.plot(x, start * (x / x[0]) ** -alpha, style, color="#999999", linewidth=0.9)
