@@ -169,6 +169,7 @@ def table(found: list[dict[str, Any]]) -> str:
 def plot(curves: list[dict[str, Any]], found: list[dict[str, Any]], path: Path) -> None:
     """A panel per set: curves as lines, cooled points as dots, the slopes of the published exponents beside them."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     names = list(dict.fromkeys(curve["set"] for curve in curves))
     figure = Figure(figsize=(5.5 * len(names), 4.2), layout="constrained")
@@ -185,6 +186,7 @@ def plot(curves: list[dict[str, Any]], found: list[dict[str, Any]], path: Path) 
             axes.text(x[1], start * (x[1] / x[0]) ** -alpha, f" {alpha:.2f}", fontsize=8, color="#777777", va="center")
         (frontier,) = (each for each in found if each["set"] == name and each["of"] == "frontier, cooled")
         axes.set(xscale="log", yscale="log", xlabel="FLOPs of training", ylabel="validation force MAE (meV/Å)")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_title(f"{name}: frontier α = {frontier['power_alpha']:.2f}")
         axes.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=150)
