@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from sdas.scaling.cooling import CoolDown, CooledLaw, fit_cooled
 from sdas.scaling.law import LEAST_FITTED, Law, fit
 from sdas.scaling.ledger import Line, read_ledger
 from sdas.scaling.policy import settled
@@ -41,7 +42,8 @@ class Growth:
 class History:
     """An adaptive run as far as it has come.
 
-    start: the first line. points: of the run, winners' trials included, until the cool-down; cooled: of that.
+    start: the first line. points: of the run, winners' trials included, until the cool-down; cooled: of that, which is
+    cool_down, None before it.
     lost: of each trial that was lost, its points. rounds: of each round of trials, the outcomes, and the axes that
     grew; a trial is not lost if its axis grew alone. ended: the last line, or None.
     """
@@ -49,6 +51,7 @@ class History:
     start: Line
     points: list[HistoryPoint] = field(default_factory=list)
     cooled: list[HistoryPoint] = field(default_factory=list)
+    cool_down: CoolDown | None = None
     lost: list[list[HistoryPoint]] = field(default_factory=list)
     growths: list[Growth] = field(default_factory=list)
     decisions: list[Line] = field(default_factory=list)
@@ -63,6 +66,14 @@ class History:
             return None
         return fit([point.flops for point in points], [point.error for point in points], seed=self.start["seed"])
 
+    def cooled_law(self) -> CooledLaw | None:
+        """What the cool-down brought beyond that law; None before there are points of it."""
+        law = self.law()
+        if law is None or self.cool_down is None or not self.cooled:
+            return None
+        compute, error = ([getattr(point, name) for point in self.cooled] for name in ("flops", "error"))
+        return fit_cooled(law, compute, error, [self.cool_down] * len(self.cooled))
+
 
 def read_history(folder: Path) -> History:
     """The history of the run in a folder; raises :class:`sdas.errors.ScalingError` without a ledger."""
@@ -75,14 +86,13 @@ def history_of(lines: Iterable[Line]) -> History:
     history = History(lines[0] if lines else {})
     trials: dict[str, list[HistoryPoint]] = {}
     tried: list[Line] = []
-    cooling = False
     for line in lines:
         kind = line["kind"]
         if kind == "validated":
             point = HistoryPoint(line["spent"], line["flops"], line["error"], line["parameters"])
             if line["folder"] != RUN:
                 _append(trials.setdefault(line["folder"], []), point)
-            elif cooling:
+            elif history.cool_down is not None:
                 _append(history.cooled, point)
             else:
                 _append(history.points, point)
@@ -96,7 +106,7 @@ def history_of(lines: Iterable[Line]) -> History:
         elif kind == "grown":
             _grow(history, line, trials.pop(line["folder"], []))
         elif kind == "cooling":
-            cooling = True
+            history.cool_down = CoolDown(line["flops"], line["end"] - line["flops"])
         elif kind == "ended":
             history.ended = line
         if kind in ("grown", "cooling"):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sdas.config import Config
 from sdas.run.folder import LEDGER
+from sdas.scaling.cooling import CoolDown
 from sdas.scaling.costs import Cost, check_budget, costs
 from sdas.scaling.history import History, read_history
 from sdas.scaling.law import LEAST_POINTS
@@ -104,6 +105,10 @@ class Plan:
         yield f"Without growth it would end, before the cool-down, at {1000 * law.predict(end):.3g} meV/Å"
         known = "" if law.identifiable else f"; {law.why}"
         yield f"  (95 %: {1000 * low:.3g} to {1000 * high:.3g}{known})."
+        cooled, length = self.history.cooled_law(), self.budget - self.rules.budget_flops
+        if cooled is not None and length > 0:
+            error = cooled.predict(end + length, CoolDown(end, length))
+            yield f"and after it at {1000 * error:.3g} meV/Å, by the multi-power law of {cooled.points} cooled points."
 
 
 def plan(config: Config) -> Plan:
