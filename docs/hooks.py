@@ -20,7 +20,7 @@ RESULTS = Path("bench") / "results"
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages and pictures that lie elsewhere."""
     results = {path for path in (ROOT / RESULTS).iterdir() if path.is_file()}
-    results |= {path for suffix in ("md", "png") for path in (ROOT / RESULTS).glob(f"*/*.{suffix}")}
+    results |= {path for suffix in ("md", "png", "json") for path in (ROOT / RESULTS).glob(f"*/*.{suffix}")}
     paths = [*ROOT_PAGES, *sorted(str(path.relative_to(ROOT)) for path in results)]
     for path in paths:
         files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))

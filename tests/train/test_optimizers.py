@@ -14,7 +14,15 @@ from sdas.data import FrameCache
 from sdas.errors import CheckpointError, ConfigError
 from sdas.run.checkpoint import load_training_state
 from sdas.train import train
-from sdas.train.optimizers import QUINTIC, Muon, make_optimizer, matrices_and_others, orthogonalized, set_rate
+from sdas.train.optimizers import (
+    QUINTIC,
+    Muon,
+    make_optimizer,
+    makers_of_logits,
+    matrices_and_others,
+    orthogonalized,
+    set_rate,
+)
 from sdas.train.processes import Processes
 from sdas.train.rows import read_rows
 from sdas.train.session import Session, TrainingData
@@ -107,6 +115,37 @@ def test_two_dimensions_are_stepped_like_pytorch_does_in_its_lower_precision():
             assert torch.equal(muon.state[mine]["momentum"], other.state[its]["momentum_buffer"])
             assert (mine - its).norm() < 0.05 * (mine - old).norm()  # its products are of bfloat16
             its.data.copy_(mine)
+
+
+def test_what_makes_logits_decays_by_itself():
+    """Of a model: the logits' weights and those of directions, not their biases and nothing else."""
+    model = SDAS([1], channels=4, heads=2, lmax=1, layers=2)
+    chosen = makers_of_logits(model)
+    names = [name for name, weight in model.named_parameters() if any(weight is each for each in chosen)]
+    parts = ("logits.weight", "direction_query.weight")
+    assert names == [f"layers.{layer}.attention.{part}" for layer in (0, 1) for part in parts]
+    plain, decayed = (torch.nn.Parameter(torch.ones(2, 2)) for _ in range(2))
+    frozen = torch.nn.Parameter(torch.ones(2, 2))
+    optimizer = Muon([plain, decayed, frozen], [], 0.1, 0.1, logits=[decayed, frozen], logit_decay=0.5)
+    plain.grad, decayed.grad = torch.zeros(2, 2), torch.zeros(2, 2)
+    optimizer.step()
+    assert torch.equal(plain, torch.ones(2, 2))
+    assert torch.equal(frozen, torch.ones(2, 2))
+    torch.testing.assert_close(decayed.detach(), torch.full((2, 2), 0.95))
+
+
+def test_a_setting_without_decay_of_logits_has_none(make_config):
+    model = SDAS([1], channels=4, heads=2, lmax=1, layers=1)
+    for decay, size in ((0.0, 1.0), (0.1, 1 - 0.1 * 0.1)):
+        config = make_config(optimizer="muon", learning_rate=0.1, logit_decay=decay)
+        optimizer = make_optimizer(config.train, model)
+        weight = model.layers[0].attention.logits.weight
+        with torch.no_grad():
+            weight.fill_(1.0)
+        for each in model.parameters():
+            each.grad = torch.zeros_like(each)
+        optimizer.step()
+        torch.testing.assert_close(weight.detach(), torch.full_like(weight, size))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -12,6 +12,7 @@ from sdas.data import DataError, FrameCache, write_cache
 from sdas.errors import CheckpointError, SdasError, TrainingError
 from sdas.predict import predict, predict_batches
 from sdas.run.model import load_run_model
+from sdas.train.changes import check_beginning
 from sdas.train.loop import fit, train
 from sdas.train.processes import Processes
 from sdas.train.session import Session, TrainingData
@@ -86,10 +87,10 @@ def test_a_checkpoint_from_before_the_option_goes_on(make_config, cache_path):
         session.advance(session.end)
         document = {"changes": {"unit": 1.0}, "optimizer": "adam"}
         document["began_as"] = config.model.model_dump(exclude={"charge_spin"})
-        session._check_beginning(document)
+        check_beginning(config, document)
         document["began_as"]["channels"] = 8
         with pytest.raises(CheckpointError, match=r"it began with model\.channels 8, not 4"):
-            session._check_beginning(document)
+            check_beginning(config, document)
 
 
 def frames_in(frames, *states):

@@ -52,6 +52,9 @@ class TrainConfig(Section):
         description="adam; adamw; muon: orthogonalized momentum for the matrices of the layers, adamw for the rest.",
     )
     weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay, adamw and muon only.")
+    logit_decay: float = Field(
+        default=0.1, ge=0, description="The same of what makes attention logits, besides weight_decay; muon only."
+    )
     learning_rate: float = Field(
         default=DEFAULT_RATES["muon"], gt=0, description="Largest learning rate; 0.01 of muon, 0.005 of others."
     )

@@ -17,6 +17,7 @@ from torch.optim.adamw import adamw
 
 from sdas.config import TrainConfig
 from sdas_kernels.nn.linear import EquivariantLinear
+from sdas_kernels.nn.neighbor_attention import NeighborAttention
 
 MOMENTUM = 0.95
 BETAS, EPSILON = (0.9, 0.999), 1e-8
@@ -35,7 +36,9 @@ def make_optimizer(settings: TrainConfig, model: nn.Module) -> torch.optim.Optim
     optimizer: torch.optim.Optimizer
     if settings.optimizer == "muon":
         adam_rate = rate / 2 if settings.adam_learning_rate is None else settings.adam_learning_rate
-        optimizer = Muon(*matrices_and_others(model), lr=rate, adam_lr=adam_rate, weight_decay=decay)
+        matrices, others = matrices_and_others(model)
+        logits = {"logits": makers_of_logits(model), "logit_decay": settings.logit_decay}
+        optimizer = Muon(matrices, others, lr=rate, adam_lr=adam_rate, weight_decay=decay, **logits)
     elif settings.optimizer == "adamw":
         optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay, fused=True)
     else:
@@ -70,6 +73,16 @@ def matrices_and_others(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.P
             chosen.update(module)
     weights = list(model.parameters())
     return [weight for weight in weights if weight in chosen], [weight for weight in weights if weight not in chosen]
+
+
+def makers_of_logits(model: nn.Module) -> list[nn.Parameter]:
+    """Weights of a default layer by which features act on attention logits: attention.logits and .direction_query."""
+    found: list[nn.Parameter] = []
+    for module in model.modules():
+        if isinstance(module, NeighborAttention):
+            makers = (getattr(module, name, None) for name in ("logits", "direction_query"))
+            found += [maker.weight for maker in makers if maker is not None]
+    return found
 
 
 def orthogonalized(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -110,6 +123,10 @@ class Muon(torch.optim.Optimizer):
     Args: matrices, weights `[.., m, n]`, taken slice by slice; others, of any shape; lr, the rate η of matrices;
     adam_lr, that of others; weight_decay, λ of both. A weight without a gradient stays.
 
+    Steps of one size let logits grow without end: exp of them then holds on to a neighbor up to the cutoff, where the
+    envelope must take it away within a thousandth of an Å. So `logits`, those of the matrices that make them, may have
+    a decay `logit_decay` of their own, on top. (Kimi K2, arXiv 2507.20534, clips them for that reason.)
+
     Raises ValueError for matrices of less than two dimensions, and what PyTorch raises for a weight in both.
     """
 
@@ -120,12 +137,15 @@ class Muon(torch.optim.Optimizer):
         lr: float,
         adam_lr: float,
         weight_decay: float = 0.0,
+        logits: Sequence[torch.Tensor] = (),
+        logit_decay: float = 0.0,
     ) -> None:
         for matrix in matrices:
             if matrix.ndim < 2:
                 raise ValueError(f"Muon: matrices must be [.., m, n], got {list(matrix.shape)}")
         groups = [{"params": list(matrices), "lr": lr}, {"params": list(others), "lr": adam_lr, "fused": True}]
         super().__init__(groups, {"weight_decay": weight_decay})
+        self._logits, self._logit_decay = list(logits) if logit_decay else [], logit_decay
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -151,6 +171,9 @@ class Muon(torch.optim.Optimizer):
         directions = orthogonalized(torch._foreach_lerp(gradients, momenta, MOMENTUM))
         if weight_decay:
             torch._foreach_mul_(weights, 1 - lr * weight_decay)
+        logits = [weight for weight in self._logits if weight.grad is not None]
+        if logits:
+            torch._foreach_mul_(logits, 1 - lr * self._logit_decay)
         for weight, direction in zip(weights, directions, strict=True):
             weight.add_(direction, alpha=-lr * UPDATE_RMS * math.sqrt(max(weight.shape[-2:])))
 
