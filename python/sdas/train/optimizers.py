@@ -36,9 +36,14 @@ def make_optimizer(settings: TrainConfig, model: nn.Module) -> torch.optim.Optim
     optimizer: torch.optim.Optimizer
     if settings.optimizer == "muon":
         adam_rate = rate / 2 if settings.adam_learning_rate is None else settings.adam_learning_rate
-        matrices, others = matrices_and_others(model)
-        logits = {"logits": makers_of_logits(model), "logit_decay": settings.logit_decay}
-        optimizer = Muon(matrices, others, lr=rate, adam_lr=adam_rate, weight_decay=decay, **logits)
+        optimizer = Muon(
+            *matrices_and_others(model),
+            lr=rate,
+            adam_lr=adam_rate,
+            weight_decay=decay,
+            logits=makers_of_logits(model),
+            logit_decay=settings.logit_decay,
+        )
     elif settings.optimizer == "adamw":
         optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay, fused=True)
     else:
