@@ -30,8 +30,9 @@ def test_a_frame_that_was_not_trained_on_is_predicted_within_the_stated_error(na
     found = predict(sdas.pretrained(name), [frame])
     assert frame.forces is not None
     assert frame.energy is not None
-    assert 1e3 * np.abs(found.forces - frame.forces).mean() < 2 * stated["force_mae_mev_per_ang"]
-    assert 1e3 * abs(found.energy[0] - frame.energy) < 3 * stated["energy_rmse_mev"]
+    # of any distribution at most one in 25 lies beyond five root mean squares (Chebyshev)
+    assert 1e3 * np.sqrt(np.square(found.forces - frame.forces).mean()) < 5 * stated["force_rmse_mev_per_ang"]
+    assert 1e3 * abs(found.energy[0] - frame.energy) < 5 * stated["energy_rmse_mev"]
 
 
 def test_a_calculator_gives_the_same_energy_and_forces(name: str) -> None:
