@@ -120,27 +120,28 @@ class NodeBlock {
         }
     }
 
-    // out += mixing · z, or by_z = mixingᵀ · by_out.
-    void mix(T* out, const T* z) const {
-        for_mixing([&](int m, std::int64_t row, int l) {
-            multiply<true>(out + m * C, features_, z + row, z_row(), count_, maps_.mixing[l].forward);
+    // out += map · z, or by_z = mapᵀ · by_out, with a map for each degree: of its paths' rows of z, `row` numbers a node.
+    void mix(T* out, const T* z, std::int64_t row, const int* paths, const LinearMap<T>* map) const {
+        for_rows(paths, [&](int m, std::int64_t first, int l) {
+            multiply<true>(out + m * C, features_, z + first, row, count_, map[l].forward);
         });
     }
 
-    void mix_backward(T* by_z, const T* by_out) const {
-        for_mixing([&](int m, std::int64_t row, int l) {
-            multiply<false>(by_z + row, z_row(), by_out + m * C, features_, count_, maps_.mixing[l].transpose);
+    void mix_backward(T* by_z, const T* by_out, std::int64_t row, const int* paths, const LinearMap<T>* map) const {
+        for_rows(paths, [&](int m, std::int64_t first, int l) {
+            multiply<false>(by_z + first, row, by_out + m * C, features_, count_, map[l].transpose);
         });
     }
 
-    // Calls body(m, place of its first path's row in z, l).
+    // Calls body(m, place of its first path's row, l) for the components to which paths lead.
     template <class Body>
-    void for_mixing(const Body& body) const {
+    void for_rows(const int* paths, const Body& body) const {
         std::int64_t row = 0;
         for (int m = 0; m < M; ++m) {
             const int l = degree_of(m);
+            if (paths[l] == 0) continue;
             body(m, row, l);
-            row += std::int64_t{kind_.paths[l]} * C;
+            row += std::int64_t{paths[l]} * C;
         }
     }
 

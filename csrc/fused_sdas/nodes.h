@@ -108,7 +108,7 @@ class Update : public Product<T> {
         T *middle = this->of_block(at.middle, f), *joined = this->of_block(at.joined, f);
         T* out = this->of_block(this->pass_.at[this->layer_ + 1].x, f);
         std::copy(x, x + count * f, middle);
-        this->mix(middle, this->of_block(at.z, this->z_row()));
+        this->mix_paths(middle, this->of_block(at.z, this->z_row()));
         if (this->has_product()) this->join(joined, middle);
         this->normalize(y_, s_, joined);
         this->invariants(invariants_, y_);
@@ -141,10 +141,19 @@ class Update : public Product<T> {
         T *by_joined = this->of_block(by.joined, f), *by_middle = this->of_block(by.middle, f);
         this->normalize_backward(by_joined, by_out, by_y_, s_, joined);
         if (this->has_product()) this->join_backward(by_middle, by_joined, this->of_block(at.middle, f));
-        this->mix_backward(this->of_block(by.z, this->z_row()), by_middle);
+        this->mix_paths_backward(this->of_block(by.z, this->z_row()), by_middle);
     }
 
   protected:
+    // out += mixing · z, or by_z = mixingᵀ · by_out.
+    void mix_paths(T* out, const T* z) const {
+        this->mix(out, z, this->z_row(), this->kind_.paths, this->maps_.mixing);
+    }
+
+    void mix_paths_backward(T* by_z, const T* by_out) const {
+        this->mix_backward(by_z, by_out, this->z_row(), this->kind_.paths, this->maps_.mixing);
+    }
+
     static void activate(T* out, const T* h, std::int64_t count) {
         for_vectors<T>(count, [&](const auto& load, const auto& store) {
             const Vector<T> x = load(h);

@@ -84,31 +84,11 @@ class Product : public NodeBlock<T> {
         });
     }
 
-    // Calls body(m, place of its first path's row in p, l) for the components that have paths.
-    template <class Body>
-    void for_squares(const Body& body) const {
-        std::int64_t row = 0;
-        for (int m = 0; m < M; ++m) {
-            const int l = degree_of(m);
-            if (square_.paths[l] == 0) continue;
-            body(m, row, l);
-            row += std::int64_t{square_.paths[l]} * C;
-        }
-    }
-
     // out += product · p, or by_p = productᵀ · by_out.
-    void mix_squares(T* out, const T* p) const {
-        for_squares([&](int m, std::int64_t row, int l) {
-            multiply<true>(out + m * C, this->features_, p + row, square_row(), this->count_,
-                           this->maps_.product[l].forward);
-        });
-    }
+    void mix_squares(T* out, const T* p) const { this->mix(out, p, square_row(), square_.paths, this->maps_.product); }
 
     void mix_squares_backward(T* by_p, const T* by_out) const {
-        for_squares([&](int m, std::int64_t row, int l) {
-            multiply<false>(by_p + row, square_row(), by_out + m * C, this->features_, this->count_,
-                            this->maps_.product[l].transpose);
-        });
+        this->mix_backward(by_p, by_out, square_row(), square_.paths, this->maps_.product);
     }
 
     const NetworkSquare<T>& square_;

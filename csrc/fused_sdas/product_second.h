@@ -49,12 +49,8 @@ class ProductSecond : public SecondOrder<T, Update<T>> {
         if (this->grads_ == nullptr) return;
         this->zero(products_, row);
         this->template add_products<true>(products_, this->z_, this->z_);
-        this->for_squares([&](int m, std::int64_t first, int l) {
-            const int in = this->square_.paths[l] * C;
-            T* grad = this->grads_->product[l];
-            add_outer<T>(grad, C, products_ + first, row, in, second_joined + m * C, f, C, this->count_);
-            add_outer<T>(grad, C, products_step_ + first, row, in, by_joined + m * C, f, C, this->count_);
-        });
+        this->add_mixing(this->grads_->product, products_, products_step_, row, this->square_.paths, second_joined,
+                         by_joined);
     }
 
   private:

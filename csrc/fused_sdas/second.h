@@ -130,7 +130,7 @@ class UpdateSecond : public ProductSecond<T> {
         T *middle_step = this->of_block(step.middle, f), *joined_step = this->of_block(step.joined, f);
         T* out = this->of_block(this->pass_.step[this->layer_ + 1].x, f);
         std::copy(x_step, x_step + count * f, middle_step);
-        this->mix(middle_step, this->of_block(step.z, this->z_row()));
+        this->mix_paths(middle_step, this->of_block(step.z, this->z_row()));
         if (this->has_product()) this->join_step(joined_step, this->of_block(at.middle, f), middle_step);
         prepare();
         const T *factor = this->of_block(at.factors, width_), *factor_step = factors_step_;
@@ -162,7 +162,7 @@ class UpdateSecond : public ProductSecond<T> {
         features();
         this->normalize_second(joined, second_out, this->norm_, joined_, joined_step_, this->s_);
         if (this->has_product()) this->join_second(middle, joined);
-        this->mix_backward(this->of_block(second.z, this->z_row()), middle);
+        this->mix_paths_backward(this->of_block(second.z, this->z_row()), middle);
         if (this->grads_ != nullptr) weights(middle, this->of_block(by.middle, f));
     }
 
@@ -286,11 +286,7 @@ class UpdateSecond : public ProductSecond<T> {
         this->add_degrees(g.gate, this->y_, this->y_step_, second_gated_, this->gated_, f, C, 1, O);
         const NetworkArrays<T>&at = this->pass_.at[this->layer_], &step = this->pass_.step[this->layer_];
         const T *z = this->of_block(at.z, this->z_row()), *z_step = this->of_block(step.z, this->z_row());
-        this->for_mixing([&](int m, std::int64_t row, int l) {
-            const int in = this->kind_.paths[l] * C;
-            add_outer<T>(g.mixing[l], C, z + row, this->z_row(), in, second_middle + m * C, f, C, count);
-            add_outer<T>(g.mixing[l], C, z_step + row, this->z_row(), in, by_middle + m * C, f, C, count);
-        });
+        this->add_mixing(g.mixing, z, z_step, this->z_row(), this->kind_.paths, second_middle, by_middle);
     }
 
     const int width_;

@@ -107,6 +107,17 @@ class SecondOrder : public Half {
         }
     }
 
+    // grad of each degree, [paths · C, C]: Σ_m z ⊗ second_m + z' ⊗ by_m, of the rows of z that lead to m.
+    void add_mixing(T* const* grad, const T* z, const T* z_step, std::int64_t row, const int* paths, const T* second,
+                    const T* by) const {
+        const int C = this->C;
+        this->for_rows(paths, [&](int m, std::int64_t first, int l) {
+            const int in = paths[l] * C;
+            add_outer<T>(grad[l], C, z + first, row, in, second + m * C, this->features_, C, this->count_);
+            add_outer<T>(grad[l], C, z_step + first, row, in, by + m * C, this->features_, C, this->count_);
+        });
+    }
+
     NormSecond<T> norm_;
     T *y_step_, *second_y_;
     const NetworkGradients<T>* gradients_ = nullptr;
