@@ -134,6 +134,15 @@ def make_model() -> Callable[..., SDAS]:
 
 
 @pytest.fixture
+def float64_by_default() -> Iterator[None]:
+    """e3nn makes its constants in the default dtype."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.fixture
 def without_native(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The compiled extension cannot be imported, and nobody has been told yet."""
     monkeypatch.setattr(native, "_extension", None)

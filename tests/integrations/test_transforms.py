@@ -21,13 +21,7 @@ _spec.loader.exec_module(models)
 F64 = torch.float64
 
 
-@pytest.fixture(autouse=True)
-def dtype():
-    """e3nn makes its constants in the default dtype."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(F64)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("float64_by_default")
 
 
 @cache

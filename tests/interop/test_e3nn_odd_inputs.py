@@ -11,13 +11,7 @@ o3 = pytest.importorskip("e3nn.o3")
 F64 = torch.float64
 
 
-@pytest.fixture(autouse=True)
-def _float64():
-    """e3nn makes its constants in the default dtype."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(F64)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("float64_by_default")
 
 
 PRODUCTS = {

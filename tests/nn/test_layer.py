@@ -76,14 +76,10 @@ def test_what_the_node_product_leaves_out_is_zero_or_already_there():
         assert torch.einsum("abk,a,b->k", o3.wigner_3j(3, 3, l3, dtype=F64), x, x).abs().max() < 1e-12
 
 
+@pytest.mark.usefixtures("float64_by_default")
 def test_node_product_turns_with_its_input_and_differentiates():
     product, x = NodeProduct(3, 2).to(F64), features(2, n=3, channels=3)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(F64)
-    try:
-        turn = o3.Irreps("0e+1o+2e").D_from_matrix(-o3.rand_matrix())
-    finally:
-        torch.set_default_dtype(before)
+    turn = o3.Irreps("0e+1o+2e").D_from_matrix(-o3.rand_matrix())
     torch.testing.assert_close(product(turn @ x), turn @ product(x), rtol=1e-11, atol=1e-11)
     assert torch.autograd.gradcheck(product, x.requires_grad_())
     assert torch.autograd.gradgradcheck(product, x)

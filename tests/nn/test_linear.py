@@ -44,13 +44,9 @@ def test_is_e3nns_linear():
     torch.testing.assert_close(mul_ir_from_rows(module(x), "5x0e+5x1o+5x2e"), wanted, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.usefixtures("float64_by_default")
 def test_rotating_the_input_rotates_the_output():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(F64)
-    try:
-        d = o3.Irreps("0e+1o+2e").D_from_matrix(-o3.rand_matrix())
-    finally:
-        torch.set_default_dtype(before)
+    d = o3.Irreps("0e+1o+2e").D_from_matrix(-o3.rand_matrix())
     module, x = made(bias=True), torch.randn(4, 9, 3, dtype=F64)
     rotated = torch.einsum("mn,bnc->bmc", d, module(x))
     torch.testing.assert_close(module(torch.einsum("mn,bnc->bmc", d, x)), rotated, rtol=1e-11, atol=1e-11)

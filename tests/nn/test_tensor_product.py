@@ -27,13 +27,7 @@ FITTING = {  # output multiplicity that a mode wants, None for a free one, for i
 }
 
 
-@pytest.fixture(autouse=True)
-def _float64():
-    """e3nn makes its constants in the default dtype."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(F64)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("float64_by_default")
 
 
 def random_product(seed, modes=tuple(MODES), lmax=2):

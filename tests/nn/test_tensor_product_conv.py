@@ -13,13 +13,7 @@ F64 = torch.float64
 IN1, IN2 = "3x0e+3x1o+2x2e", "1x0e+1x1o+1x2e"
 
 
-@pytest.fixture(autouse=True)
-def _float64():
-    """e3nn makes its constants in the default dtype."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(F64)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("float64_by_default")
 
 
 @pytest.fixture
