@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sdas.scaling.cooling import CoolDown, CooledLaw, fit_cooled
-from sdas.scaling.law import LEAST_FITTED, Law, fit
+from sdas.scaling.law import Law, law_since
 from sdas.scaling.ledger import Line, read_ledger
-from sdas.scaling.policy import settled
 
 RUN = "."
 """The folder of points of the run itself; others are of trials."""
@@ -60,11 +59,11 @@ class History:
 
     def law(self) -> Law | None:
         """Of the points before the cool-down that are of the model as it is; None if they are too few."""
-        grown_at = self.growths[-1].flops if self.growths else 0
-        points = [p for p in self.points if p.flops >= settled(grown_at, self.start["rules"]["patience"])]
-        if len(points) < LEAST_FITTED:
+        if not self.points:  # of a run that has not begun, whose start is not known
             return None
-        return fit([point.flops for point in points], [point.error for point in points], seed=self.start["seed"])
+        grown_at = self.growths[-1].flops if self.growths else 0
+        curve = ((point.flops, point.error) for point in self.points)
+        return law_since(grown_at, curve, self.start["rules"]["patience"], self.start["seed"])
 
     def cooled_law(self) -> CooledLaw | None:
         """What the cool-down brought beyond that law; None before there are points of it."""

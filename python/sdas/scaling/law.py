@@ -23,6 +23,7 @@ Intervals
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,6 +170,15 @@ def fit(compute: ArrayLike, error: ArrayLike, seed: int = 0, resamples: int = 20
         why=why,
         _drawn=replicates,
     )
+
+
+def law_since(grown_at: float, curve: Iterable[tuple[float, float]], patience: float, seed: int) -> Law | None:
+    """The law of what grew at these FLOPs, by the points (FLOPs, error) of a curve that follow it; None if too few."""
+    points = [point for point in curve if point[0] >= patience**0.5 * grown_at]
+    if len(points) < LEAST_FITTED:
+        return None
+    compute, error = zip(*points, strict=True)
+    return fit(compute, error, seed=seed)
 
 
 @dataclass(frozen=True)

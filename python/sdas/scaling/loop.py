@@ -26,9 +26,9 @@ from sdas.errors import ScalingError
 from sdas.run.fingerprint import model_fingerprint
 from sdas.run.folder import CHECKPOINTS, LEDGER, SCALING, TRIALS
 from sdas.scaling.costs import LEAST_STEPS, check_budget, costs
-from sdas.scaling.law import LEAST_FITTED, Law, fit
+from sdas.scaling.law import Law, law_since
 from sdas.scaling.ledger import Ledger, Line, open_ledger
-from sdas.scaling.policy import Decision, State, Trial, candidates, decide, paired_noise, settled
+from sdas.scaling.policy import Decision, State, Trial, candidates, decide, paired_noise
 from sdas.scaling.pool import Pool, check_pool, opened_pool
 from sdas.scaling.rules import Axis, Rules, Sizes
 from sdas.scaling.settings import check_settings, rules_of, starting_sizes
@@ -200,10 +200,8 @@ class AdaptiveRun:
 
     def _law(self) -> Law | None:
         """Of the points that are of the model as it is."""
-        points = [point for point in self.curve if point.flops >= settled(self.place.since, self.rules.patience)]
-        if len(points) < LEAST_FITTED:
-            return None
-        return fit([point.flops for point in points], [point.error for point in points], seed=self.seed)
+        curve = ((point.flops, point.error) for point in self.curve)
+        return law_since(self.place.since, curve, self.rules.patience, self.seed)
 
     def _step_flops(self) -> float:
         """Of a training step, between the last two validations."""

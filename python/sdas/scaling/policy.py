@@ -134,11 +134,6 @@ def candidates(sizes: Sizes, pool_frames: int, rules: Rules) -> dict[Axis, Sizes
     }
 
 
-def settled(grown_at: float, patience: float) -> float:
-    """FLOPs beyond which a curve follows the law of what grew there."""
-    return patience**0.5 * grown_at
-
-
 def paired_noise(before: Sequence[float], after: Sequence[float]) -> float:
     """The standard error of the difference of two errors over the first, from what each of the same frames adds."""
     number, difference = len(before), [b - a for b, a in zip(before, after, strict=True)]

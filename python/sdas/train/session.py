@@ -206,7 +206,6 @@ class Session:
 
     def frame_errors(self) -> NDArray[np.float64]:
         """Absolute force errors as they are now, eV/Å, a sum over components for each validation frame with forces."""
-        self._settle()
         return force_errors(self.averaged, *self._validation)
 
     def save(self) -> None:
