@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,8 @@ from sdas.errors import ScalingError
 from sdas.scaling.cooling import CoolDown, fit_cooled
 from sdas.scaling.history import RUN, history_of
 from sdas.scaling.law import fit
+from sdas.scaling.plan import Plan
+from sdas.scaling.rules import Rules
 
 E_INF, A, ALPHA = 0.010, 0.012, 0.4  # at 1e12 FLOPs
 B, KAPPA, BETA, GAMMA = 0.006, 3e-11, 0.6, 0.5
@@ -81,17 +85,35 @@ def test_bad_input(law, cooled):
         fit_cooled(law, [1e11], [float("nan")], [CoolDown(8e10, 2e10)])
 
 
-def test_the_history_of_a_run_tells_what_its_cool_down_brought():
-    """Four points of one cool-down; then a run of three times the FLOPs."""
-    down = CoolDown(8e11, 2e11)
+def cooled_run(down, floor=0.0):
+    """The history of a run with four points of one cool-down; `floor` is taken off every error."""
     lines = [{"kind": "started", "rules": {"patience": 1.0}, "seed": 0}]
     for compute in np.geomspace(2e10, 8e11, 40):
-        lines.append({"kind": "validated", "flops": compute, "error": steady(compute)})
+        lines.append({"kind": "validated", "flops": compute, "error": steady(compute) - floor})
     lines.append({"kind": "cooling", "flops": down.start, "end": down.start + down.length})
-    lines += [{"kind": "validated", "flops": at, "error": by_steps(at, down)} for at in (8.5e11, 9e11, 9.5e11, 1e12)]
-    history = history_of({"spent": line.get("flops"), "parameters": 1, "folder": RUN} | line for line in lines)
-    found = history.cooled_law()
+    ends = (8.5e11, 9e11, 9.5e11, 1e12)
+    lines += [{"kind": "validated", "flops": at, "error": by_steps(at, down) - floor} for at in ends]
+    return history_of({"spent": line.get("flops"), "parameters": 1, "folder": RUN} | line for line in lines)
+
+
+def test_the_history_of_a_run_tells_what_its_cool_down_brought():
+    """Then a run of three times the FLOPs."""
+    found = cooled_run(CoolDown(8e11, 2e11)).cooled_law()
     assert found is not None
     assert found.points == 4
     longer = CoolDown(2.4e12, 6e11)
     assert found.predict(3e12, longer) == pytest.approx(by_steps(3e12, longer), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("budget", "floor", "told"),
+    [
+        (3e12, 0.0, "and after it at 1[0-9.]+ meV/Å, by the multi-power law of 4 cooled points"),
+        (1e17, E_INF, "too far"),
+    ],
+)
+def test_a_plan_tells_how_a_larger_budget_ends_or_that_nothing_can_be_told(budget, floor, told):
+    """With no floor a power law falls below what a cool-down brings, where the multi-power law has no error left."""
+    rules = Rules(0.8 * budget, 1e11, patience=1.0)
+    planned = Plan(rules, budget, 8, [], 4, cooled_run(CoolDown(8e11, 2e11), floor))
+    assert re.search(told, planned.text())

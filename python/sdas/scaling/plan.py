@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sdas.config import Config
+from sdas.errors import ScalingError
 from sdas.run.folder import LEDGER
 from sdas.scaling.cooling import CoolDown
 from sdas.scaling.costs import Cost, check_budget, costs
@@ -107,7 +108,11 @@ class Plan:
         yield f"  (95 %: {1000 * low:.3g} to {1000 * high:.3g}{known})."
         cooled, length = self.history.cooled_law(), self.budget - self.rules.budget_flops
         if cooled is not None and length > 0:
-            error = cooled.predict(end + length, CoolDown(end, length))
+            try:
+                error = cooled.predict(end + length, CoolDown(end, length))
+            except ScalingError as beyond:
+                yield f"and after it: {beyond}."
+                return
             yield f"and after it at {1000 * error:.3g} meV/Å, by the multi-power law of {cooled.points} cooled points."
 
 
