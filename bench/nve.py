@@ -1,9 +1,9 @@
 """Does a model keep the energy over 100 ps? Ten replicas at 300 K and 0.5 fs, in one batch.
 
-    python bench/nve.py RUN=FRAMES [PS]
+    python bench/nve.py MODEL=FRAMES [PS]
 
-RUN is a run directory, FRAMES a file whose first frame is the start. 2 ps of Langevin dynamics come first, so that
-replicas begin apart and at the temperature. The arithmetic of the model is float32, where rounding adds to the drift.
+MODEL is a run directory, or the name of a potential that comes with the package. FRAMES is a file whose first frame is
+the start. 2 ps of Langevin dynamics come first, so that replicas begin apart and at the temperature. The arithmetic of the model is float32, where rounding adds to the drift.
 Writes `bench/results/md/nve.json`, where a case takes the place of an older one. Dynamics lie in build/, so an
 interrupted run goes on; with more picoseconds it is lengthened. On one idle core 100 ps take five minutes for ethanol
 and a quarter of an hour for aspirin.
@@ -21,6 +21,7 @@ import numpy as np
 from ase import Atoms
 from record import HERE, _commit, _machine, _versions
 
+from sdas import potentials
 from sdas.data import read_frames
 from sdas.documents import read_document
 from sdas.md import Replicas
@@ -40,15 +41,23 @@ BOUND = 0.1
 """meV per atom and ps."""
 
 
-def spread(run: str, start: Atoms) -> list[Atoms]:
+def source(model: str) -> tuple[str, Path, dict[str, Any]]:
+    """What to call a model, its folder, and what is known of its training."""
+    if model in potentials.NAMES:
+        return f"the potential {model!r} of the package", potentials.folder(model), potentials.card(model)["training"]
+    return f"the run {Path(model).name!r}", Path(model), read_document(Path(model) / SUMMARY)
+
+
+def spread(run: Path, start: Atoms) -> list[Atoms]:
     """Starts from 2 ps at the temperature."""
     warm = Replicas(run, [start] * COUNT, "langevin", KELVIN, timestep_fs=TIMESTEP_FS, seed=100, dtype=DTYPE)
     warm.run(THERMALIZATION)
     return [warm.atoms(replica) for replica in range(COUNT)]
 
 
-def measured(run: str, data: str, ps: float) -> dict[str, Any]:
+def measured(model: str, data: str, ps: float) -> dict[str, Any]:
     """Drifts, verdicts and the time that it took."""
+    commit, (name, run, training) = _commit(), source(model)
     first = next(iter(read_frames(data)))
     atoms = len(first.numbers)
     starts = spread(run, Atoms(first.numbers, first.positions))
@@ -61,7 +70,7 @@ def measured(run: str, data: str, ps: float) -> dict[str, Any]:
         limits=Limits(stretch_ang=STRETCH_ANG),
         dtype=DTYPE,
     )
-    folder, begin = WORK / Path(run).name, time.process_time()
+    folder, begin = WORK / run.name, time.process_time()
     found = run_replicas(
         replicas, round(1000 * ps / TIMESTEP_FS), folder, every=EVERY, save_every=SAVE_EVERY, progress=True
     )
@@ -71,13 +80,13 @@ def measured(run: str, data: str, ps: float) -> dict[str, Any]:
     drifts = [None if each is None else each.drift_mev_per_atom_per_ps for each in fitted]
     largest = max(abs(drift) for drift in drifts if drift is not None)
     stable = all(each.verdict is None for each in found.replicas)
-    training = read_document(Path(run) / SUMMARY)
     return {
         "start": Path(data).name,
-        "commit": _commit(),
+        "commit": commit,
+        "model": name,
         "ps": ps,
         "atoms": atoms,
-        "training": {name: training.get(name) for name in ("steps", "wall_s", "train_flops")},
+        "training": {fact: training.get(fact) for fact in ("steps", "wall_s", "train_flops")},
         "drifts_mev_per_atom_per_ps": drifts,
         "largest_drift": largest,
         "fluctuation_mev_per_atom": float(np.mean([each.fluctuation_mev_per_atom for each in fitted if each])),
@@ -94,8 +103,8 @@ def main(pair: str, ps: float) -> None:
     """Run and write."""
     path = HERE / "results" / "md" / "nve.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    run, _, data = pair.partition("=")
-    case = measured(run, data, ps)
+    model, _, data = pair.partition("=")
+    case = measured(model, data, ps)
     before = json.loads(path.read_text())["cases"] if path.exists() else []
     record: dict[str, Any] = {
         "claim": f"no drift above {BOUND} meV/atom/ps and no blow-up in {PS:g} ps",
