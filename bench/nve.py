@@ -3,7 +3,9 @@
     python bench/nve.py MODEL=FRAMES [PS]
 
 MODEL is a run directory, or the name of a potential that comes with the package. FRAMES is a file whose first frame is
-the start. 2 ps of Langevin dynamics come first, so that replicas begin apart and at the temperature. The arithmetic of the model is float32, where rounding adds to the drift.
+the start. 2 ps of Langevin dynamics come first, so that replicas begin apart and at the temperature. The arithmetic of
+the model is float32, where rounding adds to the drift.
+
 Writes `bench/results/md/nve.json`, where a case takes the place of an older one. Dynamics lie in build/, so an
 interrupted run goes on; with more picoseconds it is lengthened. On one idle core 100 ps take five minutes for ethanol
 and a quarter of an hour for aspirin.
