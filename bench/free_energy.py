@@ -1,22 +1,26 @@
 """Does a model have the free energies of its reference, GFN2-xTB?
 
-    python bench/free_energy.py ethanol [STEPS]         the torsion C–C–O–H
-    python bench/free_energy.py malonaldehyde [STEPS]   the proton between the two oxygens of the enol
-    python bench/free_energy.py ethanol grid            energies along the variable, by GFN2-xTB and PBE/def2-SVP
+    python bench/free_energy.py ethanol               the torsion C–C–O–H
+    python bench/free_energy.py malonaldehyde         the proton between the two oxygens of the enol
+    python bench/free_energy.py ethanol independent   the same by dynamics of the reference itself
+    python bench/free_energy.py ethanol grid          energies along the variable, by GFN2-xTB and PBE/def2-SVP
 
-Frames are labelled by the reference, a model is trained on them for 8000 steps, and the variable is sampled by both.
+Frames are labelled by the reference, a model is trained on them for 8000 steps, and the variable is sampled by it. The
+reference labels frames of that run, by which its free energy is reweighted. It is compared to that of `independent`,
+where that was recorded.
+
 Frames of ethanol are those that come with the package. Those of malonaldehyde are from the reference's dynamics at
-500 K, held at places along the variable. Writes `bench/results/free_energy/`. What is computed lies in build/, so an
-interrupted run goes on.
+500 K, held at places along the variable. Writes `bench/results/free_energy/` and pictures in `docs/pictures/`. What is
+computed lies in build/, so an interrupted run goes on. Seconds are of one core.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,9 +35,9 @@ from record import _commit, _machine, _versions
 from sdas.config.label import ResourcesConfig, parse_oracle
 from sdas.data import Frame, read_frames, sample
 from sdas.data.writing import write_frames
-from sdas.free_energy import Axis, free_energy, parse_variable
+from sdas.free_energy import Axis, SinglePoints, free_energy, parse_variable
 from sdas.free_energy.oracle import OracleForces
-from sdas.free_energy.run import Sampling
+from sdas.free_energy.run import PICTURE, FreeEnergy, Sampling
 from sdas.label import Label, LabelStore, label_frames
 from sdas.md import Replicas
 from sdas.md.forces import EnergyFunction
@@ -41,10 +45,13 @@ from sdas.md.systems import Systems
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK, RESULTS = ROOT / "build" / "bench-free-energy", ROOT / "bench" / "results" / "free_energy"
+PICTURES = ROOT / "docs" / "pictures"
 ORACLE, DFT, FRAMES, TRAINING = "tblite:GFN2-xTB", "pyscf:pbe/def2-svp", 600, 8000
 HELD, HELD_KELVIN, HELD_WIDTH, HELD_STEPS, HELD_EVERY = 16, 500.0, 0.15, 1000, 25
 """Replicas that are held along a variable, how wide they spread about their places in its unit, and their dynamics."""
-GRID = 7
+GRID, BINS, LABELS = 7, 24, 200
+MODEL = Sampling(steps=20_000, timestep_fs=1.0, replicas=64, walkers=8, increment=0.1, every=5, save_every=500)
+REFERENCE = Sampling(steps=8000, timestep_fs=1.0, replicas=8, walkers=2, increment=0.1, every=5, save_every=500)
 
 
 @dataclass(frozen=True)
@@ -108,23 +115,34 @@ def structures(case: Case) -> list[Frame]:
     return frames
 
 
-def trained(case: Case, folder: Path) -> Path:
-    """The run of a model trained on the reference."""
-    run = folder / "run"
-    if not (run / "model").exists():
+def cpu_seconds() -> float:
+    """Of this process and of those that it has waited for."""
+    return sum(os.times()[:4])
+
+
+def trained(case: Case, folder: Path) -> tuple[Path, dict[str, float]]:
+    """The run of a model trained on the reference, and the seconds of one core that its parts took."""
+    run, bill = folder / "run", folder / "seconds.json"
+    if not bill.exists():
+        shutil.rmtree(run, ignore_errors=True)  # of a killed training: its seconds are not known
+        begin = cpu_seconds()
+        frames = structures(case)
+        seconds = {"frames": cpu_seconds() - begin}
         with LabelStore.open(folder / "labels") as store:
-            done = label_frames(structures(case), parse_oracle(ORACLE, {}), store, ResourcesConfig())
-        labelled = [
-            (replace(frame, energy=label.energy, forces=label.forces), {})
-            for frame, label in zip(done.frames, done.outcomes, strict=True)
-            if isinstance(label, Label)
-        ]
+            done = label_frames(frames, parse_oracle(ORACLE, {}), store, ResourcesConfig())
+        outcomes = zip(done.frames, done.outcomes, strict=True)
+        labels = [(frame, each) for frame, each in outcomes if isinstance(each, Label)]
+        seconds["labels"] = sum(label.facts["seconds"] for _, label in labels)
+        labelled = [(replace(frame, energy=label.energy, forces=label.forces), {}) for frame, label in labels]
         write_frames(folder / "frames.extxyz", labelled)
         options = [f"train.steps={TRAINING}", "train.threads=1", f"run_dir={run}"]
         flags = [word for option in options for word in ("--set", option)]
         command = [sys.executable, "-P", "-m", "sdas.cli", "train", str(folder / "frames.extxyz"), *flags]
+        begin = cpu_seconds()
         subprocess.run(command, check=True)
-    return run
+        seconds["training"] = cpu_seconds() - begin
+        bill.write_text(json.dumps({name: round(value, 1) for name, value in seconds.items()}))
+    return run, json.loads(bill.read_text())
 
 
 def said() -> dict[str, Any]:
@@ -132,36 +150,90 @@ def said() -> dict[str, Any]:
     return {"machine": _machine(), "versions": _versions(["tblite", "pyscf", "ase"]), "commit": _commit()}
 
 
-def sampled(name: str, steps: int) -> dict[str, Any]:
-    """Free energies of both."""
+def axis_of(case: Case) -> Axis:
+    """The variable in bins."""
+    return Axis(parse_variable(case.variable), case.low, case.high, BINS)
+
+
+def facts(case: Case, sampling: Sampling) -> dict[str, Any]:
+    """Of a run."""
+    settings = {name: getattr(sampling, name) for name in ("steps", "timestep_fs", "replicas", "walkers")}
+    return {**said(), "oracle": ORACLE, "variable": case.variable, **settings}
+
+
+def asymmetry(curve: np.ndarray) -> float:
+    """|F(ξ) − F(−ξ)| on average, k_B T: zero by the symmetry of both molecules."""
+    return float(np.nanmean(np.abs(curve - curve[::-1])))
+
+
+def sampled(name: str) -> dict[str, Any]:
+    """Free energies of the model, and of the reference by reweighting."""
     case, folder = CASES[name](), WORK / name
     folder.mkdir(parents=True, exist_ok=True)
-    begin = time.process_time()
-    run = trained(case, folder)
-    seconds = {"frames and labels": round(time.process_time() - begin)}
-    sampling = Sampling(steps=steps, timestep_fs=1.0, replicas=8, walkers=2, increment=0.1, every=5, save_every=500)
-    axes, found = [Axis(parse_variable(case.variable), case.low, case.high, 24)], {}
-    for what, forces in (("reference", OracleForces(ORACLE)), ("model", str(run))):
-        begin = time.process_time()
-        known = found["reference"].landscape if found else None
-        place = folder / what
-        found[what] = free_energy(forces, case.structure, axes, sampling, place, reference=known, progress=True)
-        seconds[what] = round(time.process_time() - begin)
-    error = found["model"].error
+    run, seconds = trained(case, folder)
+    reference = SinglePoints(ORACLE, LABELS)
+    found = free_energy(
+        str(run), case.structure, [axis_of(case)], MODEL, folder / "model", reference=reference, progress=True,
+        dtype="float32",
+    )  # fmt: skip
+    error, reweighting, landscape = found.error, found.reweighting, found.landscape
     assert error is not None
+    assert reweighting is not None
+    shutil.copy(folder / "model" / PICTURE, PICTURES / f"free_energy_{name}.svg")
     return {
         "claim": "the model has the free energies of its reference",
-        **said(),
-        "oracle": ORACLE,
-        "variable": case.variable,
+        **facts(case, MODEL),
         "training": {"frames": FRAMES if not case.held else HELD * (HELD_STEPS // HELD_EVERY), "steps": TRAINING},
-        "steps": steps,
-        "timestep_fs": sampling.timestep_fs,
-        "replicas": sampling.replicas,
-        "walkers": sampling.walkers,
-        "seconds_of_one_core": seconds,
+        "seconds": seconds | {"dynamics": round(found.cost["dynamics_s"], 1)}
+        | {"single_energies": round(found.cost["single_energies_s"], 1)},
+        "single_energies": found.cost["single_energies"],
         "sampling_error": error.as_dict(),
-        **{what: each.landscape.as_dict() | {"notes": each.notes} for what, each in found.items()},
+        "asymmetry_kt": {
+            "model": asymmetry(landscape.mean),
+            "reference": asymmetry(reweighting.reference(landscape)[0]),
+        },
+        "beside_independent_dynamics": beside(name, found),
+        "model": landscape.as_dict() | {"flatness": found.flatness, "increments_kt": found.increments},
+        "reference": reweighting.as_dict(landscape),
+        "notes": found.notes,
+    }  # fmt: skip
+
+
+def beside(name: str, found: FreeEnergy) -> dict[str, Any] | None:
+    """The reference by reweighting less that by its own dynamics, where that was recorded, and their joint errors."""
+    path = RESULTS / f"{name}_independent.json"
+    if not path.exists():
+        return None
+    recorded = json.loads(path.read_text())["reference"]
+    theirs, their_error = (np.array(recorded[key], dtype=float) for key in ("free_energy_kt", "standard_error_kt"))
+    assert found.reweighting is not None
+    ours, our_error = found.reweighting.reference(found.landscape)
+    assert our_error is not None
+    apart, joint = ours - theirs, np.hypot(our_error, their_error)
+    apart -= np.nanmean(apart)
+    return {
+        "difference_kt": apart.tolist(),
+        "joint_error_kt": joint.tolist(),
+        "mean_kt": float(np.nanmean(np.abs(apart))),
+        "noise_kt": float(np.sqrt(2 / np.pi) * np.nanmean(joint)),
+        "bins_within_two_errors": int((np.abs(apart) <= 2 * joint).sum()),
+    }
+
+
+def independent(name: str) -> dict[str, Any]:
+    """Free energies of the reference by its own dynamics."""
+    case, folder = CASES[name](), WORK / name
+    folder.mkdir(parents=True, exist_ok=True)
+    forces, axes = OracleForces(ORACLE), [axis_of(case)]
+    found = free_energy(forces, case.structure, axes, REFERENCE, folder / "reference", progress=True)
+    return {
+        "claim": "what dynamics of the reference itself give in as much time as can be had",
+        **facts(case, REFERENCE),
+        "seconds": {"dynamics": round(found.cost["dynamics_s"], 1)},
+        "single_energies": REFERENCE.steps * REFERENCE.replicas,
+        "asymmetry_kt": asymmetry(found.landscape.mean),
+        "reference": found.landscape.as_dict() | {"flatness": found.flatness, "increments_kt": found.increments},
+        "notes": found.notes,
     }
 
 
@@ -201,20 +273,16 @@ def grid(name: str) -> dict[str, Any]:
     }
 
 
-def main(name: str, words: Sequence[str]) -> None:
+def main(name: str, what: str = "") -> None:
     """Measure and write."""
     WORK.mkdir(parents=True, exist_ok=True)
-    whole = "grid" not in words
-    record = sampled(name, int(words[0]) if words else 24_000) if whole else grid(name)
-    path = RESULTS / f"{name}.json" if whole else RESULTS / f"{name}_grid.json"
+    record = {"": sampled, "independent": independent, "grid": grid}[what](name)
+    path = RESULTS / f"{'_'.join(filter(None, (name, what)))}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n")
-    print(
-        json.dumps(
-            {k: record[k] for k in ("sampling_error", "seconds_of_one_core", "energy_kt_at_300_k") if k in record}
-        )
-    )
+    shown = ("sampling_error", "asymmetry_kt", "beside_independent_dynamics", "seconds", "energy_kt_at_300_k", "notes")
+    print(json.dumps({key: record[key] for key in shown if key in record}))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "ethanol", sys.argv[2:])
+    main(*sys.argv[1:] or ["ethanol"])

@@ -195,6 +195,19 @@ def test_diffusion_and_free_energy_of_the_model_are_on_the_page_and_others_are_l
     for shown in ("<td>0.137</td><td>0.11</td><td>0.16</td>", "Li is 8 % off the reference", "1 bins are empty",
                   "Sampling error 0.21 k_B T", "Free energy along the variable"):  # fmt: skip
         assert shown in text
+    reweighting = {
+        "reference": "tblite:GFN2-xTB", "overlap": "partial", "free_energy_kt": [0.1, 1.4, None],
+        "difference_kt": [0.1, -0.1, None], "difference_error_kt": [0.02, 0.02, None],
+        "difference_interval_95_kt": [[0.06, -0.14, None], [0.14, -0.06, None]], "frames": [20, 20, 2],
+        "effective_frames": [18.2, 17.5, 1.1], "fewest_effective_frames": 10,
+    }  # fmt: skip
+    reweighted = {**curve, "reweighting": reweighting, "cost": {"single_energies": 42}}
+    write_document(run_dir / "free_energy" / "free_energy.json", reweighted)
+    reported(run_dir)
+    text = (run_dir / "report.html").read_text()
+    for shown in ("By 42 frames that tblite:GFN2-xTB labels; overlap: partial", "less that of the model",
+                  "how many they are worth"):  # fmt: skip
+        assert shown in text
     write_document(run_dir / "diffusion" / "diffusion.json", {**diffusion, "model": "0" * 64})
     numbers = reported(run_dir)
     assert numbers["diffusion_ang2_per_ps"] == {}

@@ -78,6 +78,7 @@ class WangLandauBias:
         self.late_deposits = torch.zeros(self.groups, dtype=torch.float64)
         self.late_visits = torch.zeros_like(self.visits)
         self.late_coefficients = torch.zeros_like(self.coefficients)  # their mean
+        self.seconds = torch.zeros((), dtype=torch.float64)  # of CPU, that the dynamics took
         self._share = [torch.from_numpy(_share(axis)) for axis in axes]
 
     def __call__(self, systems: Systems, stress: bool = False) -> Results:
@@ -132,7 +133,7 @@ class WangLandauBias:
     def deposit(self, systems: Systems) -> None:
         """Count where systems are, and raise the bias there. What lies outside of the range does not count."""
         values = self.values(systems).detach().cpu()
-        index = [self._bin(axis, value) for axis, value in zip(self.axes, values.unbind(1), strict=True)]
+        index = [axis.bin_of(value) for axis, value in zip(self.axes, values.unbind(1), strict=True)]
         inside = torch.stack([(each >= 0) for each in index]).all(0)
         values, groups, index = values[inside], self.group(systems)[inside], [each[inside] for each in index]
         bins = (groups, *index)
@@ -162,12 +163,6 @@ class WangLandauBias:
             if anew:
                 self.histogram[group] = 0
 
-    def _bin(self, axis: Axis, value: torch.Tensor) -> torch.Tensor:
-        place = ((value - axis.low) / axis.width).floor().long()
-        if axis.periodic:
-            return place % axis.bins
-        return torch.where((place >= 0) & (place < axis.bins), place, -1)
-
     def free_energies(self) -> np.ndarray:
         """F at the centers of the bins `[groups, bins...]`, eV, each up to a constant; NaN where a group has not been.
 
@@ -190,7 +185,7 @@ class WangLandauBias:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """What was learnt, as a run saves it."""
-        names = ("coefficients", "histogram", "visits", "increment", "late")
+        names = ("coefficients", "histogram", "visits", "increment", "late", "seconds")
         late = ("late_deposits", "late_visits", "late_coefficients")
         return {name: getattr(self, name) for name in (*names, *late)}
 

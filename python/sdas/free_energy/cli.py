@@ -12,7 +12,9 @@ from sdas.errors import SdasError
 from sdas.run.folder import FREE_ENERGY
 
 if TYPE_CHECKING:
+    from sdas.free_energy.landscape import Landscape
     from sdas.free_energy.run import FreeEnergy
+    from sdas.free_energy.single_points import SinglePoints
     from sdas.free_energy.variables import Axis
 
 
@@ -41,7 +43,17 @@ def free_energy(
     increment: Annotated[float, typer.Option(help="First rise of the bias per visit, k_B T.")] = 0.05,
     every: Annotated[int, typer.Option(help="Steps between visits.")] = 10,
     friction: Annotated[float, typer.Option(help="Of Langevin's thermostat, 1/ps.")] = 10.0,
-    reference: Annotated[Path | None, typer.Option(help="Results of a reference, to give the sampling error.")] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="To give the sampling error: an oracle that labels frames of the model, or the results of its own run."
+        ),
+    ] = None,
+    labels: Annotated[int, typer.Option(help="Frames of each bin that the reference labels.")] = 50,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Of the reference, as dispersion=d4.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Frames that the reference labels at a time.")] = 1,
     seed: Annotated[int, typer.Option(help="Of velocities and thermostat.")] = 0,
     frame: Annotated[int, typer.Option(help="Which frame of the structure file; negative counts from the end.")] = 0,
     dtype: Annotated[str | None, typer.Option(help="Of a model's arithmetic: float64 or float32.")] = None,
@@ -54,7 +66,6 @@ def free_energy(
 
     A bias grows where replicas have been until they go everywhere alike. Writes free_energy.json and free_energy.svg.
     """
-    from sdas.free_energy.landscape import Landscape
     from sdas.free_energy.oracle import OracleForces
     from sdas.free_energy.run import Sampling
     from sdas.free_energy.run import free_energy as sample
@@ -72,12 +83,26 @@ def free_energy(
         raise SdasError("with an oracle, name a folder with --out, and leave --dtype out")
     folder = out or results_folder(model) / FREE_ENERGY
     atoms = read_structure(structure, frame)
-    known = None if reference is None else Landscape.read(reference)
+    known = None if reference is None else _reference(reference, labels, settings or [], workers)
     forces: Any = model if is_model else OracleForces(model)
     options = {"dtype": dtype or "float64"} if is_model else {}
     found = sample(forces, atoms, axes, sampling, folder, reference=known, fresh=fresh, progress=True, **options)
     _tell(found)
     typer.echo(f"written to {folder}")
+
+
+def _reference(name: str, labels: int, settings: Sequence[str], workers: int) -> Landscape | SinglePoints:
+    """Free energies that were written, or an oracle; raises SdasError for neither."""
+    from sdas.config.label import parse_resources
+    from sdas.free_energy.landscape import Landscape
+    from sdas.free_energy.single_points import SinglePoints
+    from sdas.label.cli import read_settings
+
+    if Path(name).exists():
+        return Landscape.read(name)
+    if ":" not in name:
+        raise SdasError(f"--reference {name}: no such results, and no oracle, as tblite:GFN2-xTB is one")
+    return SinglePoints(name, labels, read_settings(settings), parse_resources(workers=workers))
 
 
 def _axes(names: Sequence[str], ranges: Sequence[str], bins: Sequence[int]) -> list[Axis]:
@@ -120,6 +145,13 @@ def _tell(found: FreeEnergy) -> None:
         noise = "" if found.error.noise_kt is None else f", of which noise explains {found.error.noise_kt:.2g}"
         typer.echo(
             f"sampling error {found.error.mean_kt:.2g} k_B T on average{noise}; {found.error.largest_kt:.2g} at most"
+        )
+    if found.reweighting is not None:
+        effective = found.reweighting.effective[found.reweighting.known]
+        worth = f"; those of a bin are worth {effective.min():.0f} at least, where known" if effective.size else ""
+        typer.echo(
+            f"  by {found.cost['single_energies']} frames that the reference labels in "
+            f"{found.cost['single_energies_s']:.3g} s{worth}; overlap: {found.reweighting.overlap(landscape)}"
         )
     for note in found.notes:
         typer.secho(f"note: {note}", err=True)

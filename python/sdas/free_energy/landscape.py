@@ -60,9 +60,9 @@ class Landscape:
             "variables": self.names,
             "units": self.units,
             "centers": [each.tolist() for each in self.centers],
-            "free_energy_kt": _nulls(self.mean),
-            "standard_error_kt": None if error is None else _nulls(error),
-            "groups_kt": _nulls(self.groups),
+            "free_energy_kt": nulls(self.mean),
+            "standard_error_kt": None if error is None else nulls(error),
+            "groups_kt": nulls(self.groups),
             "thermal_energy_ev": self.thermal_ev,
             "bins_not_visited": int((~self.known).sum()),
         }
@@ -89,7 +89,8 @@ def aligned(groups: np.ndarray) -> np.ndarray:
     return groups - groups[:, known].mean(axis=1).reshape(-1, *[1] * (groups.ndim - 1))
 
 
-def _nulls(values: np.ndarray) -> Any:
+def nulls(values: np.ndarray) -> Any:
+    """Nested lists, as JSON holds numbers of which some are not known."""
     nested = values.astype(object)
     nested[~np.isfinite(values)] = None
     return nested.tolist()

@@ -34,7 +34,7 @@ class OracleForces:
         """See :class:`sdas.md.forces.Forces`; raises SdasError where the oracle gives no label, and for a stress."""
         if stress:
             raise SdasError("an oracle moves replicas at constant volume only")
-        labels = [outcome_of(self.oracle, self.oracle.prepared(_frame(systems, row))) for row in range(len(systems))]
+        labels = [outcome_of(self.oracle, self.oracle.prepared(frame_of(systems, row))) for row in range(len(systems))]
         energies, forces = [], []
         for label in labels:
             if isinstance(label, Failure):
@@ -47,14 +47,15 @@ class OracleForces:
         }
 
 
-def _frame(systems: Systems, row: int) -> Frame:
+def frame_of(systems: Systems, row: int) -> Frame:
+    """One of the systems as a frame without labels."""
     span = systems.span(row)
     state, periodic = systems.states[row], bool(systems.pbc[row].any())
     return Frame(
-        numbers=systems.numbers[span].numpy(),
-        positions=systems.positions[span].numpy().copy(),
-        cell=systems.cells[row].numpy().copy() if periodic else None,
-        pbc=systems.pbc[row].numpy(),
+        numbers=systems.numbers[span].cpu().numpy(),
+        positions=systems.positions[span].cpu().numpy().copy(),
+        cell=systems.cells[row].cpu().numpy().copy() if periodic else None,
+        pbc=systems.pbc[row].cpu().numpy(),
         energy=None,
         forces=None,
         stress=None,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,14 @@ from sdas.free_energy.bias import WangLandauBias
 from sdas.free_energy.comparison import SamplingError, sampling_error
 from sdas.free_energy.figure import landscape_figure
 from sdas.free_energy.landscape import DOCUMENT, Landscape
+from sdas.free_energy.reweighting import FEWEST, Reweighting
+from sdas.free_energy.single_points import Reference, draw, reweighted, start_frame
 from sdas.free_energy.variables import Axis, Variable
 from sdas.md import Replicas
 from sdas.md.forces import Forces
-from sdas.md.replica_run import run_replicas
+from sdas.md.replica_run import TRAJECTORY, run_replicas
 from sdas.md.thermostats import thermostat_of
+from sdas.md.trajectory import Trajectory
 
 DYNAMICS, PICTURE = "dynamics", "free_energy.svg"
 CONVERGED = 1e-3
@@ -55,12 +59,20 @@ class Sampling:
 
 @dataclass(frozen=True)
 class FreeEnergy:
-    """What came of a run. error: against a reference. flatness, increments: of each group. notes: sentences."""
+    """What came of a run.
+
+    flatness, increments: of each group. error: against a reference. reweighting: to a reference of single energies,
+    which is called `reference`.
+    cost: seconds of CPU that the dynamics took, and single energies with the seconds that they took. notes: sentences.
+    """
 
     landscape: Landscape
     flatness: list[float]
     increments: list[float]
     error: SamplingError | None
+    reweighting: Reweighting | None
+    reference: str | None
+    cost: dict[str, float]
     notes: list[str]
 
 
@@ -71,7 +83,7 @@ def free_energy(
     sampling: Sampling,
     folder: str | Path,
     *,
-    reference: Landscape | None = None,
+    reference: Landscape | Reference | None = None,
     fresh: bool = False,
     progress: bool = False,
     **options: Any,
@@ -85,7 +97,8 @@ def free_energy(
         atoms: the start of every replica.
         axes: variables and ranges.
         folder: of the results; the dynamics lie in it.
-        reference: to give the sampling error.
+        reference: to give the sampling error: free energies of its own dynamics, or single energies for the model's
+            frames, as :class:`sdas.free_energy.SinglePoints` gives, which is far more precise.
 
     Raises:
         SdasError: an argument is wrong, every replica exploded, or a variable did not move.
@@ -94,6 +107,10 @@ def free_energy(
         check = getattr(axis.variable, "check", None)
         if check is not None:
             check(len(atoms))
+    if isinstance(reference, Reference):
+        reference.check(start_frame(atoms))
+    elif not isinstance(reference, Landscape | None):
+        raise SdasError(f"reference must be a Landscape or SinglePoints, got {type(reference).__name__}")
     invariant = all(isinstance(axis.variable, Variable) for axis in axes)
     bias = WangLandauBias(
         axes,
@@ -116,10 +133,13 @@ def free_energy(
     )
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    described = {axis.name: [axis.low, axis.high, axis.bins] for axis in axes}
+    facts: dict[str, Any] = {axis.name: [axis.low, axis.high, axis.bins] for axis in axes}
     first: list[int] = []
+    clock = [time.process_time()]
 
     def visit(now: Replicas) -> None:
+        before, clock[0] = clock[0], time.process_time()
+        bias.seconds += clock[0] - before
         if not first:
             first.append(now.step)  # this state has been visited before it was saved
         elif len(now) and now.step % bias.every == 0:
@@ -144,8 +164,12 @@ def free_energy(
             f"trajectories are kept. Try a shorter time step or a smaller increment"
         )
     _check_motion(bias)
-    result = _result(bias, replicas, reference)
-    facts = described | {"steps": replicas.step, "temperature_k": sampling.temperature_k}
+    result = _result(bias, replicas)
+    if isinstance(reference, Landscape):
+        result = replace(result, error=sampling_error(result.landscape, reference))
+    elif reference is not None:
+        result = _with_single_energies(result, bias, replicas, reference, target, progress)
+    facts |= {"steps": replicas.step, "temperature_k": sampling.temperature_k}
     _write(result, target, facts, getattr(replicas.forces, "fingerprint", None))
     return result
 
@@ -165,7 +189,7 @@ def _check_motion(bias: WangLandauBias) -> None:
             )
 
 
-def _result(bias: WangLandauBias, replicas: Replicas, reference: Landscape | None) -> FreeEnergy:
+def _result(bias: WangLandauBias, replicas: Replicas) -> FreeEnergy:
     landscape, notes = Landscape.of(bias), []
     empty = int((~landscape.known).sum())
     if empty:
@@ -178,20 +202,45 @@ def _result(bias: WangLandauBias, replicas: Replicas, reference: Landscape | Non
     for replica, verdict in enumerate(replicas.verdicts):
         if verdict is not None:
             notes.append(f"replica {replica} ended at step {verdict.step}: {verdict.reason}")
-    error = None if reference is None else sampling_error(landscape, reference)
-    return FreeEnergy(landscape, bias.flatness(), increments, error, notes)
+    cost = {"dynamics_s": float(bias.seconds), "single_energies": 0, "single_energies_s": 0.0}
+    return FreeEnergy(landscape, bias.flatness(), increments, None, None, None, cost, notes)
+
+
+def _with_single_energies(
+    result: FreeEnergy, bias: WangLandauBias, replicas: Replicas, reference: Reference, folder: Path, progress: bool
+) -> FreeEnergy:
+    """The result with the reference reweighted from the model's frames."""
+    drawn = draw(replicas, bias, Trajectory(folder / DYNAMICS / TRAJECTORY), reference.labels)
+    energies = reference.energies(drawn.frames, folder, progress)
+    found = reweighted(drawn, energies, bias.visits.shape[1:], bias.thermal)
+    overlap, notes = found.overlap(result.landscape), [*result.notes, *energies.notes]
+    if overlap != "good":
+        visited = result.landscape.known
+        notes.append(
+            f"the reference is known in {int((found.known & visited).sum())} of {int(visited.sum())} bins. In the "
+            f"others, frames of the model are worth fewer than {FEWEST} of its own: draw more (--labels), or make the "
+            "model better"
+        )
+    cost = result.cost | {"single_energies": len(drawn.frames), "single_energies_s": energies.seconds}
+    error = found.sampling_error()
+    return replace(result, error=error, reweighting=found, reference=reference.name, cost=cost, notes=notes)
 
 
 def _write(result: FreeEnergy, folder: Path, facts: dict[str, Any], model: str | None) -> None:
+    reweighting = result.reweighting
     content = {
         **result.landscape.as_dict(),
         "flatness": [float(np.nan_to_num(each)) for each in result.flatness],
         "increments_kt": result.increments,
         "sampling_error": None if result.error is None else result.error.as_dict(),
+        "reweighting": None
+        if reweighting is None
+        else {"reference": result.reference, **reweighting.as_dict(result.landscape)},
+        "cost": result.cost,
         "notes": result.notes,
         "run": facts,
         "model": model,
     }
     write_document(folder / DOCUMENT, content)
-    picture = landscape_figure(result.landscape)
+    picture = landscape_figure(result.landscape, reweighting)
     write_atomically(folder / PICTURE, lambda file: file.write(picture))

@@ -95,6 +95,13 @@ class Axis:
         """Of the bins `[bins]`."""
         return self.low + self.width * (np.arange(self.bins) + 0.5)
 
+    def bin_of(self, value: torch.Tensor) -> torch.Tensor:
+        """Of each value; −1 outside of the range."""
+        place = ((value - self.low) / self.width).floor().long()
+        if self.periodic:
+            return place % self.bins
+        return torch.where((place >= 0) & (place < self.bins), place, -1)
+
 
 def parse_variable(text: str) -> Variable:
     """A variable as it is written on the command line; raises SdasError that says how."""

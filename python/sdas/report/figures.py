@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from sdas.evaluate import Evaluation
 from sdas.md.drift import DROPPED, energy_drift
-from sdas.report.svg import ACCENT, INK, MUTED, SECOND, new_axes, style, to_svg
+from sdas.report.svg import ACCENT, GRID, INK, MUTED, SECOND, new_axes, style, to_svg
 
 DENSITY_BINS = 90
 DENSITY_RGB = (0.31, 0.52, 0.96)
@@ -160,21 +160,69 @@ def displacements(constants: Sequence[Mapping[str, Any]]) -> str:
 
 
 def free_energy(document: Mapping[str, Any]) -> str | None:
-    """Free energy along a variable with its standard error, of the model alone; None of two variables."""
+    """Free energy along a variable with its standard error; None of two variables.
+
+    Of the model, and of its reference where single energies of it have reweighted the model's.
+    """
     if len(document["variables"]) != 1:
         return None
+    centers, reweighting = document["centers"][0], document.get("reweighting")
     values = np.array(document["free_energy_kt"], dtype=float)  # null is NaN
     error = document["standard_error_kt"]
     with style():
         figure, axes = new_axes()
-        axes.plot(document["centers"][0], values, color=ACCENT)
+        axes.plot(centers, values, color=ACCENT, label="model")
         if error is not None:
-            spread = np.array(error, dtype=float)
-            axes.fill_between(document["centers"][0], values - spread, values + spread, color=ACCENT, alpha=0.25, lw=0)
-        unit = document["units"][0]
-        name = document["variables"][0] + (f" ({unit})" if unit else "")
-        axes.set(xlabel=name, ylabel="free energy (k_B T)")
+            _band(axes, centers, values, error, ACCENT)
+        if reweighting:
+            reference = np.array(reweighting["free_energy_kt"], dtype=float)
+            axes.plot(centers, reference, color=SECOND, linestyle="--", label="reference")
+            _band(axes, centers, reference, reweighting["difference_error_kt"], SECOND)
+            axes.legend(loc="best")
+        axes.set(xlabel=_variable(document), ylabel="free energy (k_B T)")
         return to_svg(figure, "free-energy", "Free energy along the variable")
+
+
+def free_energy_difference(document: Mapping[str, Any]) -> str | None:
+    """Reference less model along a variable with the interval of 95 %; None of two variables, or if not reweighted."""
+    reweighting = document.get("reweighting")
+    if len(document["variables"]) != 1 or not reweighting:
+        return None
+    low, high = np.array(reweighting["difference_interval_95_kt"], dtype=float)
+    with style():
+        figure, axes = new_axes()
+        axes.axhline(0, color=MUTED, linewidth=0.8)
+        axes.fill_between(document["centers"][0], low, high, color=SECOND, alpha=0.25, lw=0)
+        axes.plot(document["centers"][0], np.array(reweighting["difference_kt"], dtype=float), ".-", color=SECOND)
+        axes.set(xlabel=_variable(document), ylabel="reference − model (k_B T)")
+        return to_svg(figure, "free-energy-difference", "Free energy of the reference less that of the model")
+
+
+def effective_frames(document: Mapping[str, Any]) -> str | None:
+    """Frames of each bin that were reweighted, and how many they are worth; None as above."""
+    reweighting = document.get("reweighting")
+    if len(document["variables"]) != 1 or not reweighting:
+        return None
+    centers = np.array(document["centers"][0])
+    with style():
+        figure, axes = new_axes()
+        axes.bar(centers, reweighting["frames"], centers[1] - centers[0], color=GRID, label="frames")
+        axes.bar(centers, reweighting["effective_frames"], 0.7 * (centers[1] - centers[0]), color=SECOND, label="worth")
+        axes.axhline(reweighting["fewest_effective_frames"], color=INK, linewidth=0.8, linestyle=":")
+        axes.legend(loc="best")
+        axes.set(xlabel=_variable(document), ylabel="frames of a bin")
+        return to_svg(figure, "effective-frames", "Frames of each bin, and how many they are worth")
+
+
+def _band(axes: Axes, centers: Sequence[float], values: np.ndarray, error: Sequence[float | None], color: str) -> None:
+    spread = np.array(error, dtype=float)
+    axes.fill_between(centers, values - spread, values + spread, color=color, alpha=0.25, lw=0)
+
+
+def _variable(document: Mapping[str, Any]) -> str:
+    """With its unit."""
+    unit = document["units"][0]
+    return str(document["variables"][0]) + (f" ({unit})" if unit else "")
 
 
 def _parity(reference: np.ndarray, predicted: np.ndarray, label: str, name: str, description: str) -> str:

@@ -53,7 +53,8 @@ def render(run: RunContents, numbers: dict[str, Any], commands: list[str]) -> st
         "learning_flops": figures.learning_curve(metrics, "train_flops"),
         "learning_time": figures.learning_curve(metrics, "wall_s"),
         "training_loss": figures.training_loss(metrics),
-        **dict.fromkeys(("md_energy", "md_temperature", "displacements", "free_energy")),
+        **dict.fromkeys(("md_energy", "md_temperature", "displacements")),
+        **dict.fromkeys(("free_energy", "free_energy_difference", "effective_frames")),
     }
     if dynamics is not None and len(dynamics.log["step"]) > 1:
         conserved = dynamics.summary["ensemble"] == "nve"
@@ -63,6 +64,8 @@ def render(run: RunContents, numbers: dict[str, Any], commands: list[str]) -> st
         plots["displacements"] = figures.displacements(run.diffusion["constants"])
     if run.free_energy is not None:
         plots["free_energy"] = figures.free_energy(run.free_energy)
+        plots["free_energy_difference"] = figures.free_energy_difference(run.free_energy)
+        plots["effective_frames"] = figures.effective_frames(run.free_energy)
     return (
         environment()
         .get_template("report.html.jinja")
