@@ -50,8 +50,8 @@ ORACLE, DFT, FRAMES, TRAINING = "tblite:GFN2-xTB", "pyscf:pbe/def2-svp", 600, 80
 HELD, HELD_KELVIN, HELD_WIDTH, HELD_STEPS, HELD_EVERY = 16, 500.0, 0.15, 1000, 25
 """Replicas that are held along a variable, how wide they spread about their places in its unit, and their dynamics."""
 GRID, BINS, LABELS = 7, 24, 200
-MODEL = Sampling(steps=20_000, timestep_fs=1.0, replicas=64, walkers=8, increment=0.1, every=5, save_every=500)
-REFERENCE = Sampling(steps=8000, timestep_fs=1.0, replicas=8, walkers=2, increment=0.1, every=5, save_every=500)
+MODEL = Sampling(steps=20_000, timestep_fs=1.0, replicas=64, walkers=8, increment=0.1, every=5, save_every=1000)
+REFERENCE = Sampling(steps=8000, timestep_fs=1.0, replicas=16, walkers=4, increment=0.1, every=5, save_every=1000)
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,9 @@ def test_one_double_well_is_reweighted_to_another(well, particle, x_axis, sample
 
 def test_without_overlap_there_is_a_verdict_and_no_number(well, particle, x_axis, sampled):
     """The reference holds y elsewhere: everywhere, and only where x is positive."""
+    few = free_energy(well, particle, [x_axis], SAMPLING, sampled, reference=Analytic(lambda x, y, z: 0 * x, 5))
+    assert few.reweighting.overlap(few.landscape) == "too few frames"
+    assert any("draw more (--labels)" in note for note in few.notes)
     far = Analytic(lambda x, y, z: 20.0 * (y - x / 2 - 3) ** 2)
     found = free_energy(well, particle, [x_axis], SAMPLING, sampled, reference=far)
     assert found.reweighting.overlap(found.landscape) == "none"
@@ -143,7 +146,7 @@ def test_what_reweighting_cannot_use_is_refused(particle, well, x_axis, tmp_path
         SinglePoints("tblite:GFN2-xTB", 0)
     with pytest.raises(SdasError, match="reference must be a Landscape or SinglePoints, got str"):
         free_energy(well, particle, [x_axis], SAMPLING, tmp_path / "out", reference="tblite:GFN2-xTB")
-    short = Sampling(steps=20, timestep_fs=4.0, replicas=2, every=4, save_every=400)
+    short = Sampling(steps=20, timestep_fs=4.0, replicas=2, every=4, save_every=800)
     with pytest.raises(SdasError, match="no frame of the later half of the dynamics lies within the range: run longer"):
         free_energy(well, particle, [x_axis], short, tmp_path / "out", reference=Analytic(lambda x, y, z: x))
 

@@ -109,8 +109,9 @@ def test_the_command_samples_a_model_and_an_oracle(make_model, tmp_path):
     assert "no such run directory, and no oracle" in run(tmp_path / "nothing", "--steps", 4).stderr
     assert "--reference gfn2: no such results, and no oracle" in run(tmp_path / "run", "--reference", "gfn2").stderr
     effective = run(tmp_path / "run", "--steps", 400, "--reference", "ase:ase.calculators.emt:EMT", "--labels", 1)
-    assert "overlap: none" in effective.output
+    assert "overlap: too few frames" in effective.output
     assert "the reference is known in 0 of" in effective.stderr
+    assert "run longer, for more frames" in effective.stderr
     pytest.importorskip("tblite", reason="TBLITE ABSENT: no oracle moves replicas")
     reference = ["--out", tmp_path / "xtb", "--reference", tmp_path / "run" / "free_energy"]
     result = run("tblite:GFN2-xTB", "--steps", 30, *reference)

@@ -31,7 +31,7 @@ FEWEST = 10
 """Effective frames of a bin, below which nothing is said of it: its error would be 0.3 k_B T and tell little itself."""
 RESAMPLES = 1000
 
-Overlap = Literal["good", "partial", "none"]
+Overlap = Literal["good", "too few frames", "partial", "none"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +59,16 @@ class Reweighting:
         return np.isfinite(self.difference)
 
     def overlap(self, landscape: Landscape) -> Overlap:
-        """Whether frames are enough in all, some or none of the bins that the model knows."""
+        """Whether frames are worth enough in all, some or none of the bins that the model knows.
+
+        Where those of the others could not be, had each its full weight, there are too few frames to tell.
+        """
         ours = self.known[landscape.known]
-        return "good" if ours.all() else "partial" if ours.any() else "none"
+        if ours.all():
+            return "good"
+        if (self.frames[landscape.known & ~self.known] < FEWEST).all():
+            return "too few frames"
+        return "partial" if ours.any() else "none"
 
     def sampling_error(self) -> SamplingError | None:
         """|F_model − F_ref| over the known bins, and what noise explains of it; None where none is known."""

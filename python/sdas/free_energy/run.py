@@ -151,7 +151,7 @@ def free_energy(
         replicas,
         sampling.steps,
         target / DYNAMICS,
-        every=max(sampling.every, sampling.save_every // 10),
+        every=max(sampling.every, sampling.save_every // 20),
         save_every=sampling.save_every,
         fresh=fresh,
         progress=progress,
@@ -213,13 +213,15 @@ def _with_single_energies(
     drawn = draw(replicas, bias, Trajectory(folder / DYNAMICS / TRAJECTORY), reference.labels)
     energies = reference.energies(drawn.frames, folder, progress)
     found = reweighted(drawn, energies, bias.visits.shape[1:], bias.thermal)
-    overlap, notes = found.overlap(result.landscape), [*result.notes, *energies.notes]
-    if overlap != "good":
-        visited = result.landscape.known
+    visited, notes = result.landscape.known, [*result.notes, *energies.notes]
+    poor = visited & ~found.known
+    if poor.any():
+        more = (
+            "run longer, for more frames" if (found.frames[poor] < reference.labels).any() else "draw more (--labels)"
+        )
         notes.append(
             f"the reference is known in {int((found.known & visited).sum())} of {int(visited.sum())} bins. In the "
-            f"others, frames of the model are worth fewer than {FEWEST} of its own: draw more (--labels), or make the "
-            "model better"
+            f"others, frames of the model are worth fewer than {FEWEST} of its own: {more}, or make the model better"
         )
     cost = result.cost | {"single_energies": len(drawn.frames), "single_energies_s": energies.seconds}
     error = found.sampling_error()

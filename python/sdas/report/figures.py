@@ -209,8 +209,8 @@ def effective_frames(document: Mapping[str, Any]) -> str | None:
         axes.bar(centers, reweighting["frames"], centers[1] - centers[0], color=GRID, label="frames")
         axes.bar(centers, reweighting["effective_frames"], 0.7 * (centers[1] - centers[0]), color=SECOND, label="worth")
         axes.axhline(reweighting["fewest_effective_frames"], color=INK, linewidth=0.8, linestyle=":")
-        axes.legend(loc="best")
-        axes.set(xlabel=_variable(document), ylabel="frames of a bin")
+        axes.legend(loc="upper right", ncols=2)
+        axes.set(xlabel=_variable(document), ylabel="frames of a bin", ylim=(0, 1.3 * max(reweighting["frames"])))
         return to_svg(figure, "effective-frames", "Frames of each bin, and how many they are worth")
 
 
