@@ -8,10 +8,8 @@
 #include <vector>
 
 #include "bindings/members.h"
-#include "fused_sdas/order.h"
-#include "fused_sdas/passes.h"
-#include "fused_sdas/potential.h"
-#include "fused_sdas/weights.h"
+#include "fused_sdas/evaluation.h"
+#include "fused_sdas/pairs.h"
 
 namespace {
 
@@ -98,6 +96,7 @@ class BoundNetwork {
         net.nodes = nodes, net.edges = edges;
         sdas::NetworkSystems<T> of{};
         sdas::Memory<T> memory(nullptr);
+        memory.take(3 * edges);
         sdas::take_scratch(memory, net, of);
         sdas::NetworkState<T>(memory, net, false);
         return memory.used();
@@ -124,21 +123,15 @@ class BoundNetwork {
         check_within(of.system, nodes, systems, "NeighborGraph: system");
         const KernelScope scope;
         sdas::Memory<T> memory(at<T>(scratch));
-        T* vectors = sdas::take_scratch(memory, net, of);
+        T* vectors = memory.take(3 * edges);
+        net.vectors = vectors;
+        sdas::take_scratch(memory, net, of);
         if (!sdas::find_kinds(net, of)) return false;
         // The vectors and their gradient lie one after the other, before the state.
         sdas::advise_huge_pages(vectors, 6 * net.edges * sizeof(T));
         sdas::edge_vectors(vectors, net, of);
         const auto packed = kept_.find(net, threads);
-        net.packed = packed->numbers();
-        if (sdas::OrderedNetwork<T>::pays(net, of)) {
-            sdas::OrderedNetwork<T> ordered(net, of);
-            sdas::NetworkRun<T>(ordered.network(), false, threads).first_order();
-            sdas::sum_systems(ordered.restore(), vectors, net, of);
-        } else {
-            sdas::NetworkRun<T>(net, false, threads).first_order();
-            sdas::sum_systems(net.by_vectors, vectors, net, of);
-        }
+        sdas::evaluate(net, of, *packed, threads);
         return true;
     }
 
@@ -146,6 +139,13 @@ class BoundNetwork {
         sdas::Network<T> net = given(arrays);
         const KernelScope scope;
         sdas::NetworkRun<T>(net, true, threads).second_order();
+    }
+
+    // Its sizes and constants, with these weights.
+    sdas::Network<T> with_weights(const std::vector<Address>& weights) const {
+        sdas::Network<T> net = net_;
+        read_weights(net, weights);
+        return net;
     }
 
   private:
@@ -176,6 +176,108 @@ class BoundNetwork {
     sdas::KeptWeights<T> kept_;
 };
 
+// Pairs that hold for some steps. The arrays are the caller's, who keeps them and does not write to them.
+class BoundPairs {
+  public:
+    explicit BoundPairs(const py::dict& members) {
+        const Members of_pairs(members);
+        of_pairs.graph(pairs);
+        of_pairs.size(pairs.systems, "systems");
+        of_pairs.size(pairs.cutoff, "cutoff");
+        of_pairs.size(pairs.skin, "skin");
+        of_pairs.address(pairs.numbers, "numbers");
+        of_pairs.address(pairs.system, "system");
+        of_pairs.address(pairs.shifts, "shifts");
+        of_pairs.address(pairs.positions, "positions");
+        of_pairs.address(pairs.cells, "cells");
+        check_within(pairs.system, pairs.nodes, pairs.systems, "NeighborGraph: system");
+    }
+
+    sdas::ListedPairs pairs{};
+};
+
+// A network whose weights stay as they are, at the addresses that are given: they are packed here, and not looked at again.
+template <class T>
+class BoundPotential {
+  public:
+    // constants: kind_of_number [119], energy_shift [species] and energy_scale [].
+    BoundPotential(const BoundNetwork<T>& network, const std::vector<Address>& weights,
+                   const std::vector<Address>& constants)
+        : net_(network.with_weights(weights)),
+          packed_(net_),
+          kind_of_number_(at<const std::int64_t>(constants.at(0))),
+          energy_shift_(at<const double>(constants.at(1))),
+          energy_scale_(*at<const double>(constants.at(2))) {}
+
+    // How much scratch `evaluate` needs.
+    std::int64_t numbers(const BoundPairs& listed) const {
+        sdas::Network<T> net = net_;
+        sdas::NetworkSystems<T> of{};
+        sdas::Memory<T> memory(nullptr);
+        sdas::EdgesWithin<T>(memory, listed.pairs);
+        net.edges = listed.pairs.edges;
+        take(memory, net, of, listed.pairs);
+        sdas::NetworkState<T>(memory, net, false);
+        return memory.used();
+    }
+
+    enum : std::int64_t { done = -1, pairs_may_lack = -2, unknown_element = -3 };
+
+    // energies [B], forces [N, 3], by_strain [B, 3, 3] or null, and the closest distance of each system [B], all double.
+    // Returns `done` or, without energies and forces, why there are none: one of the other two, or the row of a system
+    // with two atoms closer than `least`. Unless pairs are to be trusted, it is looked whether they hold.
+
+    std::int64_t evaluate(const BoundPairs& listed, Address numbers, Address positions, Address cells, bool trust,
+                          double least, Address energies, Address forces, Address by_strain, Address closest,
+                          Address scratch, int threads) const {
+        const sdas::ListedPairs& pairs = listed.pairs;
+        const double *r = at<const double>(positions), *boxes = at<const double>(cells);
+        const KernelScope scope;
+        if (!trust && !pairs.hold(at<const std::int64_t>(numbers), r, boxes)) return pairs_may_lack;
+        sdas::Network<T> net = net_;
+        sdas::NetworkSystems<T> of{};
+        sdas::Memory<T> memory(at<T>(scratch));
+        sdas::EdgesWithin<T> edges(memory, pairs);
+        double* nearest = at<double>(closest);
+        edges.find(r, boxes, nearest);
+        const std::int64_t row = std::min_element(nearest, nearest + pairs.systems) - nearest;
+        if (nearest[row] < least) return row;
+        edges.give(net);
+        T* where = take(memory, net, of, pairs);
+        std::copy_n(r, 3 * pairs.nodes, where);
+        std::copy_n(boxes, 9 * pairs.systems, where + 3 * pairs.nodes);
+        of.energies = at<double>(energies);
+        if (by_strain == 0) of.by_strain = nullptr;
+        if (!sdas::find_kinds(net, of)) return unknown_element;
+        sdas::evaluate(net, of, packed_, threads);
+        std::copy_n(of.forces, 3 * pairs.nodes, at<double>(forces));
+        if (by_strain != 0) std::copy_n(of.by_strain, 9 * pairs.systems, at<double>(by_strain));
+        return done;
+    }
+
+  private:
+    // Room for a step's systems and network; returns where positions and then cells belong, which only the order of a large
+    // system's atoms depends on.
+    T* take(sdas::Memory<T>& memory, sdas::Network<T>& net, sdas::NetworkSystems<T>& of,
+            const sdas::ListedPairs& pairs) const {
+        net.nodes = pairs.nodes, of.systems = pairs.systems;
+        of.numbers = pairs.numbers, of.kind_of_number = kind_of_number_, of.system = pairs.system;
+        of.energy_shift = energy_shift_, of.energy_scale = energy_scale_;
+        T* where = memory.take(3 * pairs.nodes + 9 * pairs.systems);
+        of.positions = where, of.cells = where + 3 * pairs.nodes;
+        of.forces = memory.take(3 * pairs.nodes);
+        of.by_strain = memory.take(9 * pairs.systems);
+        sdas::take_scratch(memory, net, of);
+        return where;
+    }
+
+    sdas::Network<T> net_;
+    sdas::PackedWeights<T> packed_;
+    const std::int64_t* kind_of_number_;
+    const double* energy_shift_;
+    double energy_scale_;
+};
+
 template <class T>
 void bind(py::module_& module, const std::string& dtype) {
     py::class_<BoundNetwork<T>>(module, ("Network_" + dtype).c_str())
@@ -186,11 +288,17 @@ void bind(py::module_& module, const std::string& dtype) {
         .def("evaluation_numbers", &BoundNetwork<T>::evaluation_numbers)
         .def("evaluate", &BoundNetwork<T>::evaluate)
         .def("second_order", &BoundNetwork<T>::second_order);
+    using Potential = BoundPotential<T>;
+    py::class_<Potential>(module, ("Potential_" + dtype).c_str())
+        .def(py::init<const BoundNetwork<T>&, const std::vector<Address>&, const std::vector<Address>&>())
+        .def("numbers", &Potential::numbers)
+        .def("evaluate", &Potential::evaluate);
 }
 
 }  // namespace
 
 void bind_network(py::module_& module) {
+    py::class_<BoundPairs>(module, "Pairs").def(py::init<const py::dict&>());
     bind<float>(module, "float32");
     bind<double>(module, "float64");
 }

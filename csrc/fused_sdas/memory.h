@@ -30,6 +30,13 @@ class Memory {
     std::int64_t used_ = 0;
 };
 
+// Room for indices among the numbers.
+template <class T>
+std::int64_t* take_indices(Memory<T>& memory, std::int64_t count) {
+    return reinterpret_cast<std::int64_t*>(
+        memory.take(count * static_cast<std::int64_t>(sizeof(std::int64_t) / sizeof(T))));
+}
+
 // [depth, columns], its rows `row` apart, which is a multiple of every vector; what lies beyond the columns is zero. It is
 // `packed`, or a weight as it is.
 template <class T>

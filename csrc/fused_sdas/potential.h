@@ -23,19 +23,13 @@ struct NetworkSystems {
     T *forces, *by_strain;  // [N, 3]; [B, 3, 3] or null: Σ vector ⊗ gradient over a system's edges
 };
 
-// Room for what comes before the network's state and behind it: returns the vectors, given to the network as well, as its
-// gradient by them, its energies and kinds are.
+// Room for what comes before the network's state and behind it, but for its vectors.
 template <class T>
-T* take_scratch(Memory<T>& memory, Network<T>& net, NetworkSystems<T>& of) {
-    T* vectors = memory.take(3 * net.edges);
-    net.vectors = vectors;
+void take_scratch(Memory<T>& memory, Network<T>& net, NetworkSystems<T>& of) {
     net.by_vectors = memory.take(3 * net.edges);
     net.energy = memory.take(net.nodes);
-    of.kinds =
-        reinterpret_cast<std::int64_t*>(memory.take(net.nodes * static_cast<int>(sizeof(std::int64_t) / sizeof(T))));
-    net.kinds = of.kinds;
+    net.kinds = of.kinds = take_indices(memory, net.nodes);
     net.state = memory.take(0);
-    return vectors;
 }
 
 // The network's kinds; whether all are known.
@@ -66,7 +60,7 @@ void edge_vectors(T* vectors, const Network<T>& net, const NetworkSystems<T>& of
 
 // energies, forces and by_strain from the network's energies and its gradient by the vectors, which is scaled.
 template <class T>
-void sum_systems(T* gradient, const T* vectors, const Network<T>& net, const NetworkSystems<T>& of) {
+void sum_systems(T* gradient, const Network<T>& net, const NetworkSystems<T>& of) {
     std::fill_n(of.energies, of.systems, 0.0);
     for (std::int64_t i = 0; i < net.nodes; ++i) {
         of.energies[of.system[i]] +=
@@ -88,7 +82,7 @@ void sum_systems(T* gradient, const T* vectors, const Network<T>& net, const Net
     std::fill_n(of.by_strain, 9 * of.systems, T(0));
     for (std::int64_t e = 0; e < net.edges; ++e) {
         T* sum = of.by_strain + 9 * of.system[net.receivers[e]];
-        for (int k = 0; k < 9; ++k) sum[k] += vectors[3 * e + k / 3] * gradient[3 * e + k % 3];
+        for (int k = 0; k < 9; ++k) sum[k] += net.vectors[3 * e + k / 3] * gradient[3 * e + k % 3];
     }
 }
 

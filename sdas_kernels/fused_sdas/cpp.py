@@ -103,6 +103,11 @@ class ModelWeights:
         addresses = [w.data_ptr() for w in self._looked_at]
         self.weights, self.constants, self._addresses = addresses[:-3], addresses[-3:], addresses
 
+    def frozen(self) -> Any:
+        """The kernel with these weights packed, for as long as nobody writes to them and this object lives."""
+        kind = getattr(native.extension(), f"Potential_{str(self._looked_at[0].dtype).removeprefix('torch.')}")
+        return kind(self.plan.network, self.weights, self.constants)
+
     def hold(self, tensors: Sequence[Tensor]) -> bool:
         """Whether these weights and constants lie where those lay; their numbers may have changed."""
         return self._addresses == [*map(Tensor.data_ptr, tensors)] and all(map(Tensor.is_contiguous, tensors))

@@ -3,6 +3,7 @@
 from sdas_kernels.nn.captured import CapturedPotential
 from sdas_kernels.nn.compiled import CompiledPotential
 from sdas_kernels.nn.electronic_state import ElectronicEmbedding
+from sdas_kernels.nn.frozen import FrozenPotential, ListedPairs, OverlapError
 from sdas_kernels.nn.geometry import EdgeGeometry
 from sdas_kernels.nn.growth import grow
 from sdas_kernels.nn.layer import EquivariantRMSNorm, NodeProduct, NodeUpdate, SDASLayer
@@ -29,11 +30,14 @@ __all__ = [
     "ElementwiseTensorProduct",
     "EquivariantLinear",
     "EquivariantRMSNorm",
+    "FrozenPotential",
     "FullTensorProduct",
     "FullyConnectedTensorProduct",
+    "ListedPairs",
     "NeighborAttention",
     "NodeProduct",
     "NodeUpdate",
+    "OverlapError",
     "PaperAttention",
     "PaperEmbedding",
     "PaperLayer",

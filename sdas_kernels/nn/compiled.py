@@ -84,7 +84,7 @@ class CompiledPotential:
         kinds = model._check(batch)
         tensors = [*batch.edges.tensors(), batch.positions, batch.numbers, batch.cell_shifts, batch.cells]
         tensors += [batch.pbc, batch.system, kinds, of_systems("charge", batch), of_systems("spin", batch)]
-        tensors += [volumes_of(batch)] if stress else []
+        tensors += [volumes_of(batch.cells)] if stress else []
         inputs = [*(table[key] for _, table, key in self._state), *(tensor.contiguous() for tensor in tensors)]
         differentiable = tuple(tensor.requires_grad for tensor in inputs) if again else ()
         kind = (again, stress, batch.periodic, batch.dtype, batch.device, differentiable)

@@ -74,7 +74,7 @@ def evaluate(model: SDAS, batch: NeighborGraph, weights: list[torch.Tensor], str
             if not torch.equal(states, states[:1].expand_as(states)):
                 return None
             weights = [weights[0] + states[:1], *weights[1:]]
-    volumes = volumes_of(batch) if stress else None
+    volumes = volumes_of(batch.cells) if stress else None
     buffers: dict[str, Any] = model._buffers
     constants = buffers["_species_of_number"], buffers["energy_shift"], buffers["energy_scale"]
     found = model.evaluator(batch, weights, *constants, stress)
@@ -85,7 +85,7 @@ def evaluate(model: SDAS, batch: NeighborGraph, weights: list[torch.Tensor], str
         energy, forces, by_strain = _with_repulsion(model, batch, energy, forces, by_strain)
     if by_strain is None or volumes is None:
         return {"energy": energy, "forces": forces}
-    return {"energy": energy, "forces": forces, "stress": _symmetric(by_strain) / volumes[:, None, None]}
+    return {"energy": energy, "forces": forces, "stress": symmetric(by_strain) / volumes[:, None, None]}
 
 
 @in_operand_dtype
@@ -109,9 +109,9 @@ def differentiate(
         return _at_once(model, batch, positions, kinds, volumes, layers)
 
 
-def volumes_of(batch: NeighborGraph) -> torch.Tensor:
-    """Of every system, `[B]` Å³; raises `ValueError` if one has no cell."""
-    volume = torch.linalg.det(batch.cells.double()).abs().to(batch.dtype)
+def volumes_of(cells: torch.Tensor) -> torch.Tensor:
+    """Of cells `[B, 3, 3]`, `[B]` Å³; raises `ValueError` if a system has none."""
+    volume = torch.linalg.det(cells.double()).abs().to(cells.dtype)
     if bool((volume < 1e-12).any()):
         raise ValueError(f"SDAS: system {int(volume.argmin())} has no cell, so no stress")
     return volume
@@ -129,7 +129,7 @@ def _by_operators(
         )
     if not forces:
         return {"energy": model.energies(batch, batch.edge_vectors(), kinds)}
-    volumes = volumes_of(batch) if stress else None
+    volumes = volumes_of(batch.cells) if stress else None
     if layers is not None:
         with torch.set_grad_enabled(again):
             return _at_once(model, batch, batch.positions, kinds, volumes, layers)
@@ -179,7 +179,7 @@ def _at_once(
         energy, gradient = energy + repulsion, gradient + by_vectors
     found = {"energy": energy, "forces": _forces(batch, gradient)}
     if volumes is not None:
-        found["stress"] = _symmetric(_by_strain(batch, vectors, gradient)) / volumes[:, None, None]
+        found["stress"] = symmetric(_by_strain(batch, vectors, gradient)) / volumes[:, None, None]
     return found
 
 
@@ -208,5 +208,6 @@ def _by_strain(batch: NeighborGraph, vectors: torch.Tensor, gradient: torch.Tens
     return segment_sum(vectors[:, :, None] * gradient[:, None, :], system, batch.num_systems)
 
 
-def _symmetric(matrices: torch.Tensor) -> torch.Tensor:
+def symmetric(matrices: torch.Tensor) -> torch.Tensor:
+    """Their symmetric parts `[B, 3, 3]`."""
     return (matrices + matrices.mT) / 2

@@ -12,6 +12,7 @@ from sdas.errors import SdasError
 from sdas.md.systems import Systems
 from sdas.md.verlet_list import NoNeighborsError, VerletList
 from sdas_kernels.graph import NeighborGraph
+from sdas_kernels.nn import FrozenPotential
 
 CUTOFF = 4.0
 
@@ -107,6 +108,49 @@ def test_a_system_without_neighbors_is_named(place, words, later):
     assert caught.value.row == 1
     systems.positions[3, 2] = 1.3
     assert neighbors.graph(systems).num_edges == 6
+
+
+def test_a_potential_gives_what_the_model_gives_for_the_graph(mixed, make_model):
+    """To the bit, while atoms and cells move, and when other systems come in between."""
+    model, generator, edges = make_model(cutoff=CUTOFF).eval(), np.random.default_rng(0), set()
+    potential, neighbors, anew = FrozenPotential.of(model), VerletList(CUTOFF, 0.5), VerletList(CUTOFF, 0.0)
+    for step in range(24):
+        found, graph = neighbors.evaluate(potential, mixed), anew.graph(mixed)
+        edges.add(graph.num_edges)
+        for name, right in model(graph).items():
+            assert torch.equal(found[name], right), name
+        torch.testing.assert_close(found["closest"], anew.closest, rtol=1e-14, atol=0)
+        mixed.positions += 0.02 * torch.from_numpy(generator.standard_normal(mixed.positions.shape))
+        if step % 4 == 0:
+            mixed.cells[1:3] *= 1 + 0.002 * torch.from_numpy(generator.standard_normal((2, 1, 3)))
+        if step == 12:
+            neighbors.evaluate(potential, mixed.rows([1]))
+    assert len(edges) > 10, "the test needs atoms that cross the cutoff"
+    assert neighbors.built < 48, "each system is found again by itself, and not at each step"
+
+
+def test_other_elements_at_the_same_places_are_seen(mixed, make_model):
+    model, neighbors = make_model(cutoff=CUTOFF).eval(), VerletList(CUTOFF, 0.5)
+    potential = FrozenPotential.of(model)
+    before = neighbors.evaluate(potential, mixed)["energy"]
+    mixed.numbers[0] = 1 if mixed.numbers[0] == 8 else 8
+    after = neighbors.evaluate(potential, mixed)["energy"]
+    assert (before != after).tolist() == [True, False, False, False]
+
+
+@pytest.mark.parametrize(("place", "words"), [(float("nan"), "not finite"), (1e-6, "overlap")])
+@pytest.mark.parametrize("later", [False, True])
+def test_a_potential_names_a_system_without_neighbors(place, words, later, make_model):
+    systems = Systems.of([Atoms("O2", [[0, 0, 0], [0, 0, 1.3]]) for _ in range(3)])
+    neighbors, potential = VerletList(CUTOFF, 3.0), FrozenPotential.of(make_model(cutoff=CUTOFF).eval())
+    if later:  # the list still holds when they meet
+        neighbors.evaluate(potential, systems)
+    systems.positions[3, 2] = place
+    with pytest.raises(NoNeighborsError, match=words) as caught:
+        neighbors.evaluate(potential, systems)
+    assert caught.value.row == 1
+    systems.positions[3, 2] = 1.3
+    assert neighbors.evaluate(potential, systems)["closest"].tolist() == pytest.approx([1.3] * 3)
 
 
 @pytest.mark.parametrize("skin", [-0.1, float("nan"), float("inf")])

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
@@ -15,11 +14,11 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from sdas.data.electronic_states import checked_state, state_of_atoms
 from sdas.data.graphs import knows_states, refuse_unknown, refuse_untrained
 from sdas.errors import SdasError
-from sdas.md.forces import SKIN, known_dtype, prepared_model
+from sdas.md.forces import SKIN, evaluated, known_dtype, prepared_model
 from sdas.md.systems import Systems
 from sdas.md.verlet_list import VerletList
 from sdas.run.model import species_of
-from sdas_kernels.nn import CompiledPotential
+from sdas_kernels.nn import CompiledPotential, FrozenPotential
 
 
 class SDASCalculator(Calculator):
@@ -60,14 +59,16 @@ class SDASCalculator(Calculator):
         self.potential: Any = self.model if compile is None else CompiledPotential(self.model, compile)
         self.device = next(self.model.parameters()).device
         self.species = species_of(self.model)
+        self._frozen = FrozenPotential.of(self.model) if compile is None else None
         self.neighbors = VerletList(float(self.model.cutoff), skin, self.dtype, knows_states(self.model))
         self._known_state: Mapping[str, float] = {}
+        self._accepted: tuple[Atoms, Systems] | None = None  # the last atoms that were looked at whole
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
         """What has changed since the last calculation, of what a model reads; compared exactly, whatever `tol`.
 
         "info" stands for charge and spin. ASE's own comparison, to a tolerance and of ten arrays, takes longer than the
-        model does for a molecule.
+        model does for a molecule; bytes are compared sooner than numbers.
         """
         before = self.atoms
         if before is None:
@@ -78,8 +79,8 @@ class SDASCalculator(Calculator):
             "cell": (before.cell.array, atoms.cell.array),
             "pbc": (before.pbc, atoms.pbc),
         }
-        changes = [name for name, (old, new) in pairs.items() if not np.array_equal(old, new)]
-        if not changes and self._state(atoms) != self._state(before):
+        changes = [name for name, (old, new) in pairs.items() if old.tobytes() != new.tobytes()]
+        if self._state(atoms) != self._state(before):
             changes.append("info")
         return changes
 
@@ -94,28 +95,46 @@ class SDASCalculator(Calculator):
         Raises `SdasError` for an element that the model does not know and for a stress of a system that is not
         periodic along all three axes.
         """
+        want_stress = "stress" in properties
+        systems = self._moved(atoms) if list(system_changes) == ["positions"] else None
+        if systems is None:
+            systems = self._accept(atoms, properties, system_changes)
+        assert self.atoms is not None
+        if want_stress:
+            _check_stress(self.atoms)
+        out = evaluated(self.potential, self._frozen, self.neighbors, systems, want_stress)
+        energy = float(out["energy"])
+        self.results = {"energy": energy, "free_energy": energy, "forces": out["forces"].cpu().numpy()}
+        if want_stress:
+            self.results["stress"] = full_3x3_to_voigt_6_stress(out["stress"].reshape(3, 3).cpu().numpy())
+
+    def _accept(self, atoms: Atoms | None, properties: Sequence[str], system_changes: Sequence[str]) -> Systems:
+        """Copy and check atoms."""
+        self._accepted = None
         super().calculate(atoms, properties, system_changes)
         assert self.atoms is not None
-        want_stress = "stress" in properties
-        self.check(self.atoms, want_stress)
-        graph = self.neighbors.graph(Systems.of([self.atoms], self.device))
-        out = self.potential(graph, forces=True, stress=want_stress)
-        energy = float(out["energy"].detach().reshape(()))
-        self.results = {"energy": energy, "free_energy": energy, "forces": _array(out["forces"])}
-        if want_stress:
-            self.results["stress"] = full_3x3_to_voigt_6_stress(_array(out["stress"]).reshape(3, 3))
+        self.check(self.atoms)
+        self._accepted = self.atoms, Systems.of([self.atoms], self.device)
+        return self._accepted[1]
+
+    def _moved(self, atoms: Atoms | None) -> Systems | None:
+        """The atoms that were copied, at other positions, which is all that a step of dynamics changes."""
+        if atoms is None or self._accepted is None or len(self._accepted[0]) != len(atoms):
+            return None
+        self.atoms, systems = self._accepted
+        self.atoms.positions[:] = atoms.positions
+        systems.positions.copy_(torch.from_numpy(self.atoms.positions))
+        return systems
 
     @property
     def dtype_name(self) -> str:
         """float64 or float32."""
         return str(self.dtype).removeprefix("torch.")
 
-    def check(self, atoms: Atoms, want_stress: bool = False) -> None:
-        """Raise SdasError for an element or a state that the model does not know, or a stress that has no meaning."""
+    def check(self, atoms: Atoms) -> None:
+        """Raise SdasError for an element or a state that the model does not know."""
         refuse_unknown(atoms.numbers.tolist(), self.species, "", "; train with {names}")
         self._state(atoms)
-        if want_stress and not atoms.pbc.all():
-            raise SdasError(f"stress needs a cell periodic along all three axes; pbc is {atoms.pbc.tolist()}")
 
     def _state(self, atoms: Atoms) -> Mapping[str, Any]:
         """Charge and spin of the atoms, as far as they are stated and the model takes them."""
@@ -132,5 +151,6 @@ class SDASCalculator(Calculator):
         return self.neighbors.closest_pair(0)
 
 
-def _array(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy().astype(np.float64)
+def _check_stress(atoms: Atoms) -> None:
+    if not atoms.pbc.all():
+        raise SdasError(f"stress needs a cell periodic along all three axes; pbc is {atoms.pbc.tolist()}")

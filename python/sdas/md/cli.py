@@ -64,7 +64,7 @@ def md(
     write: Annotated[
         list[str] | None, typer.Option(help="Write trajectories of replicas as extxyz or traj too; may be repeated.")
     ] = None,
-    skin: Annotated[float, typer.Option(help="List neighbors so much beyond the cutoff, Å.")] = 0.5,
+    skin: Annotated[float, typer.Option(help="List neighbors so much beyond the cutoff, Å.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of velocities and thermostat.")] = 0,
     every: Annotated[int, typer.Option(help="Steps between frames of the trajectory and rows of the log.")] = 10,
     frame: Annotated[int, typer.Option(help="Which frame of the structure file; negative counts from the end.")] = 0,

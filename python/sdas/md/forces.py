@@ -21,10 +21,11 @@ from sdas.md.verlet_list import NoNeighborsError, VerletList
 from sdas.run.device import find_device
 from sdas.run.fingerprint import model_fingerprint
 from sdas.run.model import load_run_model, species_of
+from sdas_kernels.nn import FrozenPotential
 from sdas_kernels.nn.inference import recording_allowed
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
-SKIN = 0.5
+SKIN = 1.0
 """Å beyond the cutoff up to which pairs are listed."""
 
 Results = Mapping[str, torch.Tensor]
@@ -57,8 +58,8 @@ class ModelForces:
 
     Args:
         model: an `sdas_kernels.nn.SDAS` or anything with its call, `species` and `cutoff`; or a run directory or model
-            directory.
-        dtype: of the model's arithmetic, float64 or float32, by name or as torch's object; the model is copied to it.
+            directory. It is copied: what is done to it later does not count.
+        dtype: of the model's arithmetic, float64 or float32, by name or as torch's object.
         device: such as "cpu" or "cuda"; by default where the model is.
         skin: Å, see :mod:`sdas.md.verlet_list`.
         batch: systems per call of the model; by default all. How many systems go into a call can change the last bits
@@ -80,6 +81,7 @@ class ModelForces:
             raise SdasError(f"batch must be at least one system per call, got {batch}")
         self.dtype = known_dtype("ModelForces", dtype)
         self.model, self.fingerprint = prepared_model(model, self.dtype, device)
+        self._frozen = FrozenPotential.of(self.model)
         self.device = next(self.model.parameters()).device
         self.species = species_of(self.model)
         self.skin, self.batch = skin, batch
@@ -111,12 +113,21 @@ class ModelForces:
         first = int(systems.replica[0])
         if first not in self._lists:
             self._lists[first] = VerletList(float(self.model.cutoff), self.skin, self.dtype, knows_states(self.model))
-        neighbors = self._lists[first]
-        graph = neighbors.graph(systems)
-        out = self.model(graph, forces=True, stress=stress)
-        return {name: out[name].detach().double() for name in ("energy", "forces", "stress") if name in out} | {
-            "closest": neighbors.closest
-        }
+        return evaluated(self.model, self._frozen, self._lists[first], systems, stress)
+
+
+def evaluated(
+    model: Any, frozen: FrozenPotential | None, neighbors: VerletList, systems: Systems, stress: bool
+) -> dict[str, torch.Tensor]:
+    """Energies, forces, the stress if it is wanted and "closest", float64, by the shorter of two routes.
+
+    `frozen` is the model as one kernel runs it, if one does.
+    """
+    if frozen is not None and frozen.serves():
+        return neighbors.evaluate(frozen, systems, stress)
+    out = model(neighbors.graph(systems), forces=True, stress=stress)
+    found = {name: out[name].detach().double() for name in ("energy", "forces", "stress") if name in out}
+    return found | {"closest": neighbors.closest}
 
 
 class EnergyFunction:

@@ -203,8 +203,8 @@ class _Run:
         results = self.calculator.results
         if not (np.isfinite(results["energy"]) and np.isfinite(results["forces"]).all()):
             return "the energy or a force is not finite"
-        distance, i, j = self.calculator.closest_pair()
-        if distance < self.settings.closest_ang:
+        if float(self.calculator.neighbors.closest[0]) < self.settings.closest_ang:
+            distance, i, j = self.calculator.closest_pair()
             return f"atoms {i} and {j} are {distance:.3f} Å apart"
         temperature = self.temperature()
         if temperature > self.settings.hottest_k:

@@ -20,6 +20,7 @@ from sdas.md.systems import Systems
 from sdas_kernels.edge_index import EdgeIndex
 from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.neighbors import MIN_DISTANCE, find_neighbors
+from sdas_kernels.nn import FrozenPotential, ListedPairs, OverlapError
 
 
 class NoNeighborsError(SdasError, ValueError):
@@ -53,11 +54,13 @@ class VerletList:
         self.built = 0
         """How often the neighbors of a system were found."""
         self.closest: torch.Tensor = torch.empty(0)
-        """Distance `[B]` Å of the closest two atoms of each system, in the last graph; infinity without neighbors."""
+        """Distance `[B]` Å of the closest two atoms of each system, in the last call; infinity without neighbors."""
         self._start: Systems | None = None  # the systems as they were when their pairs were found
         self._pairs: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []  # of each system
         self._candidates: NeighborGraph
-        self._squares: torch.Tensor  # of their lengths
+        self._listed: ListedPairs | None = None  # the candidates as a kernel takes them, once it does
+        self._of: Systems | None = None  # whose pairs they are
+        self._last: Systems  # of the last call
         self._within: torch.Tensor | None = None
         self._chosen: tuple[EdgeIndex, torch.Tensor]
         self._system_of_pair: torch.Tensor
@@ -69,9 +72,9 @@ class VerletList:
             NoNeighborsError: positions of a system are not finite, or two of its atoms overlap.
         """
         self._renew(systems)
-        self._squares = self._candidates.edge_vectors(systems.positions, systems.cells).square().sum(1)
-        self.closest = self._closest(self._squares)
-        within = self._squares <= self.cutoff**2
+        squares = self._candidates.edge_vectors(systems.positions, systems.cells).square().sum(1)
+        self.closest, self._last = self._closest(squares), systems
+        within = squares <= self.cutoff**2
         if self._within is None or not torch.equal(within, self._within):
             self._within, self._chosen = within, _chosen(self._candidates, within)
         edges, shifts = self._chosen
@@ -89,18 +92,41 @@ class VerletList:
         )
         return graph if self.dtype == torch.float64 else graph.to(dtype=self.dtype)
 
+    def evaluate(self, potential: FrozenPotential, systems: Systems, stress: bool = False) -> dict[str, torch.Tensor]:
+        """What a potential gives for `graph(systems)`, which is not made; with "closest". Raises as that does."""
+        try:
+            found = self._step(potential, systems, stress, trust=False) if systems is self._of else None
+            if found is None:
+                self._renew(systems)
+                found = self._step(potential, systems, stress, trust=True)
+        except OverlapError as error:
+            raise NoNeighborsError(error.row, str(error)) from error
+        assert found is not None
+        self.closest, self._last = found["closest"], systems
+        return found
+
+    def _step(
+        self, potential: FrozenPotential, systems: Systems, stress: bool, trust: bool
+    ) -> dict[str, torch.Tensor] | None:
+        if self._listed is None:
+            self._listed = ListedPairs(self._candidates, self.cutoff, self.skin)
+        positions, cells = systems.positions.contiguous(), systems.cells.contiguous()
+        return potential(self._listed, systems.numbers, positions, cells, stress, trust)
+
     def closest_pair(self, row: int) -> tuple[float, int, int]:
-        """Distance in Å and indices of the closest two atoms of a system in the last graph; infinity without pairs."""
+        """Distance in Å and indices of the closest two atoms of a system in the last call; infinity without pairs."""
         distance = float(self.closest[row])
         if distance == float("inf"):
             return distance, -1, -1
-        pair = int(torch.where(self._system_of_pair == row, self._squares, torch.inf).argmin())
+        squares = self._candidates.edge_vectors(self._last.positions, self._last.cells).square().sum(1)
+        pair = int(torch.where(self._system_of_pair == row, squares, torch.inf).argmin())
         assert self._start is not None
         edges, first = self._candidates.edges, self._start.starts[row]
         return distance, int(edges.receivers[pair]) - first, int(edges.senders[pair]) - first
 
     def _renew(self, systems: Systems) -> None:
         """Find the pairs of those systems whose list does not hold any more."""
+        self._of = None
         if self._start is None or not _same_atoms(self._start, systems):
             self._pairs = [_NOTHING] * len(systems)
             self._start = systems.rows(range(len(systems)))
@@ -109,6 +135,7 @@ class VerletList:
             stale = self._stale(self._start, systems)
         if stale:
             self._find(systems, stale)
+        self._of = systems
 
     def _stale(self, start: Systems, systems: Systems) -> list[int]:
         """Rows of the systems in which a pair that is not listed can have come within the cutoff."""
@@ -140,7 +167,7 @@ class VerletList:
             self._pairs[row] = (pairs.receivers + first, pairs.senders + first, pairs.shifts)
             start.positions[atoms], start.cells[row] = systems.positions[atoms], systems.cells[row]
         self.built += len(rows)
-        self._within = None
+        self._within = self._listed = None
         receivers, senders, shifts = (torch.cat(parts).to(systems.device) for parts in zip(*self._pairs, strict=True))
         self._candidates = NeighborGraph.of_checked(
             positions=start.positions,

@@ -1,0 +1,115 @@
+// Pairs of atoms that are listed once in many steps, up to somewhat more than the cutoff. At each step the network's edges
+// are those of them that are within the cutoff, so that nothing has to be made of a step but its positions.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#include "fused_sdas/memory.h"
+#include "fused_sdas/network.h"
+
+namespace sdas {
+
+struct ListedPairs {
+    std::int64_t nodes, edges, systems;
+    const std::int64_t *receivers, *senders, *row_ptr, *sender_order, *sender_ptr;  // as of a network
+    const std::int64_t *numbers, *system;                                           // [N]; [N], ascending
+    const double* shifts;             // [E, 3], whole cells; null where nothing is periodic
+    const double *positions, *cells;  // [N, 3], [B, 3, 3]: where the pairs were found
+    double cutoff, skin;              // they are all those up to the sum of the two
+
+    // Whether no pair that is not listed can have come within the cutoff: the numbers and the cells are what they were, and
+    // no two atoms have moved by the skin together. False too where a position is not finite.
+    bool hold(const std::int64_t* numbers_now, const double* positions_now, const double* cells_now) const {
+        if (std::memcmp(numbers, numbers_now, sizeof(*numbers) * nodes) != 0) return false;
+        if (std::memcmp(cells, cells_now, 9 * sizeof(*cells) * systems) != 0) return false;
+        bool hold = true;
+        for (std::int64_t i = 0; i < 3 * nodes; i += 3) {
+            double square = 0;
+            for (int k = 0; k < 3; ++k) {
+                const double moved = positions_now[i + k] - positions[i + k];
+                square += moved * moved;
+            }
+            hold &= cutoff + skin - 2 * std::sqrt(square) > cutoff;
+        }
+        return hold;
+    }
+};
+
+// The edges of a step, and the closest distance of each system.
+template <class T>
+class EdgesWithin {
+  public:
+    // Room for as many edges as pairs.
+    EdgesWithin(Memory<T>& memory, const ListedPairs& pairs)
+        : pairs_(pairs),
+          receivers_(take_indices(memory, pairs.edges)),
+          senders_(take_indices(memory, pairs.edges)),
+          row_ptr_(take_indices(memory, pairs.nodes + 1)),
+          sender_order_(take_indices(memory, pairs.edges)),
+          sender_ptr_(take_indices(memory, pairs.nodes + 1)),
+          place_(take_indices(memory, pairs.edges)),
+          vectors_(memory.take(3 * pairs.edges)) {}
+
+    // r_j - r_i + S · cell, as `NeighborGraph.edge_vectors` has it, in double precision until it is kept.
+    void find(const double* positions, const double* cells, double* closest) {
+        std::fill_n(closest, pairs_.systems, std::numeric_limits<double>::infinity());
+        const double farthest = pairs_.cutoff * pairs_.cutoff;
+        std::int64_t edge = 0;
+        for (std::int64_t i = 0; i < pairs_.nodes; ++i) {
+            row_ptr_[i] = edge;
+            const double* from = positions + 3 * i;
+            const double* cell = cells + 9 * pairs_.system[i];
+            double least = std::numeric_limits<double>::infinity();
+            for (std::int64_t p = pairs_.row_ptr[i]; p < pairs_.row_ptr[i + 1]; ++p) {
+                const double* to = positions + 3 * pairs_.senders[p];
+                double vector[3], square = 0;
+                for (int k = 0; k < 3; ++k) {
+                    vector[k] = to[k] - from[k];
+                    if (pairs_.shifts != nullptr) {
+                        const double* shift = pairs_.shifts + 3 * p;
+                        vector[k] += (shift[0] * cell[k] + shift[1] * cell[3 + k]) + shift[2] * cell[6 + k];
+                    }
+                    square += vector[k] * vector[k];
+                }
+                least = std::min(least, square);
+                place_[p] = square <= farthest ? edge : -1;
+                if (square > farthest) continue;
+                receivers_[edge] = i, senders_[edge] = pairs_.senders[p];
+                for (int k = 0; k < 3; ++k) vectors_[3 * edge + k] = static_cast<T>(vector[k]);
+                ++edge;
+            }
+            double& of_system = closest[pairs_.system[i]];
+            of_system = std::min(of_system, std::sqrt(least));
+        }
+        row_ptr_[pairs_.nodes] = edges_ = edge;
+        std::int64_t sent = 0;
+        for (std::int64_t j = 0; j < pairs_.nodes; ++j) {
+            sender_ptr_[j] = sent;
+            for (std::int64_t p = pairs_.sender_ptr[j]; p < pairs_.sender_ptr[j + 1]; ++p) {
+                const std::int64_t place = place_[pairs_.sender_order[p]];
+                if (place >= 0) sender_order_[sent++] = place;
+            }
+        }
+        sender_ptr_[pairs_.nodes] = sent;
+    }
+
+    void give(Network<T>& net) const {
+        net.edges = edges_;
+        net.receivers = receivers_, net.senders = senders_, net.row_ptr = row_ptr_;
+        net.sender_order = sender_order_, net.sender_ptr = sender_ptr_;
+        net.vectors = vectors_;
+    }
+
+  private:
+    const ListedPairs& pairs_;
+    std::int64_t *receivers_, *senders_, *row_ptr_, *sender_order_, *sender_ptr_;
+    std::int64_t* place_;  // of each pair among the edges, -1 beyond the cutoff
+    T* vectors_;
+    std::int64_t edges_ = 0;
+};
+
+}  // namespace sdas

@@ -1,0 +1,173 @@
+"""A potential that is looked at once gives what the model gives for a graph that is made anew."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sdas_kernels import dispatch, native, profiling
+from sdas_kernels.flops import FlopCounter
+from sdas_kernels.graph import NeighborGraph
+from sdas_kernels.nn import FrozenPotential, ListedPairs, OverlapError
+
+pytestmark = pytest.mark.skipif(not native.available()[0], reason=native.available()[1])
+F64 = torch.float64
+SKIN = 0.5
+NAMES = ("molecule", "liquid", "small cell", "one atom")
+
+
+def graph_of(systems, to_graph, names, cutoff, moved=0.0):
+    """Float64, of structures whose atoms have moved."""
+    random, graphs = np.random.default_rng(1), []
+    for name in names:
+        atoms = systems[name].copy()
+        atoms.positions += moved * random.uniform(-1, 1, atoms.positions.shape)
+        graphs.append(to_graph(atoms, cutoff=cutoff, dtype=F64))
+    return NeighborGraph.batch(graphs)
+
+
+@pytest.fixture
+def pairs_of(systems, to_graph):
+    """The pairs of structures and, of the same ones later, the graph."""
+
+    def make(model, names=NAMES, moved=0.0):
+        listed = graph_of(systems, to_graph, names, model.cutoff + SKIN)
+        return ListedPairs(listed, model.cutoff, SKIN), graph_of(systems, to_graph, names, model.cutoff, moved)
+
+    return make
+
+
+def step(potential, pairs, graph, **options):
+    return potential(pairs, graph.numbers, graph.positions, graph.cells, **options)
+
+
+@pytest.mark.parametrize("config", [{}, {"node_product": True, "parity": False}, {"members": 3}], ids=str)
+def test_the_same_bits_as_the_model_in_float64(make_model, pairs_of, config):
+    model = make_model(dtype=F64, **config).eval()
+    model.set_energy_reference({z: 0.3 * z for z in model.species.tolist()}, 2.5)
+    potential = FrozenPotential.of(model)
+    for moved in (0.0, 0.1):
+        pairs, graph = pairs_of(model, moved=moved)
+        found, wanted = step(potential, pairs, graph), model(graph)
+        for name in ("energy", "forces"):
+            assert torch.equal(found[name], wanted[name]), name
+
+
+def test_stress_and_closest_distance(make_model, pairs_of, systems):
+    model = make_model(dtype=F64).eval()
+    pairs, graph = pairs_of(model, ("liquid", "small cell"), moved=0.1)
+    found, wanted = step(FrozenPotential.of(model), pairs, graph, stress=True), model(graph, stress=True)
+    torch.testing.assert_close(found["stress"], wanted["stress"], rtol=1e-14, atol=1e-16)
+    squares = graph.edge_vectors().square().sum(1)
+    for row, closest in enumerate(found["closest"].tolist()):
+        assert closest == pytest.approx(squares[graph.system[graph.receivers] == row].min().sqrt().item(), rel=1e-14)
+
+
+def test_float32_is_as_near_to_float64_as_the_model_is(make_model, pairs_of):
+    exact, model = make_model(dtype=F64).eval(), make_model(dtype=torch.float32).eval()
+    pairs, graph = pairs_of(model, moved=0.1)
+    wanted, other = exact(graph), model(graph.to(dtype=torch.float32))
+    found = step(FrozenPotential.of(model), pairs, graph)
+    assert found["forces"].dtype == F64
+    error, usual = ((each["forces"].double() - wanted["forces"]).square().mean() for each in (found, other))
+    assert 0 < error < 1.5 * usual
+
+
+@pytest.mark.parametrize("change", ["positions", "cells", "numbers", "nan"])
+def test_pairs_that_may_lack_one_are_not_used_unless_trusted(make_model, pairs_of, change):
+    model = make_model(dtype=F64).eval()
+    pairs, graph = pairs_of(model)
+    parts = {name: getattr(graph, name).clone() for name in ("numbers", "positions", "cells")}
+    potential = FrozenPotential.of(model)
+    assert potential(pairs, **parts) is not None
+    parts["positions"][1, 2] += 0.99 * SKIN / 2
+    assert potential(pairs, **parts) is not None
+    if change == "positions":
+        parts["positions"][1, 2] += 0.02 * SKIN / 2
+    elif change == "nan":
+        parts["positions"][3, 0] = torch.nan
+    else:
+        parts[change][1] *= 2
+    assert potential(pairs, **parts) is None
+    assert potential(pairs, **parts, trust=True) is not None
+
+
+def test_atoms_at_one_place_are_named(make_model, pairs_of):
+    model = make_model(dtype=F64).eval()
+    pairs, graph = pairs_of(model)
+    positions = graph.positions.clone()
+    positions[-2] = positions[-3] + 1e-6  # the two atoms of the small cell, the third system
+    with pytest.raises(OverlapError, match="two atoms overlap") as caught:
+        FrozenPotential.of(model)(pairs, graph.numbers, positions, graph.cells, trust=True)
+    assert caught.value.row == 2
+    assert caught.value.distance == pytest.approx(3**0.5 * 1e-6)
+
+
+def test_an_unknown_element_and_a_stress_without_a_cell_are_refused(make_model, pairs_of):
+    model = make_model(dtype=F64, species=[1, 8]).eval()
+    pairs, graph = pairs_of(model, ("molecule",))
+    with pytest.raises(ValueError, match=r"atomic numbers \[1, 6, 8\] are unknown"):
+        step(FrozenPotential.of(model), pairs, graph)
+    model = make_model(dtype=F64).eval()
+    with pytest.raises(ValueError, match="has no cell, so no stress"):
+        step(FrozenPotential.of(model), *pairs_of(model, ("molecule",)), stress=True)
+
+
+def test_what_is_done_to_the_model_later_does_not_count(make_model, pairs_of):
+    model = make_model(dtype=F64).eval()
+    pairs, graph = pairs_of(model)
+    potential = FrozenPotential.of(model)
+    before = step(potential, pairs, graph)["forces"]
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(1.1)
+    assert torch.equal(step(potential, pairs, graph)["forces"], before)
+    assert not torch.equal(step(FrozenPotential.of(model), pairs, graph)["forces"], before)
+
+
+@pytest.mark.parametrize(
+    "again", [copy.deepcopy, lambda made: pickle.loads(pickle.dumps(made))], ids=["copy", "pickle"]
+)
+def test_copies_give_the_same(make_model, pairs_of, again):
+    model = make_model(dtype=F64).eval()
+    pairs, graph = pairs_of(model)
+    potential = FrozenPotential.of(model)
+    wanted = step(potential, pairs, graph)["forces"]
+    other = again(potential)
+    del potential, model
+    assert torch.equal(step(other, again(pairs), graph)["forces"], wanted)
+
+
+def test_models_that_no_kernel_runs_whole_have_none(make_model):
+    hooked = make_model().eval()
+    hooked.layers[0].register_forward_hook(lambda *_: None)
+    others = {
+        "hooked": hooked,
+        "in training": make_model().train(),
+        "paper": make_model(layer="paper").eval(),
+        "repulsion": make_model(repulsion="zbl").eval(),
+        "states": make_model(charge_spin=True).eval(),
+        "bfloat16": make_model().eval().to(torch.bfloat16),
+        "another module": nn.Linear(1, 1).eval(),
+    }
+    assert [name for name, model in others.items() if FrozenPotential.of(model) is not None] == []
+
+
+def test_it_does_not_serve_where_others_are_asked_for_or_watch(make_model):
+    potential = FrozenPotential.of(make_model().eval())
+    assert potential.serves()
+    for scope in (dispatch.use_backend("reference"), FlopCounter(), profiling.ranges()):
+        with scope:
+            assert not potential.serves()
+    assert potential.serves()
+
+
+def test_pairs_are_of_a_graph_in_float64(systems, to_graph):
+    graph = to_graph(systems["molecule"], cutoff=4.5, dtype=torch.float32)
+    with pytest.raises(TypeError, match=r"must be torch.float64 on cpu, got torch.float32"):
+        ListedPairs(graph, 4.0, SKIN)
