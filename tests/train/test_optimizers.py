@@ -31,7 +31,7 @@ from sdas_kernels.nn import SDAS
 
 SHAPES = [(6, 6), (3, 5, 9), (12, 4), (9, 5), (2, 3, 4, 4), (1, 7), (4, 12)]
 BAND = (0.68, 1.21)
-"""Where the singular values 1/500 to 1 come out."""
+"""Where the singular values 1/50 to 1 come out."""
 
 
 def random_matrices(*shapes: tuple[int, ...]) -> list[torch.Tensor]:
@@ -39,9 +39,9 @@ def random_matrices(*shapes: tuple[int, ...]) -> list[torch.Tensor]:
 
 
 def quintic(values: torch.Tensor) -> torch.Tensor:
-    """What five steps make of singular values."""
+    """What three steps make of singular values."""
     a, b, c = QUINTIC
-    for _ in range(5):
+    for _ in range(3):
         values = a * values + b * values**3 + c * values**5
     return values
 
@@ -54,7 +54,7 @@ def with_gradients(weights: list[torch.Tensor]) -> list[nn.Parameter]:
 
 
 def test_singular_values_of_what_is_not_near_singular_come_out_near_one():
-    band = quintic(torch.logspace(np.log10(1 / 500), 0, 10_000, dtype=torch.float64))
+    band = quintic(torch.logspace(np.log10(1 / 50), 0, 10_000, dtype=torch.float64))
     assert BAND[0] < band.min() < band.max() < BAND[1]
     for shape in [(3, 8, 20), (40, 10), (1, 6)]:
         values = torch.linalg.svdvals(orthogonalized(random_matrices(shape))[0])
@@ -68,7 +68,7 @@ def test_orthogonalized_is_the_polar_factor_up_to_the_quintic_of_the_singular_va
         u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
         expected = u @ torch.diag_embed(quintic(s / torch.linalg.vector_norm(s, dim=-1, keepdim=True))) @ vh
         torch.testing.assert_close(result, expected, rtol=0, atol=1e-10)
-        regular = s.min(-1).values > torch.linalg.vector_norm(s, dim=-1) / 500
+        regular = s.min(-1).values > torch.linalg.vector_norm(s, dim=-1) / 50
         errors = torch.linalg.matrix_norm(result - u @ vh, 2)
         assert (errors[regular] < 1 - BAND[0]).all()
 
@@ -103,7 +103,7 @@ def test_two_dimensions_are_stepped_like_pytorch_does_in_its_lower_precision():
     ours = with_gradients(random_matrices((6, 6), (4, 12), (12, 4)))
     theirs = [nn.Parameter(weight.detach().clone()) for weight in ours]
     muon = Muon(ours, [], lr=0.1, adam_lr=1.0, weight_decay=0.3)
-    other = torch.optim.Muon(theirs, lr=0.1, weight_decay=0.3, adjust_lr_fn="match_rms_adamw")
+    other = torch.optim.Muon(theirs, lr=0.1, weight_decay=0.3, adjust_lr_fn="match_rms_adamw", ns_steps=3)
     for _ in range(4):
         before = [weight.detach().clone() for weight in ours]
         for mine, its in zip(ours, theirs, strict=True):
@@ -205,7 +205,7 @@ def test_flops_of_a_step_are_those_counted_by_hand():
     newton_schulz = 0
     for slices, m, n in [(3, 8, 8), (2, 8, 20), (1, 4, 6)]:
         gram, square, product = 2 * m * m * n, 2 * m**3 + 3 * m * m, 2 * m * m * n + 2 * m * n  # with what they add
-        newton_schulz += slices * 5 * (gram + square + product)
+        newton_schulz += slices * 3 * (gram + square + product)
     elements = sum(matrix.numel() for matrix in matrices)
     assert counter.by_op["aten::bmm"] + counter.by_op["aten::baddbmm"] == newton_schulz
     # Two means of 3, a norm of 2, its division, decay, and a scaled addition; AdamW takes 15 with decay, and its count.

@@ -24,7 +24,8 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 """Of AdamW, PyTorch's defaults."""
 QUINTIC = (3.4445, -4.7750, 2.0315)
 """Coefficients a, b, c of a·s + b·s³ + c·s⁵, which raises small singular values fastest and keeps others near 1."""
-QUINTIC_STEPS = 5
+QUINTIC_STEPS = 3
+"""Muon's authors take five. With three, ethanol and aspirin learn as much per step, for half the FLOPs of an update."""
 SMALLEST_NORM = 1e-7
 UPDATE_RMS = 0.2
 """Of an update over its rate, about that of Adam's, so that one rate suits both."""
@@ -91,9 +92,9 @@ def makers_of_logits(model: nn.Module) -> list[nn.Parameter]:
 
 
 def orthogonalized(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """About U Vᵀ of every slice U S Vᵀ of matrices `[.., m, n]`, by five Newton–Schulz steps a·X + b·XXᵀX + c·(XXᵀ)²X.
+    """About U Vᵀ of every slice U S Vᵀ of matrices `[.., m, n]`, by three Newton–Schulz steps a·X + b·XXᵀX + c·(XXᵀ)²X.
 
-    Singular values of at least 1/500 of the slice's Frobenius norm come out between 0.68 and 1.21. Smaller ones come
+    Singular values of at least 1/50 of the slice's Frobenius norm come out between 0.68 and 1.21. Smaller ones come
     out smaller, as do all those of a slice of norm below 1e-7. Slices of one size, upright or lying, go together.
     """
     tall = [matrix.shape[-2] > matrix.shape[-1] for matrix in matrices]
