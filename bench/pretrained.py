@@ -19,7 +19,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from sdas import potentials
 from sdas.config import parse_config
 from sdas.data import Frame, read_frames
-from sdas.demo import MODEL, N_TRAIN, N_VALIDATION, PATIENT_RECIPE
+from sdas.demo import N_TRAIN, N_VALIDATION, PATIENT_RECIPE
 from sdas.evaluate import evaluate
 from sdas.files import write_text
 from sdas.run.checkpoint import read_model_document, save_model
@@ -28,7 +28,7 @@ from sdas.run.model import load_run_model
 from sdas.train import train
 
 MOLECULES = ("ethanol", "aspirin", "malonaldehyde", "uracil")
-LAYERS = 3
+LAYERS, N_RADIAL = 3, 8
 DATA = {
     "data": "rMD17, split 01: 950 of its training frames train and 50 validate, all 1000 test frames test",
     "level_of_theory": "PBE/def2-SVP",
@@ -48,7 +48,7 @@ def run(molecule: str, data: Path, runs: Path, minutes: float) -> Path:
             "units": "kcal/mol",
             "split": {"method": "random", "sizes": [N_TRAIN, N_VALIDATION, 0], "seed": 0},
         },
-        "model": {**MODEL, "layers": LAYERS},
+        "model": {"layers": LAYERS, "n_radial": N_RADIAL},
         "train": {**PATIENT_RECIPE, "minutes": minutes, "threads": 1, "device": "cpu"},
     }
     if not (folder / SUMMARY).is_file():

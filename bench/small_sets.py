@@ -20,7 +20,7 @@ import numpy as np
 
 from sdas.config import parse_config
 from sdas.data import Frame, read_frames, write_cache
-from sdas.demo import MODEL, PATIENT_RECIPE
+from sdas.demo import PATIENT_RECIPE
 from sdas.evaluate import evaluate
 from sdas.files import write_text
 from sdas.run.model import load_run_model
@@ -72,7 +72,6 @@ def run(name: str, data: Path, minutes: float, folder: Path) -> dict[str, Any]:
             "path": str(folder / "cache"),
             "split": {"method": "random", "sizes": [case.train, VALIDATION, 0], "seed": 0},
         },
-        "model": dict(MODEL),
         "train": {**PATIENT_RECIPE, "minutes": minutes, "threads": 1, "device": "cpu"},
     }
     summary = train(parse_config(content, "bench/small_sets.py")).summary

@@ -2,6 +2,7 @@
 
 APR = (1 / MAE_F) / FLOPs      MAE_F in eV/Å, FLOPs of training in units of 1e12
 FLOPs to reach an error        between two budgets by a straight line in the logarithms
+error at some CPU seconds      likewise
 """
 
 from __future__ import annotations
@@ -75,6 +76,20 @@ def flops_to_reach(row: Mapping[float, Sequence[Result]], error: float) -> tuple
     return None
 
 
+def error_at(row: Mapping[float, Sequence[Result]], seconds: float) -> tuple[str, float] | None:
+    """("=" or "<", error) of a model after so many CPU seconds; None if its smallest budget takes longer.
+
+    "<": it has more than its largest budget took.
+    """
+    points = sorted((np.mean([r["cpu_s"] for r in seeds]), mean_error(seeds)) for seeds in row.values())
+    if seconds < points[0][0]:
+        return None
+    if seconds > points[-1][0]:
+        return "<", points[-1][1]
+    times, errors = np.log(np.array(points)).T
+    return "=", float(np.exp(np.interp(np.log(seconds), times, errors)))
+
+
 def write_page(results: Path) -> str:
     """Write everything; a line that says where."""
     cells = read(results)
@@ -133,11 +148,14 @@ def _verdict(rows: Mapping[str, Mapping[float, Sequence[Result]]]) -> str:
         reached = flops_to_reach(rows["sdas"], error)
         cost = "never" if reached is None else f"{reached[0]} {reached[1] / 1e12:.3g} TFLOP"
         ours = mean_error(seeds)
-        times = [f"{np.mean([r['cpu_s'] for r in some]):.0f}" for some in (rows[name][budget], seeds)]
+        seconds, our_seconds = (float(np.mean([r["cpu_s"] for r in some])) for some in (rows[name][budget], seeds))
+        then = error_at(rows["sdas"], seconds)
+        later = "longer" if then is None else f"{then[0]} {then[1]:.1f}"
         errors = [f"{error:.1f}", f"{ours:.1f}", f"{ours / error:.2f}"]
+        times = [f"{seconds:.0f}", f"{our_seconds:.0f}", later]
         lines.append([f"{budget / 1e12:g} TFLOP", NAMES[name], *errors, cost, *times])
     head = ["budget", "best peer", "its error", "ours", "ours / its", "we reach its error with"]
-    return _markdown([*head, "its CPU seconds", "ours"], lines)
+    return _markdown([*head, "its CPU seconds", "ours", "our error at its CPU seconds"], lines)
 
 
 def _details(rows: Mapping[str, Mapping[float, Sequence[Result]]]) -> str:

@@ -23,10 +23,10 @@ from sdas.run.folder import (
     DYNAMICS,
     INTERPRETATION,
     LOCK,
+    MODEL,
     SUMMARY,
     VALIDATION,
 )
-from sdas.run.folder import MODEL as MODEL_FOLDER
 from sdas.run.lock import locked
 
 N_TRAIN, N_VALIDATION = 950, 50
@@ -36,12 +36,11 @@ SECONDS_AROUND, SECONDS_PER_MD_STEP = 30, 0.006
 """For the outlook, on a busy core: what imports, test and report take, and a step of dynamics."""
 
 RUN_CONTENT = {
-    *BEFORE_FIRST_CHECKPOINT, CHECKPOINTS, SUMMARY, MODEL_FOLDER, DYNAMICS, INTERPRETATION, VALIDATION, LOCK,
+    *BEFORE_FIRST_CHECKPOINT, CHECKPOINTS, SUMMARY, MODEL, DYNAMICS, INTERPRETATION, VALIDATION, LOCK,
     "evaluation.json", "predictions.npz", "report.html", "report.json",
 }  # fmt: skip
 """What training, evaluation, dynamics, interpretation, validation and report write into a run directory."""
 
-MODEL = {"channels": 32, "heads": 32, "lmax": 2, "layers": 2, "cutoff": 5.0, "node_product": True}
 RECIPE = {"ema_decay": 0.995, "validate_every": 200, "checkpoint_every": 1000}
 PATIENT_RECIPE = {**RECIPE, "learning_rate": 5e-3, "ema_decay": 0.999, "validate_every": 500}
 PATIENT_FROM_MINUTES = 3.0
@@ -134,7 +133,6 @@ def demo_config(minutes: float, out: Path, seed: int, device: str, threads: int,
     content: dict[str, Any] = {
         "run_dir": str(out),
         "data": {"path": str(data), "split": split},
-        "model": dict(MODEL),
         "train": {**recipe, "minutes": minutes, "seed": seed, "device": device, "threads": threads},
     }
     return parse_config(content, "sdas demo")

@@ -38,11 +38,12 @@ class SDAS(WithMeaning):
         lmax: highest degree of the features.
         layers: how many layers.
         cutoff: Å; graphs must be built with the same.
-        n_radial: radial functions.
+        n_radial: radial functions; `sdas train` takes 5.
         key_channels: channels of query and key per head.
         parity: True for E(3) (inversion too), False for SE(3).
         layer: "default" (smooth at the cutoff) or "paper" (as published).
-        node_product: whether an atom's features are multiplied with themselves by `NodeProduct` (default layer only).
+        node_product: whether an atom's features are multiplied with themselves by `NodeProduct` (default layer only);
+            `sdas train` does it.
         charge_spin: whether energies depend on the total charge and the spin of a system, which its graph states.
         members: readouts on the same features, whose mean f is: a shallow ensemble, which `members` takes apart.
         repulsion: "zbl": that of `Repulsion` is added to the energy; None: nothing is.

@@ -45,6 +45,15 @@ def test_flops_to_reach_an_error_lie_on_the_line_between_two_budgets_in_logarith
     assert curves.flops_to_reach(row, 20.0) is None
 
 
+def test_the_error_after_some_seconds_lies_on_the_same_kind_of_line() -> None:
+    row = {c: [result("sdas", c, 100 * (c / 1e12) ** -0.5) | {"cpu_s": 30 * c / 1e12}] for c in (1e12, 9e12)}
+    sign, error = curves.error_at(row, 120.0)
+    assert sign == "="
+    assert error == pytest.approx(50.0)
+    assert curves.error_at(row, 29.0) is None
+    assert curves.error_at(row, 300.0) == ("<", pytest.approx(100 / 3))
+
+
 def test_the_best_peer_is_that_of_the_smallest_mean_over_seeds_and_never_our_own() -> None:
     cells = [result("nequip", 1e12, 40.0), result("nequip", 1e12, 60.0, seed=1), result("mace", 1e12, 49.0)]
     cells += [result("sdas", 1e12, 1.0), result("sdas_paper", 1e12, 2.0)]

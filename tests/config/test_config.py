@@ -154,14 +154,20 @@ def test_one_of_three_says_how_large_a_batch_is():
         parse(batch_size=8, batch_atoms=500)
 
 
-def test_the_section_model_has_the_arguments_of_the_model():
+def test_the_section_model_has_the_arguments_of_the_model_and_its_defaults_but_for_two():
+    chosen = {"n_radial": 5, "node_product": True}
     signature = inspect.signature(SDAS.__init__).parameters
     named = {name: p.default for name, p in signature.items() if p.kind is p.POSITIONAL_OR_KEYWORD and name != "self"}
     section = ModelConfig()
     assert set(ModelConfig.model_fields) - {"options"} == set(named)
     for name, default in named.items():
         if name != "species":
-            assert getattr(section, name) == default
+            assert getattr(section, name) == chosen.get(name, default)
+
+
+def test_the_paper_layer_has_no_product_unless_asked_for():
+    assert ModelConfig(layer="paper").node_product is False
+    assert ModelConfig(layer="paper", node_product=True).node_product is True  # which the model refuses, by name
 
 
 @pytest.mark.parametrize(

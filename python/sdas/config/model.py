@@ -21,15 +21,15 @@ class ModelConfig(Section):
     lmax: int = Field(default=2, ge=0, le=8, description="Largest degree of the spherical harmonics.")
     layers: int = Field(default=2, ge=1, description="Message-passing layers.")
     cutoff: float = Field(default=5.0, gt=0, description="Å. Atoms closer than this see each other.")
-    n_radial: int = Field(default=8, ge=1, description="Radial functions.")
+    n_radial: int = Field(default=5, ge=1, description="Radial functions.")
     key_channels: int = Field(default=4, ge=1, description="Channels of query and key per head.")
     parity: bool = Field(default=True, description="true: E(3), inversion too; false: SE(3).")
     layer: Literal["default", "paper"] = Field(
         default="default", description="default: smooth at the cutoff; paper: as published."
     )
     node_product: bool = Field(
-        default=False,
-        description="true: features of an atom are multiplied with themselves; a tenth more FLOPs, pays in long runs.",
+        default=True,
+        description="true: features of an atom are multiplied with themselves; a tenth more FLOPs. Not in layer paper.",
     )
     charge_spin: bool = Field(
         default=False, description="true: energies depend on the total charge and the spin that frames state."
@@ -45,6 +45,13 @@ class ModelConfig(Section):
         "network learns the rest; null: it learns all.",
     )
     options: dict[str, Any] = Field(default={}, description="Switches of the default layer, by name.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_product_in_the_paper(cls, content: Any) -> Any:
+        if isinstance(content, dict) and content.get("layer") == "paper" and "node_product" not in content:
+            return {**content, "node_product": False}
+        return content
 
     @model_validator(mode="after")
     def _heads_divide_channels(self) -> ModelConfig:

@@ -51,7 +51,8 @@ def check_beginning(config: Config, document: Mapping[str, Any]) -> None:
         )
     model, optimizer = config.model.model_dump(), config.train.optimizer
     now = {f"model.{name}": value for name, value in model.items()} | {"train.optimizer": optimizer}
-    with_defaults = ModelConfig.model_validate(document["began_as"]).model_dump()  # arguments that came to it later
+    # arguments that came to it later; the product was off at first
+    with_defaults = ModelConfig.model_validate({"node_product": False} | document["began_as"]).model_dump()
     before = {f"model.{name}": value for name, value in with_defaults.items()}
     before["train.optimizer"] = document.get("optimizer", optimizer)
     for name, value in now.items():
