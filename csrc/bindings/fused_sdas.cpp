@@ -3,6 +3,8 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <atomic>
+#include <numeric>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -191,9 +193,19 @@ class BoundPairs {
         of_pairs.address(pairs.positions, "positions");
         of_pairs.address(pairs.cells, "cells");
         check_within(pairs.system, pairs.nodes, pairs.systems, "NeighborGraph: system");
+        starts_.assign(pairs.systems + 1, 0);
+        for (std::int64_t i = 0; i < pairs.nodes; ++i) ++starts_[pairs.system[i] + 1];
+        std::partial_sum(starts_.begin(), starts_.end(), starts_.begin());
+    }
+
+    sdas::SystemPairs of_system(std::int64_t system) const {
+        return {pairs, system, starts_[system], starts_[system + 1] - starts_[system]};
     }
 
     sdas::ListedPairs pairs{};
+
+  private:
+    std::vector<std::int64_t> starts_;  // first atom of each system, and N
 };
 
 // A network whose weights stay as they are, at the addresses that are given: they are packed here, and not looked at again.
@@ -209,67 +221,104 @@ class BoundPotential {
           energy_shift_(at<const double>(constants.at(1))),
           energy_scale_(*at<const double>(constants.at(2))) {}
 
-    // How much scratch `evaluate` needs.
+    // How much scratch a thread needs in `evaluate`.
     std::int64_t numbers(const BoundPairs& listed) const {
-        sdas::Network<T> net = net_;
-        sdas::NetworkSystems<T> of{};
-        sdas::Memory<T> memory(nullptr);
-        sdas::EdgesWithin<T>(memory, listed.pairs);
-        net.edges = listed.pairs.edges;
-        take(memory, net, of, listed.pairs);
-        sdas::NetworkState<T>(memory, net, false);
-        return memory.used();
+        std::int64_t most = 0;
+        for (std::int64_t system = 0; system < listed.pairs.systems; ++system) {
+            sdas::Memory<T> memory(nullptr);
+            Step step(*this, memory, listed.of_system(system));
+            step.net.edges = step.pairs.pairs();
+            step.take(memory);
+            sdas::NetworkState<T>(memory, step.net, false);
+            most = std::max(most, memory.used());
+        }
+        return most;
     }
 
     enum : std::int64_t { done = -1, pairs_may_lack = -2, unknown_element = -3 };
 
-    // energies [B], forces [N, 3], by_strain [B, 3, 3] or null, and the closest distance of each system [B], all double.
-    // Returns `done` or, without energies and forces, why there are none: one of the other two, or the row of a system
-    // with two atoms closer than `least`. Unless pairs are to be trusted, it is looked whether they hold.
+    // How many of the threads take systems of their own; the others, if there are any, share one.
+    static int threads_across(const BoundPairs& listed, int threads) {
+        return listed.pairs.systems < threads ? 1 : threads;
+    }
 
+    // energies [B], forces [N, 3], by_strain [B, 3, 3] or null, and the closest distance of each system [B], all double.
+    // `scratch` has `room` numbers for each of the threads across systems. Unless pairs are to be trusted, it is looked
+    // whether they hold. Returns `done` or, with results that mean nothing, why: one of the other two, or the row of a
+    // system with two atoms closer than `least`.
+    //
+    // Systems are evaluated one by one: what a small one makes stays in the caches, and no bit of it depends on others.
     std::int64_t evaluate(const BoundPairs& listed, Address numbers, Address positions, Address cells, bool trust,
                           double least, Address energies, Address forces, Address by_strain, Address closest,
-                          Address scratch, int threads) const {
+                          Address scratch, std::int64_t room, int threads) const {
         const sdas::ListedPairs& pairs = listed.pairs;
         const double *r = at<const double>(positions), *boxes = at<const double>(cells);
+        double* nearest = at<double>(closest);
         const KernelScope scope;
         if (!trust && !pairs.hold(at<const std::int64_t>(numbers), r, boxes)) return pairs_may_lack;
-        sdas::Network<T> net = net_;
-        sdas::NetworkSystems<T> of{};
-        sdas::Memory<T> memory(at<T>(scratch));
-        sdas::EdgesWithin<T> edges(memory, pairs);
-        double* nearest = at<double>(closest);
-        edges.find(r, boxes, nearest);
+        const int across = threads_across(listed, threads);
+        std::atomic<bool> known{true};
+        sdas::parallel_for(across, 1, across, [&](std::int64_t begin, std::int64_t end) {
+            for (std::int64_t system = pairs.systems * begin / across; system < pairs.systems * end / across;
+                 ++system) {
+                sdas::Memory<T> memory(at<T>(scratch) + begin * room);
+                Step step(*this, memory, listed.of_system(system));
+                nearest[system] = step.edges.find(r + 3 * step.pairs.first_atom, boxes + 9 * system);
+                if (nearest[system] < least) continue;
+                step.edges.give(step.net);
+                step.take(memory);
+                const bool can = step.run(*this, r, boxes, across == 1 ? threads : 1, at<double>(energies),
+                                          at<double>(forces), by_strain == 0 ? nullptr : at<double>(by_strain));
+                if (!can) known = false;
+            }
+        });
         const std::int64_t row = std::min_element(nearest, nearest + pairs.systems) - nearest;
         if (nearest[row] < least) return row;
-        edges.give(net);
-        T* where = take(memory, net, of, pairs);
-        std::copy_n(r, 3 * pairs.nodes, where);
-        std::copy_n(boxes, 9 * pairs.systems, where + 3 * pairs.nodes);
-        of.energies = at<double>(energies);
-        if (by_strain == 0) of.by_strain = nullptr;
-        if (!sdas::find_kinds(net, of)) return unknown_element;
-        sdas::evaluate(net, of, packed_, threads);
-        std::copy_n(of.forces, 3 * pairs.nodes, at<double>(forces));
-        if (by_strain != 0) std::copy_n(of.by_strain, 9 * pairs.systems, at<double>(by_strain));
-        return done;
+        return known ? done : unknown_element;
     }
 
   private:
-    // Room for a step's systems and network; returns where positions and then cells belong, which only the order of a large
-    // system's atoms depends on.
-    T* take(sdas::Memory<T>& memory, sdas::Network<T>& net, sdas::NetworkSystems<T>& of,
-            const sdas::ListedPairs& pairs) const {
-        net.nodes = pairs.nodes, of.systems = pairs.systems;
-        of.numbers = pairs.numbers, of.kind_of_number = kind_of_number_, of.system = pairs.system;
-        of.energy_shift = energy_shift_, of.energy_scale = energy_scale_;
-        T* where = memory.take(3 * pairs.nodes + 9 * pairs.systems);
-        of.positions = where, of.cells = where + 3 * pairs.nodes;
-        of.forces = memory.take(3 * pairs.nodes);
-        of.by_strain = memory.take(9 * pairs.systems);
-        sdas::take_scratch(memory, net, of);
-        return where;
-    }
+    // One system at a step.
+    struct Step {
+        Step(const BoundPotential& potential, sdas::Memory<T>& memory, const sdas::SystemPairs& pairs)
+            : pairs(pairs), edges(memory, pairs), net(potential.net_) {
+            net.nodes = pairs.atoms, of.systems = 1;
+            of.numbers = pairs.all.numbers + pairs.first_atom, of.kind_of_number = potential.kind_of_number_;
+            of.energy_shift = potential.energy_shift_, of.energy_scale = potential.energy_scale_;
+        }
+
+        // Memory for the rest, when the number of edges is known.
+        void take(sdas::Memory<T>& memory) {
+            of.system = system = sdas::take_indices(memory, pairs.atoms);
+            of.positions = positions = memory.take(3 * pairs.atoms);
+            of.cells = cell = memory.take(9);
+            of.forces = memory.take(3 * pairs.atoms);
+            of.by_strain = memory.take(9);
+            sdas::take_scratch(memory, net, of);
+        }
+
+        // Whether all elements are known. Only the order of a large system's atoms depends on its positions and cell.
+        bool run(const BoundPotential& potential, const double* r, const double* boxes, int threads, double* energies,
+                 double* forces, double* by_strain) {
+            if (!sdas::find_kinds(net, of)) return false;
+            std::fill_n(system, pairs.atoms, std::int64_t{0});
+            std::copy_n(r + 3 * pairs.first_atom, 3 * pairs.atoms, positions);
+            std::copy_n(boxes + 9 * pairs.system, 9, cell);
+            of.energies = energies + pairs.system;
+            if (by_strain == nullptr) of.by_strain = nullptr;
+            sdas::evaluate(net, of, potential.packed_, threads);
+            std::copy_n(of.forces, 3 * pairs.atoms, forces + 3 * pairs.first_atom);
+            if (by_strain != nullptr) std::copy_n(of.by_strain, 9, by_strain + 9 * pairs.system);
+            return true;
+        }
+
+        const sdas::SystemPairs pairs;
+        sdas::EdgesWithin<T> edges;
+        sdas::Network<T> net;
+        sdas::NetworkSystems<T> of{};
+        std::int64_t* system = nullptr;
+        T *positions = nullptr, *cell = nullptr;
+    };
 
     sdas::Network<T> net_;
     sdas::PackedWeights<T> packed_;
@@ -292,6 +341,7 @@ void bind(py::module_& module, const std::string& dtype) {
     py::class_<Potential>(module, ("Potential_" + dtype).c_str())
         .def(py::init<const BoundNetwork<T>&, const std::vector<Address>&, const std::vector<Address>&>())
         .def("numbers", &Potential::numbers)
+        .def_static("threads_across", &Potential::threads_across)
         .def("evaluate", &Potential::evaluate);
 }
 

@@ -39,62 +39,65 @@ struct ListedPairs {
     }
 };
 
-// The edges of a step, and the closest distance of each system.
+// The atoms of one system and the pairs between them, which lie together.
+struct SystemPairs {
+    const ListedPairs& all;
+    std::int64_t system, first_atom, atoms;
+
+    std::int64_t first_pair() const { return all.row_ptr[first_atom]; }
+    std::int64_t pairs() const { return all.row_ptr[first_atom + atoms] - first_pair(); }
+};
+
+// The edges of a system at a step, its atoms counted from its first.
 template <class T>
 class EdgesWithin {
   public:
     // Room for as many edges as pairs.
-    EdgesWithin(Memory<T>& memory, const ListedPairs& pairs)
-        : pairs_(pairs),
-          receivers_(take_indices(memory, pairs.edges)),
-          senders_(take_indices(memory, pairs.edges)),
-          row_ptr_(take_indices(memory, pairs.nodes + 1)),
-          sender_order_(take_indices(memory, pairs.edges)),
-          sender_ptr_(take_indices(memory, pairs.nodes + 1)),
-          place_(take_indices(memory, pairs.edges)),
-          vectors_(memory.take(3 * pairs.edges)) {}
+    EdgesWithin(Memory<T>& memory, const SystemPairs& of)
+        : of_(of),
+          receivers_(take_indices(memory, of.pairs())),
+          senders_(take_indices(memory, of.pairs())),
+          row_ptr_(take_indices(memory, of.atoms + 1)),
+          sender_order_(take_indices(memory, of.pairs())),
+          sender_ptr_(take_indices(memory, of.atoms + 1)),
+          place_(take_indices(memory, of.pairs())),
+          vectors_(memory.take(3 * of.pairs())) {}
 
-    // r_j - r_i + S · cell, as `NeighborGraph.edge_vectors` has it, in double precision until it is kept.
-    void find(const double* positions, const double* cells, double* closest) {
-        std::fill_n(closest, pairs_.systems, std::numeric_limits<double>::infinity());
-        const double farthest = pairs_.cutoff * pairs_.cutoff;
+    // From positions and the cell of the system; returns the distance of the closest two atoms. Vectors are
+    // r_j - r_i + S · cell, as `NeighborGraph.edge_vectors` has it, in double precision until they are kept.
+    double find(const double* positions, const double* cell) {
+        const ListedPairs& all = of_.all;
+        const double farthest = all.cutoff * all.cutoff;
+        const std::int64_t first_pair = of_.first_pair();
+        double least = std::numeric_limits<double>::infinity();
         std::int64_t edge = 0;
-        for (std::int64_t i = 0; i < pairs_.nodes; ++i) {
+        for (std::int64_t i = 0; i < of_.atoms; ++i) {
             row_ptr_[i] = edge;
             const double* from = positions + 3 * i;
-            const double* cell = cells + 9 * pairs_.system[i];
-            double least = std::numeric_limits<double>::infinity();
-            for (std::int64_t p = pairs_.row_ptr[i]; p < pairs_.row_ptr[i + 1]; ++p) {
-                const double* to = positions + 3 * pairs_.senders[p];
+            const std::int64_t* row = all.row_ptr + of_.first_atom + i;
+            for (std::int64_t p = row[0]; p < row[1]; ++p) {
+                const std::int64_t j = all.senders[p] - of_.first_atom;
+                const double* to = positions + 3 * j;
                 double vector[3], square = 0;
                 for (int k = 0; k < 3; ++k) {
                     vector[k] = to[k] - from[k];
-                    if (pairs_.shifts != nullptr) {
-                        const double* shift = pairs_.shifts + 3 * p;
+                    if (all.shifts != nullptr) {
+                        const double* shift = all.shifts + 3 * p;
                         vector[k] += (shift[0] * cell[k] + shift[1] * cell[3 + k]) + shift[2] * cell[6 + k];
                     }
                     square += vector[k] * vector[k];
                 }
                 least = std::min(least, square);
-                place_[p] = square <= farthest ? edge : -1;
+                place_[p - first_pair] = square <= farthest ? edge : -1;
                 if (square > farthest) continue;
-                receivers_[edge] = i, senders_[edge] = pairs_.senders[p];
+                receivers_[edge] = i, senders_[edge] = j;
                 for (int k = 0; k < 3; ++k) vectors_[3 * edge + k] = static_cast<T>(vector[k]);
                 ++edge;
             }
-            double& of_system = closest[pairs_.system[i]];
-            of_system = std::min(of_system, std::sqrt(least));
         }
-        row_ptr_[pairs_.nodes] = edges_ = edge;
-        std::int64_t sent = 0;
-        for (std::int64_t j = 0; j < pairs_.nodes; ++j) {
-            sender_ptr_[j] = sent;
-            for (std::int64_t p = pairs_.sender_ptr[j]; p < pairs_.sender_ptr[j + 1]; ++p) {
-                const std::int64_t place = place_[pairs_.sender_order[p]];
-                if (place >= 0) sender_order_[sent++] = place;
-            }
-        }
-        sender_ptr_[pairs_.nodes] = sent;
+        row_ptr_[of_.atoms] = edges_ = edge;
+        order_by_sender();
+        return std::sqrt(least);
     }
 
     void give(Network<T>& net) const {
@@ -105,7 +108,21 @@ class EdgesWithin {
     }
 
   private:
-    const ListedPairs& pairs_;
+    void order_by_sender() {
+        const ListedPairs& all = of_.all;
+        std::int64_t sent = 0;
+        for (std::int64_t j = 0; j < of_.atoms; ++j) {
+            sender_ptr_[j] = sent;
+            const std::int64_t* row = all.sender_ptr + of_.first_atom + j;
+            for (std::int64_t p = row[0]; p < row[1]; ++p) {
+                const std::int64_t place = place_[all.sender_order[p] - of_.first_pair()];
+                if (place >= 0) sender_order_[sent++] = place;
+            }
+        }
+        sender_ptr_[of_.atoms] = sent;
+    }
+
+    const SystemPairs of_;
     std::int64_t *receivers_, *senders_, *row_ptr_, *sender_order_, *sender_ptr_;
     std::int64_t* place_;  // of each pair among the edges, -1 beyond the cutoff
     T* vectors_;

@@ -82,7 +82,7 @@ class FrozenPotential:
         self._known = run.ModelWeights(weights, constants, cutoff, parity)
         self._native = self._known.frozen()
         self._of = weights[0].device.type, weights[0].dtype, self._known.sizes.lmax
-        self._room: tuple[Any, int] = None, 0  # the pairs of the last call, and the scratch that they need
+        self._room: tuple[Any, int] = None, 0  # the pairs of the last call, and the numbers of scratch that they need
         self._made_of = weights, constants, cutoff, parity
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -116,6 +116,8 @@ class FrozenPotential:
     ) -> Found | None:
         """Energies and forces at other positions of the same atoms, in float64 whatever the dtype of the weights.
 
+        No bit of those of a system depends on the others.
+
         Args:
             numbers: `[N]` int64.
             positions, cells: `[N, 3]` and `[B, 3, 3]` Å, contiguous float64 on the CPU.
@@ -132,7 +134,9 @@ class FrozenPotential:
             ValueError: an element is unknown to the model, or a stress of a system without a cell.
         """
         if self._room[0] is not pairs:
-            self._room = pairs, self._native.numbers(pairs.native) * self._of[1].itemsize
+            self._room = pairs, self._native.numbers(pairs.native)
+        room, threads = self._room[1], torch.get_num_threads()
+        across = self._native.threads_across(pairs.native, threads)
         energy, closest = cells.new_empty(pairs.systems), cells.new_empty(pairs.systems)
         forces = torch.empty_like(positions)
         by_strain = torch.empty_like(cells) if stress else None
@@ -147,8 +151,9 @@ class FrozenPotential:
             forces.data_ptr(),
             0 if by_strain is None else by_strain.data_ptr(),
             closest.data_ptr(),
-            memory.scratch(self._room[1]).data_ptr(),
-            torch.get_num_threads(),
+            memory.scratch(room * across * self._of[1].itemsize).data_ptr(),
+            room,
+            threads,
         )
         memory.end_scratch()
         if row == _PAIRS_MAY_LACK:

@@ -52,10 +52,39 @@ def test_the_same_bits_as_the_model_in_float64(make_model, pairs_of, config):
     model.set_energy_reference({z: 0.3 * z for z in model.species.tolist()}, 2.5)
     potential = FrozenPotential.of(model)
     for moved in (0.0, 0.1):
-        pairs, graph = pairs_of(model, moved=moved)
-        found, wanted = step(potential, pairs, graph), model(graph)
-        for name in ("energy", "forces"):
-            assert torch.equal(found[name], wanted[name]), name
+        for name in NAMES:
+            pairs, graph = pairs_of(model, [name], moved)
+            found, wanted = step(potential, pairs, graph), model(graph)
+            assert torch.equal(found["energy"], wanted["energy"]), name
+            assert torch.equal(found["forces"], wanted["forces"]), name
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_no_bit_of_a_system_depends_on_others_or_on_threads(make_model, pairs_of, threads):
+    model, before = make_model(dtype=torch.float32).eval(), torch.get_num_threads()
+    potential = FrozenPotential.of(model)
+    pairs, graph = pairs_of(model)
+    alone = [step(potential, *pairs_of(model, [name])) for name in NAMES]
+    torch.set_num_threads(threads)
+    try:
+        found = step(potential, pairs, graph)
+    finally:
+        torch.set_num_threads(before)
+    for name in ("energy", "forces", "closest"):
+        assert torch.equal(found[name], torch.cat([each[name] for each in alone])), name
+
+
+def test_many_atoms_in_any_order(make_model):
+    """A system that the kernel sorts in space, by rounded positions of its own."""
+    random, model = np.random.default_rng(3), make_model(channels=4, heads=2, layers=1, cutoff=3.5).eval()
+    points = np.stack(np.meshgrid(*map(np.arange, (17, 16, 16)), indexing="ij"), -1).reshape(-1, 3)
+    points = random.permutation(2.8 * (points + random.uniform(-0.2, 0.2, points.shape)))
+    numbers, cell = random.choice([1, 6, 8], len(points)), 2.8 * np.diag([17, 16, 16])
+    graph = NeighborGraph.build(points, numbers, 3.5, cell, dtype=F64)
+    assert graph.num_atoms > 4096
+    found, wanted = step(FrozenPotential.of(model), ListedPairs(graph, 3.5, 0.0), graph, trust=True), model(graph)
+    assert torch.equal(found["energy"], wanted["energy"])
+    assert torch.equal(found["forces"], wanted["forces"])
 
 
 def test_stress_and_closest_distance(make_model, pairs_of, systems):

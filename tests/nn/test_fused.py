@@ -15,7 +15,7 @@ from sdas_kernels import dispatch, memory, native
 from sdas_kernels.flops import FlopCounter
 from sdas_kernels.fused_sdas import cpp
 from sdas_kernels.graph import NeighborGraph
-from sdas_kernels.nn import SDAS, CompiledPotential, FrozenPotential, ListedPairs
+from sdas_kernels.nn import SDAS, CompiledPotential
 from sdas_kernels.nn.fused import layer_weights
 
 pytestmark = pytest.mark.skipif(not native.available()[0], reason=native.available()[1])
@@ -133,9 +133,6 @@ def test_many_atoms_in_any_order(make_model, threads):
             for name, right in unsorted.items():
                 torch.testing.assert_close(found[name], right, rtol=1e-11, atol=1e-11)
                 assert torch.equal(found[name], again[name])
-            pairs, parts = ListedPairs(batch, model.cutoff, 0.0), (batch.numbers, batch.positions, batch.cells)
-            listed = FrozenPotential.of(model)(pairs, *parts, stress=stress, trust=True)
-            assert all(torch.equal(listed[name], found[name]) for name in ("energy", "forces"))
             torch.set_num_threads(1)
             alone = model(batch, stress=stress)
             assert all(torch.equal(alone[name], found[name]) for name in found)

@@ -63,8 +63,7 @@ class ModelForces:
         device: such as "cpu" or "cuda"; by default where the model is.
         skin: Å, see :mod:`sdas.md.verlet_list`.
         batch: systems per call of the model; by default all. How many systems go into a call can change the last bits
-            of a result. With 1 those of a system do not depend on the others. On a CPU they do not either, of a default
-            model, in calls with more than 256 atoms.
+            of a result. With 1 those of a system do not depend on the others; nor do they on a CPU, of a default model.
     """
 
     invariant = True
