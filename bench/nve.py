@@ -7,8 +7,8 @@ the start. 2 ps of Langevin dynamics come first, so that replicas begin apart an
 the model is float32, where rounding adds to the drift.
 
 Writes `bench/results/md/nve.json`, where a case takes the place of an older one. Dynamics lie in build/, so an
-interrupted run goes on; with more picoseconds it is lengthened. On one idle core 100 ps take five minutes for ethanol
-and a quarter of an hour for aspirin.
+interrupted run goes on; with more picoseconds it is lengthened. Every commit that a part was run at is recorded. On one
+idle core 100 ps take five minutes for ethanol and a quarter of an hour for aspirin.
 """
 
 from __future__ import annotations
@@ -57,9 +57,19 @@ def spread(run: Path, start: Atoms) -> list[Atoms]:
     return [warm.atoms(replica) for replica in range(COUNT)]
 
 
+def noted_commits(path: Path) -> list[str]:
+    """Those that parts of the run were made at, the present one included and noted."""
+    commits = path.read_text().split() if path.exists() else []
+    if commits[-1:] != [_commit()]:
+        commits.append(_commit())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(commits) + "\n")
+    return commits
+
+
 def measured(model: str, data: str, ps: float) -> dict[str, Any]:
     """Drifts, verdicts and the time that it took."""
-    commit, (name, run, training) = _commit(), source(model)
+    name, run, training = source(model)
     first = next(iter(read_frames(data)))
     atoms = len(first.numbers)
     starts = spread(run, Atoms(first.numbers, first.positions))
@@ -73,6 +83,7 @@ def measured(model: str, data: str, ps: float) -> dict[str, Any]:
         dtype=DTYPE,
     )
     folder, begin = WORK / run.name, time.process_time()
+    commits = noted_commits(folder.with_suffix(".commits"))
     found = run_replicas(
         replicas, round(1000 * ps / TIMESTEP_FS), folder, every=EVERY, save_every=SAVE_EVERY, progress=True
     )
@@ -84,7 +95,7 @@ def measured(model: str, data: str, ps: float) -> dict[str, Any]:
     stable = all(each.verdict is None for each in found.replicas)
     return {
         "start": Path(data).name,
-        "commit": commit,
+        "commits": commits,
         "model": name,
         "ps": ps,
         "atoms": atoms,
