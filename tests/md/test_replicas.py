@@ -11,11 +11,12 @@ from ase import Atoms
 from ase.calculators.lj import LennardJones as LennardJonesOfASE
 from ase.constraints import FixAtoms, FixBondLength, FixCartesian, FixCom, FixedLine, FixedPlane
 from ase.md.verlet import VelocityVerlet
+from ase.neighborlist import natural_cutoffs, neighbor_list
 from ase.units import fs
 
 from sdas.errors import SdasError
 from sdas.md import Replicas, SDASCalculator
-from sdas.md.faults import Limits
+from sdas.md.faults import Bonds, Limits
 from sdas.md.forces import EnergyFunction, ModelForces, as_forces
 from sdas.md.lennard_jones import LennardJones
 from sdas.md.systems import Systems
@@ -252,6 +253,29 @@ def test_a_bond_that_stretches_ends_a_replica_if_that_is_asked_for(molecule):
     replicas.run(60)
     assert replicas.running == [0]
     assert re.match(r"the bond of atoms (0 and 1|1 and 2) is [+-]0\.[56]\d Å from its", replicas.verdicts[1].reason)
+
+
+def test_the_most_stretched_bond_of_each_system_is_found(pair_potential, molecule):
+    """By distances of ASE, across the cell too, while fewer run; a system may have no bonds."""
+    chain = Atoms("O2", positions=[[0.2, 0, 0], [2.1, 0, 0]], cell=[3.1, 9, 9], pbc=True)
+    starts = [molecule, chain, Atoms("O", positions=[[0, 0, 0]]), molecule]
+    replicas, bonds = Replicas(pair_potential, starts), Bonds(starts)
+    for ending in (None, 0):
+        if ending is not None:
+            replicas._end({ending: "enough"})
+        systems = replicas.motion.systems
+        systems.positions += 0.2 * torch.randn_like(systems.positions)
+        wanted = {}
+        for row, replica in enumerate(replicas.running):
+            start, now, changes = starts[replica], replicas.atoms(replica), [0.0]
+            for i, j, d, shift in zip(*neighbor_list("ijdS", start, natural_cutoffs(start, 1.15)), strict=True):
+                if i < j:
+                    changes.append(np.linalg.norm(now.positions[j] - now.positions[i] + shift @ now.cell.array) - d)
+            if abs(worst := max(changes, key=abs)) > 0.05:
+                wanted[row] = worst
+        found = bonds.stretched(replicas.motion, 0.05)
+        assert {row: change for row, (change, _, _) in found.items()} == pytest.approx(wanted, rel=1e-12)
+        assert len(wanted) >= 2
 
 
 def test_a_run_ends_when_all_replicas_have(pair_potential, molecule):

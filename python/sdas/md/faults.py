@@ -13,6 +13,7 @@ from ase.neighborlist import natural_cutoffs, neighbor_list
 from sdas.errors import SdasError
 from sdas.md.forces import Results
 from sdas.md.motion import Motion
+from sdas.md.systems import Systems
 
 BOND_SLACK = 1.15
 """Two atoms within this many times the sum of their covalent radii are bound at the start."""
@@ -56,21 +57,31 @@ class Bonds:
 
     def __init__(self, atoms: Sequence[Atoms]) -> None:
         self._of_replica = [_bonds(each) for each in atoms]
+        self._joined: tuple[list[int], list[np.ndarray]] | None = None  # of all that run: their numbers, and arrays
 
-    def worst(self, motion: Motion) -> list[tuple[float, int, int]]:
-        """For each system the largest change of a length in Å, and the atoms of that bond; 0 where there is none."""
-        systems, found = motion.systems, []
+    def stretched(self, motion: Motion, limit: float) -> dict[int, tuple[float, int, int]]:
+        """For each system with a bond that has changed by more than `limit` Å: the most changed one and its atoms."""
+        systems = motion.systems
+        rows, atoms, pairs, lengths, shifts = self._join(systems)
         positions, cells = systems.positions.cpu().numpy(), systems.cells.cpu().numpy()
-        for row, replica in enumerate(systems.replica.tolist()):
-            pairs, lengths, shifts = self._of_replica[replica]
-            if len(pairs) == 0:
-                found.append((0.0, -1, -1))
-                continue
-            at = positions[systems.span(row)]
-            now = np.linalg.norm(at[pairs[:, 1]] - at[pairs[:, 0]] + shifts @ cells[row], axis=1)
-            worst = int(np.abs(now - lengths).argmax())
-            found.append((float(now[worst] - lengths[worst]), *pairs[worst].tolist()))
+        vectors = positions[atoms[:, 1]] - positions[atoms[:, 0]] + (shifts[:, None, :] @ cells[rows]).squeeze(1)
+        changes = np.linalg.norm(vectors, axis=1) - lengths
+        found: dict[int, tuple[float, int, int]] = {}
+        for bond in np.flatnonzero(np.abs(changes) > limit):
+            row, change = int(rows[bond]), float(changes[bond])
+            if row not in found or abs(change) > abs(found[row][0]):
+                found[row] = (change, *pairs[bond].tolist())
         return found
+
+    def _join(self, systems: Systems) -> list[np.ndarray]:
+        """Row, atoms `[n, 2]` among all and in their system, length and shift of the bonds of those that run."""
+        running = systems.replica.tolist()
+        if self._joined is None or self._joined[0] != running:
+            bonds = [self._of_replica[replica] for replica in running]
+            pairs, lengths, shifts = (np.concatenate(each) for each in zip(*bonds, strict=True))
+            rows = np.repeat(np.arange(len(bonds)), [len(each[0]) for each in bonds])
+            self._joined = running, [rows, pairs + np.array(systems.starts)[rows, None], pairs, lengths, shifts]
+        return self._joined[1]
 
 
 def _bonds(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -97,7 +108,6 @@ def faults(motion: Motion, results: Results, limits: Limits, bonds: Bonds | None
             else:
                 found[row] = f"the temperature is {float(temperature[row]):.0f} K"
     if bonds is not None and limits.stretch_ang is not None:
-        for row, (change, i, j) in enumerate(bonds.worst(motion)):
-            if abs(change) > limits.stretch_ang:
-                found.setdefault(row, f"the bond of atoms {i} and {j} is {change:+.2f} Å from its first length")
+        for row, (change, i, j) in bonds.stretched(motion, limits.stretch_ang).items():
+            found.setdefault(row, f"the bond of atoms {i} and {j} is {change:+.2f} Å from its first length")
     return found
