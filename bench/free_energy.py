@@ -11,7 +11,7 @@ where that was recorded.
 
 Frames of ethanol are those that come with the package. Those of malonaldehyde are from the reference's dynamics at
 500 K, held at places along the variable. Writes `bench/results/free_energy/` and pictures in `docs/pictures/`. What is
-computed lies in build/, so an interrupted run goes on. Seconds are of one core.
+computed lies in build/, so an interrupted run goes on. Seconds are of CPU, those of labels by the clock.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from sdas.data import Frame, read_frames, sample
 from sdas.data.writing import write_frames
 from sdas.free_energy import Axis, SinglePoints, free_energy, parse_variable
 from sdas.free_energy.oracle import OracleForces
+from sdas.free_energy.reweighting import Reweighting
 from sdas.free_energy.run import PICTURE, FreeEnergy, Sampling
 from sdas.label import Label, LabelStore, label_frames
 from sdas.md import Replicas
@@ -49,9 +50,9 @@ PICTURES = ROOT / "docs" / "pictures"
 ORACLE, DFT, FRAMES, TRAINING = "tblite:GFN2-xTB", "pyscf:pbe/def2-svp", 600, 8000
 HELD, HELD_KELVIN, HELD_WIDTH, HELD_STEPS, HELD_EVERY = 16, 500.0, 0.15, 1000, 25
 """Replicas that are held along a variable, how wide they spread about their places in its unit, and their dynamics."""
-GRID, BINS, LABELS = 7, 24, 200
+GRID, BINS, LABELS = 7, 24, 500
 MODEL = Sampling(steps=20_000, timestep_fs=1.0, replicas=64, walkers=8, increment=0.1, every=5, save_every=1000)
-REFERENCE = Sampling(steps=8000, timestep_fs=1.0, replicas=16, walkers=4, increment=0.1, every=5, save_every=1000)
+REFERENCE = Sampling(steps=8000, timestep_fs=1.0, replicas=8, walkers=2, increment=0.1, every=5, save_every=1000)
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def cpu_seconds() -> float:
 
 
 def trained(case: Case, folder: Path) -> tuple[Path, dict[str, float]]:
-    """The run of a model trained on the reference, and the seconds of one core that its parts took."""
+    """The run of a model trained on the reference, and the seconds that its parts took."""
     run, bill = folder / "run", folder / "seconds.json"
     if not bill.exists():
         shutil.rmtree(run, ignore_errors=True)  # of a killed training: its seconds are not known
@@ -166,6 +167,18 @@ def asymmetry(curve: np.ndarray) -> float:
     return float(np.nanmean(np.abs(curve - curve[::-1])))
 
 
+def symmetry(found: Reweighting) -> dict[str, float]:
+    """Whether error bars are honest: the differences at ξ and −ξ should be equal, (apart / error)² 1 on average."""
+    half = BINS // 2
+    apart = (found.difference - found.difference[::-1])[:half]
+    error = np.hypot(found.error, found.error[::-1])[:half]
+    return {
+        "mean_kt": float(np.abs(apart).mean()),
+        "chi_square_per_pair": float(((apart / error) ** 2).mean()),
+        "largest_over_error": float(np.abs(apart / error).max()),
+    }
+
+
 def sampled(name: str) -> dict[str, Any]:
     """Free energies of the model, and of the reference by reweighting."""
     case, folder = CASES[name](), WORK / name
@@ -192,6 +205,7 @@ def sampled(name: str) -> dict[str, Any]:
             "model": asymmetry(landscape.mean),
             "reference": asymmetry(reweighting.reference(landscape)[0]),
         },
+        "symmetry": symmetry(reweighting),
         "beside_independent_dynamics": beside(name, found),
         "model": landscape.as_dict() | {"flatness": found.flatness, "increments_kt": found.increments},
         "reference": reweighting.as_dict(landscape),
@@ -217,6 +231,7 @@ def beside(name: str, found: FreeEnergy) -> dict[str, Any] | None:
         "mean_kt": float(np.nanmean(np.abs(apart))),
         "noise_kt": float(np.sqrt(2 / np.pi) * np.nanmean(joint)),
         "bins_within_two_errors": int((np.abs(apart) <= 2 * joint).sum()),
+        "mean_of_even_part_kt": float(np.nanmean(np.abs(apart + apart[::-1])) / 2),
     }
 
 
@@ -280,7 +295,15 @@ def main(name: str, what: str = "") -> None:
     path = RESULTS / f"{'_'.join(filter(None, (name, what)))}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n")
-    shown = ("sampling_error", "asymmetry_kt", "beside_independent_dynamics", "seconds", "energy_kt_at_300_k", "notes")
+    shown = (
+        "sampling_error",
+        "asymmetry_kt",
+        "symmetry",
+        "beside_independent_dynamics",
+        "seconds",
+        "energy_kt_at_300_k",
+        "notes",
+    )
     print(json.dumps({key: record[key] for key in shown if key in record}))
 
 
