@@ -107,7 +107,7 @@ def measured(model: str, data: str, ps: float) -> dict[str, Any]:
         "verdicts": [None if each.verdict is None else each.verdict.reason for each in found.replicas],
         "stable_ps": found.stable_fs / 1000,
         "seconds_of_this_call": round(time.process_time() - begin),
-        "ns_per_day": found.ns_per_day,
+        "ns_per_day": found.ns_per_day or None,  # none if all was run before
         "holds": stable and largest <= BOUND,
     }
 
