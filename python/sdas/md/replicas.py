@@ -28,7 +28,7 @@ from sdas.md.held import Held
 from sdas.md.motion import Motion, Noise
 from sdas.md.state import Identity
 from sdas.md.systems import Systems
-from sdas.md.thermostats import Thermostat, thermostat_of
+from sdas.md.thermostats import NVE, Thermostat, thermostat_of
 from sdas.md.velocities import draw_velocities, moving_copy, stop_drift
 from sdas.md.verlet_list import NoNeighborsError
 
@@ -253,9 +253,10 @@ class Replicas:
         growth = None if self.barostat is None else self.barostat.growth(motion, self.pressure(), dt)
         self._kick(dt / 2)
         systems.positions += dt / 2 * motion.velocities
-        before = motion.kinetic()
-        self.thermostat.apply(motion, dt)
-        motion.heat += motion.kinetic() - before
+        if not isinstance(self.thermostat, NVE):
+            before = motion.kinetic()
+            self.thermostat.apply(motion, dt)
+            motion.heat += motion.kinetic() - before
         if growth is not None:
             grow(motion, growth)
         systems.positions += dt / 2 * motion.velocities
@@ -267,7 +268,7 @@ class Replicas:
 
     def _kick(self, dt: float) -> None:
         motion = self.motion
-        motion.velocities += dt / motion.systems.masses[:, None] * self.results["forces"]
+        motion.velocities.addcdiv_(self.results["forces"], motion.systems.masses[:, None], value=dt)
         motion.held.project(motion.velocities, motion.systems)
 
     def evaluate(self) -> None:
@@ -277,9 +278,10 @@ class Replicas:
         """
         self.results = {}
         while len(self) and not self.results:
-            positions = self.motion.systems.sum(self.motion.systems.positions.sum(1))
-            lost = torch.nonzero(~torch.isfinite(positions)).flatten().tolist()
-            self._end(dict.fromkeys(lost, "a position is not finite"))
+            systems = self.motion.systems
+            if not torch.isfinite(systems.positions.sum()):  # of all at once, which takes less time
+                lost = ~torch.isfinite(systems.sum(systems.positions.sum(1)))
+                self._end(dict.fromkeys(torch.nonzero(lost).flatten().tolist(), "a position is not finite"))
             try:
                 self.results = self._compute() if len(self) else {}
             except NoNeighborsError as error:
