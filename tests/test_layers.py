@@ -40,7 +40,7 @@ SDAS = [
     "active",
     "validate",
     "report",
-    "demo interpretation scale validation active_cli",
+    "demo inner_cutoff interpretation scale validation active_cli",
     "cli",
     ".",
 ]

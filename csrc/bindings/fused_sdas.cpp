@@ -104,8 +104,9 @@ class BoundNetwork {
         return memory.used();
     }
 
-    // Energies of systems, forces and derivatives by strain; false, and nothing is done, if an element is unknown. Every
-    // microsecond counts for a molecule, so arrays have no names here but an order, that of `take`.
+    // Energies of systems, forces and derivatives by strain; false, and nothing is done, if an element is unknown or atoms
+    // are within their inner cutoff. Every microsecond counts for a molecule, so arrays have no names here but an order,
+    // that of `take`.
     bool evaluate(const std::vector<Address>& weights, const std::vector<Address>& arrays, std::int64_t nodes,
                   std::int64_t edges, std::int64_t systems, Address scratch, int threads) {
         sdas::Network<T> net = net_;
@@ -119,7 +120,7 @@ class BoundNetwork {
         };
         take(of.positions, of.numbers, of.cells, of.shifts, of.system, net.receivers, net.senders, net.row_ptr,
              net.sender_order, net.sender_ptr, of.kind_of_number, of.energy_shift, energy_scale, of.energies, of.forces,
-             of.by_strain);
+             of.by_strain, of.inner_cutoffs);
         of.energy_scale = *energy_scale;
         check_graph(net);
         check_within(of.system, nodes, systems, "NeighborGraph: system");
@@ -132,6 +133,7 @@ class BoundNetwork {
         // The vectors and their gradient lie one after the other, before the state.
         sdas::advise_huge_pages(vectors, 6 * net.edges * sizeof(T));
         sdas::edge_vectors(vectors, net, of);
+        if (sdas::any_within_inner_cutoff(net, of)) return false;
         const auto packed = kept_.find(net, threads);
         sdas::evaluate(net, of, *packed, threads);
         return true;
@@ -212,14 +214,16 @@ class BoundPairs {
 template <class T>
 class BoundPotential {
   public:
-    // constants: kind_of_number [119], energy_shift [species] and energy_scale [].
+    // constants: kind_of_number [119], energy_shift [species], energy_scale [], and inner_cutoffs [species, species] or
+    // null.
     BoundPotential(const BoundNetwork<T>& network, const std::vector<Address>& weights,
                    const std::vector<Address>& constants)
         : net_(network.with_weights(weights)),
           packed_(net_),
           kind_of_number_(at<const std::int64_t>(constants.at(0))),
           energy_shift_(at<const double>(constants.at(1))),
-          energy_scale_(*at<const double>(constants.at(2))) {}
+          energy_scale_(*at<const double>(constants.at(2))),
+          inner_cutoffs_(at<const std::int64_t>(constants.at(3))) {}
 
     // How much scratch a thread needs in `evaluate`.
     std::int64_t numbers(const BoundPairs& listed) const {
@@ -235,7 +239,7 @@ class BoundPotential {
         return most;
     }
 
-    enum : std::int64_t { done = -1, pairs_may_lack = -2, unknown_element = -3 };
+    enum : std::int64_t { done = -1, pairs_may_lack = -2, unknown_element = -3, within_inner_cutoff = -4 };
 
     // How many of the threads take systems of their own; the others, if there are any, share one.
     static int threads_across(const BoundPairs& listed, int threads) {
@@ -244,7 +248,7 @@ class BoundPotential {
 
     // energies [B], forces [N, 3], by_strain [B, 3, 3] or null, and the closest distance of each system [B], all double.
     // `scratch` has `room` numbers for each of the threads across systems. Unless pairs are to be trusted, it is looked
-    // whether they hold. Returns `done` or, with results that mean nothing, why: one of the other two, or the row of a
+    // whether they hold. Returns `done` or, with results that mean nothing, why: one of the others, or the row of a
     // system with two atoms closer than `least`.
     //
     // Systems are evaluated one by one: what a small one makes stays in the caches, and no bit of it depends on others.
@@ -257,7 +261,7 @@ class BoundPotential {
         const KernelScope scope;
         if (!trust && !pairs.hold(at<const std::int64_t>(numbers), r, boxes)) return pairs_may_lack;
         const int across = threads_across(listed, threads);
-        std::atomic<bool> known{true};
+        std::atomic<std::int64_t> outcome{done};
         sdas::parallel_for(across, 1, across, [&](std::int64_t begin, std::int64_t end) {
             for (std::int64_t system = pairs.systems * begin / across; system < pairs.systems * end / across;
                  ++system) {
@@ -267,14 +271,15 @@ class BoundPotential {
                 if (nearest[system] < least) continue;
                 step.edges.give(step.net);
                 step.take(memory);
-                const bool can = step.run(*this, r, boxes, across == 1 ? threads : 1, at<double>(energies),
-                                          at<double>(forces), by_strain == 0 ? nullptr : at<double>(by_strain));
-                if (!can) known = false;
+                const std::int64_t of_system =
+                    step.run(*this, r, boxes, across == 1 ? threads : 1, at<double>(energies), at<double>(forces),
+                             by_strain == 0 ? nullptr : at<double>(by_strain));
+                if (of_system != done && outcome != unknown_element) outcome = of_system;
             }
         });
         const std::int64_t row = std::min_element(nearest, nearest + pairs.systems) - nearest;
         if (nearest[row] < least) return row;
-        return known ? done : unknown_element;
+        return outcome;
     }
 
   private:
@@ -285,6 +290,7 @@ class BoundPotential {
             net.nodes = pairs.atoms, of.systems = 1;
             of.numbers = pairs.all.numbers + pairs.first_atom, of.kind_of_number = potential.kind_of_number_;
             of.energy_shift = potential.energy_shift_, of.energy_scale = potential.energy_scale_;
+            of.inner_cutoffs = potential.inner_cutoffs_;
         }
 
         // Memory for the rest, when the number of edges is known.
@@ -297,10 +303,11 @@ class BoundPotential {
             sdas::take_scratch(memory, net, of);
         }
 
-        // Whether all elements are known. Only the order of a large system's atoms depends on its positions and cell.
-        bool run(const BoundPotential& potential, const double* r, const double* boxes, int threads, double* energies,
-                 double* forces, double* by_strain) {
-            if (!sdas::find_kinds(net, of)) return false;
+        // Returns `done` or why not. Only the order of a large system's atoms depends on its positions and cell.
+        std::int64_t run(const BoundPotential& potential, const double* r, const double* boxes, int threads,
+                         double* energies, double* forces, double* by_strain) {
+            if (!sdas::find_kinds(net, of)) return unknown_element;
+            if (sdas::any_within_inner_cutoff(net, of)) return within_inner_cutoff;
             std::fill_n(system, pairs.atoms, std::int64_t{0});
             std::copy_n(r + 3 * pairs.first_atom, 3 * pairs.atoms, positions);
             std::copy_n(boxes + 9 * pairs.system, 9, cell);
@@ -309,7 +316,7 @@ class BoundPotential {
             sdas::evaluate(net, of, potential.packed_, threads);
             std::copy_n(of.forces, 3 * pairs.atoms, forces + 3 * pairs.first_atom);
             if (by_strain != nullptr) std::copy_n(of.by_strain, 9, by_strain + 9 * pairs.system);
-            return true;
+            return done;
         }
 
         const sdas::SystemPairs pairs;
@@ -325,6 +332,7 @@ class BoundPotential {
     const std::int64_t* kind_of_number_;
     const double* energy_shift_;
     double energy_scale_;
+    const std::int64_t* inner_cutoffs_;
 };
 
 template <class T>

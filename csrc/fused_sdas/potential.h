@@ -19,7 +19,8 @@ struct NetworkSystems {
     const std::int64_t* system;                    // [N], ascending
     const double* energy_shift;                    // [species]
     double energy_scale;
-    double* energies;       // [B]
+    const std::int64_t* inner_cutoffs;  // [species, species] fm, or null
+    double* energies;                   // [B]
     T *forces, *by_strain;  // [N, 3]; [B, 3, 3] or null: Σ vector ⊗ gradient over a system's edges
 };
 
@@ -56,6 +57,21 @@ void edge_vectors(T* vectors, const Network<T>& net, const NetworkSystems<T>& of
             vectors[3 * e + k] += (shift[0] * cell[k] + shift[1] * cell[3 + k]) + shift[2] * cell[6 + k];
         }
     }
+}
+
+// Whether the atoms of any edge are closer than the inner cutoff of their kinds.
+template <class T>
+bool any_within_inner_cutoff(const Network<T>& net, const NetworkSystems<T>& of) {
+    if (of.inner_cutoffs == nullptr) return false;
+    constexpr double per_fm = 1e-5;
+    bool within = false;
+    for (std::int64_t e = 0; e < net.edges; ++e) {
+        const T *v = net.vectors + 3 * e, square = v[0] * v[0] + v[1] * v[1] + v[2] * v[2];
+        const std::int64_t pair = of.kinds[net.receivers[e]] * net.species + of.kinds[net.senders[e]];
+        const T cutoff = static_cast<T>(per_fm * static_cast<double>(of.inner_cutoffs[pair]));
+        within |= square < cutoff * cutoff;
+    }
+    return within;
 }
 
 // energies, forces and by_strain from the network's energies and its gradient by the vectors, which is scaled.

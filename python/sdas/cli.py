@@ -18,6 +18,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "data": ("sdas.data.cli", "app", "Fetch, convert, inspect and split data."),
     "train": ("sdas.train.cli", "train", "Train a model, resume a run, or choose loss weights by cross-validation."),
     "scale": ("sdas.scale", "scale", "Train a model that grows where that lowers its error most per FLOP."),
+    "inner-cutoff": (
+        "sdas.inner_cutoff",
+        "inner_cutoff",
+        "Let atoms repel that are closer than in training frames.",
+    ),
     "active": ("sdas.active_cli", "active", "Label the frames that an ensemble is least sure of, and train on."),
     "evaluate": ("sdas.evaluate.cli", "evaluate", "Errors of a trained model on labeled frames."),
     "report": ("sdas.report.cli", "report", "Write the report of a run."),

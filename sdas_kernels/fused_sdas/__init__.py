@@ -113,6 +113,7 @@ class Evaluator:
         energy_shift: torch.Tensor,
         energy_scale: torch.Tensor,
         stress: bool = False,
+        inner_cutoffs: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] | None:
         """Evaluate a batch of systems in one call of the kernel.
 
@@ -122,11 +123,12 @@ class Evaluator:
             kind_of_number: `[119]` int64, row of the embedding for each atomic number, -1 if there is none.
             energy_shift, energy_scale: `[species]` and `[]` float64; a system's energy is Σ (scale · atom's + shift).
             stress: whether derivatives by strain are wanted.
+            inner_cutoffs: `[species, species]` int64 fm: closer atoms are not for this kernel.
 
         Returns:
             energies `[B]` float64, forces `[N, 3]`, derivatives by strain `[B, 3, 3]`, not symmetrized, or None. Or
-            None where there is no kernel, where a species is unknown, or where something watches PyTorch's operators,
-            as a counter of FLOPs does.
+            None where there is no kernel, where a species is unknown, where atoms are within their inner cutoff, or
+            where something watches PyTorch's operators, as a counter of FLOPs does.
         """
         positions = graph.positions
         tensors = (positions, graph.cells, graph.cell_shifts, graph.system, graph.numbers, *graph.edges.tensors())
@@ -138,7 +140,8 @@ class Evaluator:
         if not runs_fused(positions.device.type, positions.dtype, sizes.lmax):
             return None
         run = kernels("network", positions)
-        constants = kind_of_number, energy_shift, energy_scale
+        constants = [kind_of_number, energy_shift, energy_scale]
+        constants += [] if inner_cutoffs is None else [inner_cutoffs]
         if known is None or not known.hold([*weights, *constants]):
             known = self._weights = run.ModelWeights(weights, constants, *self._model)
         found: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] | None

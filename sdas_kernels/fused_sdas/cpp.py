@@ -90,7 +90,7 @@ class ModelWeights:
     """The weights of a model for `evaluate`, looked at once, and then again only if one lies elsewhere.
 
     constants: kind_of_number `[119]` int64, the row of the embedding for an atomic number, -1 if there is none;
-    energy_shift `[species]` and energy_scale `[]`, float64.
+    energy_shift `[species]` and energy_scale `[]`, float64; inner_cutoffs `[species, species]` int64 fm, or nothing.
     """
 
     def __init__(self, weights: Sequence[Tensor], constants: Sequence[Tensor], cutoff: float, even_only: bool) -> None:
@@ -101,7 +101,9 @@ class ModelWeights:
         # detached ones keep the memory that was looked at, whatever a caller's tensor is made to hold later
         self._looked_at = [w.detach().resolve_neg().contiguous() for w in (*weights, *constants)]
         addresses = [w.data_ptr() for w in self._looked_at]
-        self.weights, self.constants, self._addresses = addresses[:-3], addresses[-3:], addresses
+        self.weights, self.constants = addresses[: len(weights)], addresses[len(weights) :]
+        self.constants += [0] * (4 - len(constants))  # no table
+        self._addresses = addresses
 
     def frozen(self) -> Any:
         """The kernel with these weights packed, for as long as nobody writes to them and this object lives."""
@@ -118,8 +120,9 @@ def _check_constants(constants: Sequence[Tensor], species: int, device: torch.de
         "kind_of_number": (torch.int64, (119,)),
         "energy_shift": (torch.float64, (species,)),
         "energy_scale": (torch.float64, ()),
+        "inner_cutoffs": (torch.int64, (species, species)),
     }
-    for (name, (dtype, shape)), given in zip(wanted.items(), constants, strict=True):
+    for (name, (dtype, shape)), given in zip(wanted.items(), constants, strict=False):
         if given.dtype != dtype or given.shape != shape or given.device != device:
             raise ValueError(
                 f"network: {name} must be {dtype} {list(shape)} on {device}, "
@@ -131,7 +134,7 @@ def evaluate(weights: ModelWeights, graph: NeighborGraph, stress: bool) -> tuple
     """Energies of systems `[B]`, forces `[N, 3]` and, for a stress, derivatives by strain `[B, 3, 3]`.
 
     What `forward` does and what is around it, in one call that PyTorch does not see: for a molecule half of the time
-    would go into a dozen small operations. None if an element is unknown.
+    would go into a dozen small operations. None if an element is unknown, or atoms are within their inner cutoff.
     """
     edges, positions, network = graph.edges, graph.positions, weights.plan.network
     atoms, pairs, systems = positions.shape[0], edges.receivers.shape[0], graph.cells.shape[0]
@@ -149,10 +152,11 @@ def evaluate(weights: ModelWeights, graph: NeighborGraph, stress: bool) -> tuple
         edges.row_ptr.data_ptr(),
         edges.sender_order.data_ptr(),
         edges.sender_ptr.data_ptr(),
-        *weights.constants,
+        *weights.constants[:3],
         energies.data_ptr(),
         forces.data_ptr(),
         0 if by_strain is None else by_strain.data_ptr(),
+        weights.constants[3],
     ]
     threads = torch.get_num_threads()
     known = network.evaluate(weights.weights, arrays, atoms, pairs, systems, room.data_ptr(), threads)

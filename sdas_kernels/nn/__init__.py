@@ -3,9 +3,10 @@
 from sdas_kernels.nn.captured import CapturedPotential
 from sdas_kernels.nn.compiled import CompiledPotential
 from sdas_kernels.nn.electronic_state import ElectronicEmbedding
-from sdas_kernels.nn.frozen import FrozenPotential, ListedPairs, OverlapError
+from sdas_kernels.nn.frozen import FrozenPotential, InnerCutoffError, ListedPairs, OverlapError
 from sdas_kernels.nn.geometry import EdgeGeometry
 from sdas_kernels.nn.growth import grow
+from sdas_kernels.nn.inner_cutoff import InnerCutoff
 from sdas_kernels.nn.layer import EquivariantRMSNorm, NodeProduct, NodeUpdate, SDASLayer
 from sdas_kernels.nn.linear import EquivariantLinear
 from sdas_kernels.nn.neighbor_attention import NeighborAttention
@@ -33,6 +34,8 @@ __all__ = [
     "FrozenPotential",
     "FullTensorProduct",
     "FullyConnectedTensorProduct",
+    "InnerCutoff",
+    "InnerCutoffError",
     "ListedPairs",
     "NeighborAttention",
     "NodeProduct",

@@ -21,6 +21,7 @@ from sdas_kernels.fused_sdas import LayerWeights, flat, network
 from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.nn.fused import layer_weights
 from sdas_kernels.nn.inference import recordable, recording_allowed
+from sdas_kernels.nn.inner_cutoff import InnerCutoff
 from sdas_kernels.segment import Segments, gather, of_receivers, segment_sum, sum_to_receivers, sum_to_senders
 from sdas_kernels.transforms import transformed, value_and_gradients
 
@@ -64,7 +65,7 @@ def find(model: SDAS, batch: NeighborGraph, forces: bool, stress: bool) -> Found
 
 
 def evaluate(model: SDAS, batch: NeighborGraph, weights: list[torch.Tensor], stress: bool) -> Found | None:
-    """By one call that PyTorch does not see; None where there is none, or with unknown species.
+    """By one call that PyTorch does not see; None where there is none, with unknown species, or within inner cutoffs.
 
     `weights` are the model's, flat. None too for systems of several charges or spins: the kernel tells species apart.
     """
@@ -77,11 +78,12 @@ def evaluate(model: SDAS, batch: NeighborGraph, weights: list[torch.Tensor], str
     volumes = volumes_of(batch.cells) if stress else None
     buffers: dict[str, Any] = model._buffers
     constants = buffers["_species_of_number"], buffers["energy_shift"], buffers["energy_scale"]
-    found = model.evaluator(batch, weights, *constants, stress)
+    inner = model.repulsion.fm if isinstance(model.repulsion, InnerCutoff) else None
+    found = model.evaluator(batch, weights, *constants, stress, inner)
     if found is None:
         return None
     energy, forces, by_strain = found
-    if model.repulsion is not None:
+    if model.repulsion is not None and inner is None:
         energy, forces, by_strain = _with_repulsion(model, batch, energy, forces, by_strain)
     if by_strain is None or volumes is None:
         return {"energy": energy, "forces": forces}
@@ -171,12 +173,13 @@ def _at_once(
 ) -> Found:
     vectors, parity = batch.edge_vectors(positions), model.config["parity"]
     table, rows = model.scalars(batch, kinds)
-    atomic, gradient = network(vectors, rows, table, layers, batch, model.cutoff, parity)
+    pressed = None if model.repulsion is None else model.repulsion.pressed(vectors, batch, kinds)
+    seen = vectors if pressed is None else pressed.seen
+    atomic, gradient = network(seen, rows, table, layers, batch, model.cutoff, parity)
     gradient = gradient * model.energy_scale
     energy = model.sum_over_systems(batch, atomic, kinds)
-    if model.repulsion is not None:
-        repulsion, by_vectors = model.repulsion.with_gradient(vectors, batch, kinds)
-        energy, gradient = energy + repulsion, gradient + by_vectors
+    if pressed is not None:
+        energy, gradient = energy + pressed.energy, pressed.gradient(gradient)
     found = {"energy": energy, "forces": _forces(batch, gradient)}
     if volumes is not None:
         found["stress"] = symmetric(_by_strain(batch, vectors, gradient)) / volumes[:, None, None]

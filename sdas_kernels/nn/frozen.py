@@ -17,10 +17,11 @@ from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.neighbors import MIN_DISTANCE
 from sdas_kernels.nn.derivatives import Found, symmetric, volumes_of
 from sdas_kernels.nn.fused import layer_weights
+from sdas_kernels.nn.inner_cutoff import InnerCutoff
 from sdas_kernels.nn.sdas import SDAS
 
 # How an evaluation went, as csrc/bindings/fused_sdas.cpp says. Another number is the row of a system with an overlap.
-_DONE, _PAIRS_MAY_LACK, _UNKNOWN_ELEMENT = -1, -2, -3
+_DONE, _PAIRS_MAY_LACK, _UNKNOWN_ELEMENT, _WITHIN_INNER_CUTOFF = -1, -2, -3, -4
 
 
 class OverlapError(ValueError):
@@ -32,6 +33,10 @@ class OverlapError(ValueError):
     def __init__(self, row: int, distance: float) -> None:
         super().__init__(f"two atoms overlap: they are {distance:.2g} Å apart")
         self.row, self.distance = row, distance
+
+
+class InnerCutoffError(ValueError):
+    """Atoms are within their inner cutoff: only the model itself knows the energy, from their graph."""
 
 
 class ListedPairs:
@@ -94,12 +99,14 @@ class FrozenPotential:
         if not isinstance(model, SDAS) or model.training:
             return None
         layers = layer_weights(model)
-        if layers is None or model.repulsion is not None or model.electronic is not None:
+        inner = model.repulsion.fm if isinstance(model.repulsion, InnerCutoff) else None
+        if layers is None or model.electronic is not None or (model.repulsion is not None and inner is None):
             return None
         buffers: dict[str, Any] = model._buffers
         constants = [buffers[name] for name in ("_species_of_number", "energy_shift", "energy_scale")]
-        copies = [tensor.detach().clone() for tensor in (*flat(model.embedding.weight, layers), *constants)]
-        return cls(copies[:-3], copies[-3:], model.cutoff, model.config["parity"])
+        constants += [] if inner is None else [inner]
+        weights = [weight.detach().clone() for weight in flat(model.embedding.weight, layers)]
+        return cls(weights, [constant.clone() for constant in constants], model.cutoff, model.config["parity"])
 
     def serves(self) -> bool:
         """Whether it may run now: not where another backend is asked for, or where something watches operators."""
@@ -131,6 +138,7 @@ class FrozenPotential:
 
         Raises:
             OverlapError: two atoms are at one place.
+            InnerCutoffError: two atoms are within the inner cutoff of a model that has one.
             ValueError: an element is unknown to the model, or a stress of a system without a cell.
         """
         if self._room[0] is not pairs:
@@ -162,6 +170,8 @@ class FrozenPotential:
             raise ValueError(
                 f"SDAS: some of the atomic numbers {sorted(set(numbers.tolist()))} are unknown to the model"
             )
+        if row == _WITHIN_INNER_CUTOFF:
+            raise InnerCutoffError("FrozenPotential: atoms are within their inner cutoff: call the model")
         if row != _DONE:
             raise OverlapError(row, float(closest[row]))
         found = {"energy": energy, "forces": forces, "closest": closest}

@@ -15,6 +15,7 @@ from torch import nn
 from sdas_kernels.fused_sdas import LayerWeights, runs_fused
 from sdas_kernels.fused_sdas.weights import EPSILON
 from sdas_kernels.nn.electronic_state import ElectronicEmbedding
+from sdas_kernels.nn.inner_cutoff import InnerCutoff
 from sdas_kernels.nn.layer import EquivariantRMSNorm, NodeProduct, NodeUpdate, SDASLayer
 from sdas_kernels.nn.linear import EquivariantLinear
 from sdas_kernels.nn.neighbor_attention import NeighborAttention
@@ -30,6 +31,7 @@ _PLAIN = {
     ElectronicEmbedding,
     EquivariantLinear,
     EquivariantRMSNorm,
+    InnerCutoff,
     NeighborAttention,
     NodeProduct,
     NodeUpdate,

@@ -195,6 +195,8 @@ def _write(grown: SDAS, model: SDAS) -> None:
     g = _Growth.between(model.config, grown.config, model.embedding.weight.dtype)
     grown.energy_shift.copy_(model.energy_shift)
     grown.energy_scale.copy_(model.energy_scale)
+    if grown.repulsion is not None and model.repulsion is not None:
+        grown.repulsion.load_state_dict(model.repulsion.state_dict())
     grown.embedding.weight.zero_()
     species = _first(len(model.embedding.weight))
     _place(grown.embedding.weight, model.embedding.weight, (species, g.channels), g.stretch)

@@ -20,6 +20,7 @@ from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.nn import derivatives
 from sdas_kernels.nn.electronic_state import ElectronicEmbedding
 from sdas_kernels.nn.geometry import EdgeGeometry
+from sdas_kernels.nn.inner_cutoff import InnerCutoff
 from sdas_kernels.nn.layer import SDASLayer
 from sdas_kernels.nn.meaning import WithMeaning, as_tensor, from_tensor
 from sdas_kernels.nn.paper import PaperAttention, PaperEmbedding, PaperLayer
@@ -46,7 +47,8 @@ class SDAS(WithMeaning):
             `sdas train` does it.
         charge_spin: whether energies depend on the total charge and the spin of a system, which its graph states.
         members: readouts on the same features, whose mean f is: a shallow ensemble, which `members` takes apart.
-        repulsion: "zbl": that of `Repulsion` is added to the energy; None: nothing is.
+        repulsion: "zbl": that of `Repulsion` is added to the energy; "inner-cutoff": `InnerCutoff` takes the place of
+            the network between atoms closer than in the training frames; None: the network is alone.
         options: the switches of `NeighborAttention` and `SDASLayer`, for the default layer only.
 
     `config` holds the arguments: `SDAS(**model.config)` is a model of the same shape.
@@ -119,9 +121,11 @@ class SDAS(WithMeaning):
 
         self.embedding = nn.Embedding(len(known), channels)
         self.electronic = ElectronicEmbedding(channels) if charge_spin else None
-        if repulsion not in (None, "zbl"):
-            raise ValueError(f'SDAS: repulsion must be "zbl" or None, got {repulsion!r}')
-        self.repulsion = None if repulsion is None else Repulsion(known)
+        kinds: dict[str | None, type[Repulsion] | None] = {None: None, "zbl": Repulsion, "inner-cutoff": InnerCutoff}
+        if repulsion not in kinds:
+            raise ValueError(f'SDAS: repulsion must be "zbl", "inner-cutoff" or None, got {repulsion!r}')
+        kind = kinds[repulsion]
+        self.repulsion = None if kind is None else kind(known)
         shared: dict[str, Any] = {
             "channels": channels,
             "heads": heads,
@@ -225,10 +229,10 @@ class SDAS(WithMeaning):
     @in_operand_dtype
     def energies(self, batch: NeighborGraph, vectors: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
         """Energy of every system `[B]`, float64 eV, from edge vectors `[E, 3]` Å and species indices `[N]`."""
-        energy = self.sum_over_systems(batch, self.features(batch, vectors, kinds)[0], kinds)
-        if self.repulsion is None:
-            return energy
-        return energy + self.repulsion(vectors, batch, kinds)
+        pressed = None if self.repulsion is None else self.repulsion.pressed(vectors, batch, kinds)
+        if pressed is None:
+            return self.sum_over_systems(batch, self.features(batch, vectors, kinds)[0], kinds)
+        return self.sum_over_systems(batch, self.features(batch, pressed.seen, kinds)[0], kinds) + pressed.energy
 
     def sum_over_systems(self, batch: NeighborGraph, atomic: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
         """Energy of every system `[B]`, float64 eV, from the network's atomic energies `[N]`."""

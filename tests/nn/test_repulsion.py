@@ -148,7 +148,7 @@ def test_a_model_without_it_is_as_it_was(make_model):
     plain.load_state_dict(older)
     with pytest.raises(RuntimeError, match="repulsion None there, zbl here"):
         repelling.load_state_dict(plain.state_dict())
-    with pytest.raises(ValueError, match="repulsion must be \"zbl\" or None, got 'born'"):
+    with pytest.raises(ValueError, match='must be "zbl", "inner-cutoff" or None, got \'born\''):
         make_model(repulsion="born")
     with pytest.raises(ValueError, match="covalent radii, which end at Cm; got Bk"):
         SDAS(species=[1, 97], repulsion="zbl")

@@ -39,10 +39,11 @@ class ModelConfig(Section):
         ge=1,
         description="Readouts whose mean is the energy: a shallow ensemble. Each step trains another mixture of them.",
     )
-    repulsion: Literal["zbl"] | None = Field(
+    repulsion: Literal["zbl", "inner-cutoff"] | None = Field(
         default=None,
         description="zbl: nuclei closer than a covalent bond repel as Ziegler, Biersack and Littmark found, and the "
-        "network learns the rest; null: it learns all.",
+        "network learns the rest; inner-cutoff: atoms closer than in any training frame repel in place of what the "
+        "network says; null: it says all.",
     )
     options: dict[str, Any] = Field(default={}, description="Switches of the default layer, by name.")
 

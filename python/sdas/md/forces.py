@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -21,7 +22,7 @@ from sdas.md.verlet_list import NoNeighborsError, VerletList
 from sdas.run.device import find_device
 from sdas.run.fingerprint import model_fingerprint
 from sdas.run.model import load_run_model, species_of
-from sdas_kernels.nn import FrozenPotential
+from sdas_kernels.nn import FrozenPotential, InnerCutoffError
 from sdas_kernels.nn.inference import recording_allowed
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
@@ -123,7 +124,8 @@ def evaluated(
     `frozen` is the model as one kernel runs it, if one does.
     """
     if frozen is not None and frozen.serves():
-        return neighbors.evaluate(frozen, systems, stress)
+        with suppress(InnerCutoffError):
+            return neighbors.evaluate(frozen, systems, stress)
     out = model(neighbors.graph(systems), forces=True, stress=stress)
     found = {name: out[name].detach().double() for name in ("energy", "forces", "stress") if name in out}
     return found | {"closest": neighbors.closest}

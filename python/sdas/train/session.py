@@ -45,6 +45,7 @@ from sdas.train.display import Display
 from sdas.train.feed import Feed, order_of
 from sdas.train.flop_model import FlopModels
 from sdas.train.graphs import GraphStore
+from sdas.train.inner_cutoffs import cover
 from sdas.train.interruption import Interruption
 from sdas.train.lone_atoms import lone_atoms_of
 from sdas.train.loss import Loss, Terms
@@ -112,6 +113,7 @@ class Session:
                     energy_reference=reference.document(),
                 )
                 self._take_up(model)
+                cover((self.model, self.averaged), self._data.frames, self._data.train.tolist())
             else:
                 check_beginning(self.config, saved.document)
                 self.changes = Changes.saved(saved.document["changes"])
@@ -239,14 +241,19 @@ class Session:
         self._take_up(model, averaged)
         if moments == "kept":
             self._keep_moments(weights, optimizer)
+        cover((self.model, self.averaged), self._data.frames, self._data.train.tolist())
         self._arrange()
 
     def use_data(self, data: TrainingData) -> None:
-        """Go on with other frames. The unit of the loss and the energies per species stay as they are."""
+        """Go on with other frames. The unit of the loss and the energies per species stay as they are.
+
+        Inner cutoffs become shorter where these frames have closer atoms, and never longer.
+        """
         if len(data.train) == 0:
             raise TrainingError("no frames to train on")
         self._data = data
         self.changes.data, self.changes.data_since = _cache_path(data), self.progress.step
+        cover((self.model, self.averaged), self._data.frames, self._data.train.tolist())
         self._arrange()
 
     def _step(self, counts_all: bool) -> None:
