@@ -120,7 +120,8 @@ class BoundNetwork {
         };
         take(of.positions, of.numbers, of.cells, of.shifts, of.system, net.receivers, net.senders, net.row_ptr,
              net.sender_order, net.sender_ptr, of.kind_of_number, of.energy_shift, energy_scale, of.energies, of.forces,
-             of.by_strain, of.inner_cutoffs);
+             of.by_strain);
+        if (next != arrays.end()) take(of.inner_cutoffs);
         of.energy_scale = *energy_scale;
         check_graph(net);
         check_within(of.system, nodes, systems, "NeighborGraph: system");
@@ -214,8 +215,7 @@ class BoundPairs {
 template <class T>
 class BoundPotential {
   public:
-    // constants: kind_of_number [119], energy_shift [species], energy_scale [], and inner_cutoffs [species, species] or
-    // null.
+    // constants: kind_of_number [119], energy_shift [species], energy_scale [], and maybe inner_cutoffs [species, species].
     BoundPotential(const BoundNetwork<T>& network, const std::vector<Address>& weights,
                    const std::vector<Address>& constants)
         : net_(network.with_weights(weights)),
@@ -223,7 +223,7 @@ class BoundPotential {
           kind_of_number_(at<const std::int64_t>(constants.at(0))),
           energy_shift_(at<const double>(constants.at(1))),
           energy_scale_(*at<const double>(constants.at(2))),
-          inner_cutoffs_(at<const std::int64_t>(constants.at(3))) {}
+          inner_cutoffs_(constants.size() > 3 ? at<const std::int64_t>(constants[3]) : nullptr) {}
 
     // How much scratch a thread needs in `evaluate`.
     std::int64_t numbers(const BoundPairs& listed) const {

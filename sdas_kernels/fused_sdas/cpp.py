@@ -102,7 +102,6 @@ class ModelWeights:
         self._looked_at = [w.detach().resolve_neg().contiguous() for w in (*weights, *constants)]
         addresses = [w.data_ptr() for w in self._looked_at]
         self.weights, self.constants = addresses[: len(weights)], addresses[len(weights) :]
-        self.constants += [0] * (4 - len(constants))  # no table
         self._addresses = addresses
 
     def frozen(self) -> Any:
@@ -156,7 +155,7 @@ def evaluate(weights: ModelWeights, graph: NeighborGraph, stress: bool) -> tuple
         energies.data_ptr(),
         forces.data_ptr(),
         0 if by_strain is None else by_strain.data_ptr(),
-        weights.constants[3],
+        *weights.constants[3:],
     ]
     threads = torch.get_num_threads()
     known = network.evaluate(weights.weights, arrays, atoms, pairs, systems, room.data_ptr(), threads)
