@@ -119,8 +119,7 @@ def table(cards: dict[str, dict[str, Any]]) -> str:
             *lines,
             f"\nData: {first['data']}. Level of theory: {first['level_of_theory']}. Frames hold molecules near 500 K.",
             "Each potential knows its own molecule only. Inner cutoffs keep atoms apart that are closer than in all",
-            "training frames. Ethanol has none: in one test frame C and O are 0.055 Å closer, "
-            "and are well predicted.\n",
+            "training frames. Ethanol has none: in one test frame C and O are 0.055 Å closer, well predicted.\n",
             f"License: {first['license']}. Cite:\n\n> {first['citation']}, arXiv:2007.09593.\n",
         ]
     )
