@@ -25,7 +25,7 @@ from sdas.data import read_frames
 from sdas.md import Replicas
 
 COUNT, PS, TIMESTEP_FS = 10, 20.0, 0.5
-KELVIN = (500.0, 750.0, 1000.0, 1500.0)
+KELVIN = (1000.0, 1500.0)
 HOLE_EV = 1.0
 
 
