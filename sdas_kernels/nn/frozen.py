@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from sdas_kernels import memory, native, profiling
+from sdas_kernels.arguments import dense_tensor
 from sdas_kernels.dispatch import kernels
 from sdas_kernels.fused_sdas import flat, runs_fused
 from sdas_kernels.graph import NeighborGraph
@@ -74,6 +75,21 @@ class ListedPairs:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ListedPairs, self._made_of
+
+    def check(self, **given: torch.Tensor) -> None:
+        """Arrays of a later step are as the graph's of these names; raises TypeError or ValueError."""
+        for name, array in given.items():
+            like: torch.Tensor = getattr(self._made_of[0], name)
+            dense_tensor("FrozenPotential", name, array)
+            if array.dtype != like.dtype or not array.is_cpu:
+                raise TypeError(
+                    f"FrozenPotential: {name} must be {like.dtype} on cpu, got {array.dtype} on {array.device}"
+                )
+            if array.shape != like.shape or not array.is_contiguous():
+                raise ValueError(
+                    f"FrozenPotential: {name} must be {list(like.shape)} and contiguous, as of the pairs, got "
+                    f"{list(array.shape)} with strides {list(array.stride())}"
+                )
 
 
 class FrozenPotential:
@@ -139,8 +155,10 @@ class FrozenPotential:
         Raises:
             OverlapError: two atoms are at one place.
             InnerCutoffError: two atoms are within the inner cutoff of a model that has one.
-            ValueError: an element is unknown to the model, or a stress of a system without a cell.
+            TypeError, ValueError: arrays that are not as above, an element that is unknown to the model, or a stress of
+                a system without a cell.
         """
+        pairs.check(numbers=numbers, positions=positions, cells=cells)
         if self._room[0] is not pairs:
             self._room = pairs, self._native.numbers(pairs.native)
         room, threads = self._room[1], torch.get_num_threads()

@@ -196,6 +196,23 @@ def test_it_does_not_serve_where_others_are_asked_for_or_watch(make_model):
     assert potential.serves()
 
 
+def test_arrays_that_are_not_those_of_the_pairs_are_refused(make_model, pairs_of):
+    model = make_model(dtype=F64).eval()
+    pairs, graph = pairs_of(model, ("liquid",))
+    right = {name: getattr(graph, name) for name in ("numbers", "positions", "cells")}
+    wrong = {
+        "numbers": (right["numbers"].int(), right["numbers"][:-1]),
+        "positions": (right["positions"].float(), right["positions"][1:], right["positions"].T.contiguous().T),
+        "cells": (right["cells"].float(), right["cells"].expand(2, 3, 3), right["cells"][0]),
+    }
+    for name, givens in wrong.items():
+        for given in givens:
+            with pytest.raises((TypeError, ValueError), match=f"FrozenPotential: {name} must be"):
+                FrozenPotential.of(model)(pairs, **right | {name: given})
+    with pytest.raises(TypeError, match="FrozenPotential: positions must be a"):
+        FrozenPotential.of(model)(pairs, **right | {"positions": right["positions"].numpy()})
+
+
 def test_pairs_are_of_a_graph_in_float64(systems, to_graph):
     graph = to_graph(systems["molecule"], cutoff=4.5, dtype=torch.float32)
     with pytest.raises(TypeError, match=r"must be torch.float64 on cpu, got torch.float32"):
