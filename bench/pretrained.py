@@ -31,7 +31,7 @@ from sdas.train import train
 from sdas.train.inner_cutoffs import with_inner_cutoff
 
 MOLECULES = ("ethanol", "aspirin", "malonaldehyde", "uracil")
-LAYERS, N_RADIAL = 3, 8
+LAYERS = 3
 DATA = {
     "data": "rMD17, split 01: 950 of its training frames train and 50 validate, all 1000 test frames test",
     "level_of_theory": "PBE/def2-SVP",
@@ -51,7 +51,7 @@ def run(molecule: str, data: Path, runs: Path, minutes: float) -> Path:
             "units": "kcal/mol",
             "split": {"method": "random", "sizes": [N_TRAIN, N_VALIDATION, 0], "seed": 0},
         },
-        "model": {"layers": LAYERS, "n_radial": N_RADIAL},
+        "model": {"layers": LAYERS},
         "train": {**PATIENT_RECIPE, "minutes": minutes, "threads": 1, "device": "cpu"},
     }
     if not (folder / SUMMARY).is_file():
