@@ -21,7 +21,7 @@ struct NetworkSystems {
     double energy_scale;
     const std::int64_t* inner_cutoffs;  // [species, species] fm, or null
     double* energies;                   // [B]
-    T *forces, *by_strain;  // [N, 3]; [B, 3, 3] or null: Σ vector ⊗ gradient over a system's edges
+    T *forces, *by_strain;              // [N, 3]; [B, 3, 3] or null: Σ vector ⊗ gradient over a system's edges
 };
 
 // Room for what comes before the network's state and behind it, but for its vectors.
