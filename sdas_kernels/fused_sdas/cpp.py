@@ -121,7 +121,9 @@ def _check_constants(constants: Sequence[Tensor], species: int, device: torch.de
         "energy_scale": (torch.float64, ()),
         "inner_cutoffs": (torch.int64, (species, species)),
     }
-    for (name, (dtype, shape)), given in zip(wanted.items(), constants, strict=False):
+    if len(constants) == 3:
+        del wanted["inner_cutoffs"]
+    for (name, (dtype, shape)), given in zip(wanted.items(), constants, strict=True):
         if given.dtype != dtype or given.shape != shape or given.device != device:
             raise ValueError(
                 f"network: {name} must be {dtype} {list(shape)} on {device}, "

@@ -21,7 +21,7 @@ from sdas_kernels.fused_sdas import LayerWeights, flat, network
 from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.nn.fused import layer_weights
 from sdas_kernels.nn.inference import recordable, recording_allowed
-from sdas_kernels.nn.inner_cutoff import InnerCutoff
+from sdas_kernels.nn.inner_cutoff import inner_cutoffs
 from sdas_kernels.segment import Segments, gather, of_receivers, segment_sum, sum_to_receivers, sum_to_senders
 from sdas_kernels.transforms import transformed, value_and_gradients
 
@@ -78,7 +78,7 @@ def evaluate(model: SDAS, batch: NeighborGraph, weights: list[torch.Tensor], str
     volumes = volumes_of(batch.cells) if stress else None
     buffers: dict[str, Any] = model._buffers
     constants = buffers["_species_of_number"], buffers["energy_shift"], buffers["energy_scale"]
-    inner = model.repulsion.fm if isinstance(model.repulsion, InnerCutoff) else None
+    inner = inner_cutoffs(model.repulsion)
     found = model.evaluator(batch, weights, *constants, stress, inner)
     if found is None:
         return None

@@ -18,7 +18,7 @@ from sdas_kernels.graph import NeighborGraph
 from sdas_kernels.neighbors import MIN_DISTANCE
 from sdas_kernels.nn.derivatives import Found, symmetric, volumes_of
 from sdas_kernels.nn.fused import layer_weights
-from sdas_kernels.nn.inner_cutoff import InnerCutoff
+from sdas_kernels.nn.inner_cutoff import inner_cutoffs
 from sdas_kernels.nn.sdas import SDAS
 
 # How an evaluation went, as csrc/bindings/fused_sdas.cpp says. Another number is the row of a system with an overlap.
@@ -115,7 +115,7 @@ class FrozenPotential:
         if not isinstance(model, SDAS) or model.training:
             return None
         layers = layer_weights(model)
-        inner = model.repulsion.fm if isinstance(model.repulsion, InnerCutoff) else None
+        inner = inner_cutoffs(model.repulsion)
         if layers is None or model.electronic is not None or (model.repulsion is not None and inner is None):
             return None
         buffers: dict[str, Any] = model._buffers

@@ -109,6 +109,11 @@ class InnerCutoff(Repulsion):
         )
 
 
+def inner_cutoffs(repulsion: Repulsion | None) -> torch.Tensor | None:
+    """`[species, species]` fm, as the kernel takes them, of a model with this repulsion; None if it has none."""
+    return repulsion.fm if isinstance(repulsion, InnerCutoff) else None
+
+
 def _potential(
     lengths: torch.Tensor, inner: torch.Tensor, strength: torch.Tensor, inverse: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -95,6 +95,11 @@ class WangLandauBias:
         """Of the variables, `[B, axes]`."""
         return torch.stack([axis.variable(systems) for axis in self.axes], dim=1)
 
+    def bins_of(self, values: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Of values `[B, axes]`, the bin along each axis `[B]`, and whether all lie within the range `[B]`."""
+        index = [axis.bin_of(value) for axis, value in zip(self.axes, values.unbind(1), strict=True)]
+        return index, torch.stack([each >= 0 for each in index]).all(0)
+
     def group(self, systems: Systems) -> torch.Tensor:
         """Of each system `[B]`."""
         return torch.div(systems.replica, self.walkers, rounding_mode="floor").cpu()
@@ -133,8 +138,7 @@ class WangLandauBias:
     def deposit(self, systems: Systems) -> None:
         """Count where systems are, and raise the bias there. What lies outside of the range does not count."""
         values = self.values(systems).detach().cpu()
-        index = [axis.bin_of(value) for axis, value in zip(self.axes, values.unbind(1), strict=True)]
-        inside = torch.stack([(each >= 0) for each in index]).all(0)
+        index, inside = self.bins_of(values)
         values, groups, index = values[inside], self.group(systems)[inside], [each[inside] for each in index]
         bins = (groups, *index)
         new = groups[self.visits[bins] == 0]

@@ -179,12 +179,10 @@ def _found(trajectory: Trajectory, places: list[tuple[int, int]]) -> list[Atoms]
 
 def _bins(bias: WangLandauBias, atoms: list[Atoms]) -> np.ndarray:
     """Of frames, counted through all axes; −1 outside of the range."""
-    values = bias.values(Systems.of(atoms)).detach()
-    places = [axis.bin_of(value) for axis, value in zip(bias.axes, values.unbind(1), strict=True)]
-    flat = torch.zeros_like(places[0])
-    for axis, place in zip(bias.axes, places, strict=True):
+    index, inside = bias.bins_of(bias.values(Systems.of(atoms)).detach())
+    flat = torch.zeros_like(index[0])
+    for axis, place in zip(bias.axes, index, strict=True):
         flat = flat * axis.bins + place
-    inside = torch.stack([place >= 0 for place in places]).all(0)
     return torch.where(inside, flat, -1).numpy()
 
 
