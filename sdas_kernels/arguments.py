@@ -30,13 +30,25 @@ def whole_number(owner: str, name: str, value: Any, low: int, high: int | None =
 
 def positive_length(owner: str, name: str, value: Any) -> float:
     """A Python float, Å. Raises `TypeError` for what is no number, `ValueError` unless it is positive and finite."""
-    try:
-        number = value if type(value) is float else float(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        raise TypeError(f"{owner}: {name} must be a number (Å), got {value!r}") from None
+    number = _number(owner, name, value)
     if not 0 < number < math.inf:
         raise ValueError(f"{owner}: {name} must be positive and finite (Å), got {number}")
     return number
+
+
+def length(owner: str, name: str, value: Any) -> float:
+    """A Python float, Å. Raises `TypeError` for what is no number, `ValueError` if it is negative or not finite."""
+    number = _number(owner, name, value)
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{owner}: {name} must be 0 or more and finite (Å), got {number}")
+    return number
+
+
+def _number(owner: str, name: str, value: Any) -> float:
+    try:
+        return value if type(value) is float else float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise TypeError(f"{owner}: {name} must be a number (Å), got {value!r}") from None
 
 
 def whole_numbers(owner: str, low: int, **named: Any) -> list[int]:

@@ -31,7 +31,7 @@ def of_one_system(charge: Any, spin: Any) -> dict[str, torch.Tensor | None]:
             raise TypeError(f"{OWNER}: {name} must be a number, got {given!r}") from None
         if number is not None:
             _check_values(name, number, number)
-        states[name] = None if number is None else torch.tensor([number], dtype=torch.float64)
+        states[name] = None if number is None else torch.tensor([number], dtype=torch.float64, device="cpu")
     return states
 
 

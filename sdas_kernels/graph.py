@@ -130,7 +130,7 @@ class NeighborGraph:
             cell_shifts=found.shifts,
             cells=torch.from_numpy(found.cell)[None],
             pbc=torch.from_numpy(found.pbc)[None],
-            system=torch.zeros(len(found.numbers), dtype=torch.int64),
+            system=torch.zeros(len(found.numbers), dtype=torch.int64, device="cpu"),
             cutoff=found.cutoff,
             periodic=bool(found.pbc.any()),
             **electronic_states.of_one_system(charge, spin),

@@ -84,7 +84,7 @@ def scratch(size: int) -> Tensor:
     kept = _kept.scratch
     if kept is None or kept.shape[0] < size:
         _kept.scratch = None  # before there is another
-        kept = _kept.scratch = torch.empty(size, dtype=torch.uint8)
+        kept = _kept.scratch = torch.empty(size, dtype=torch.uint8, device="cpu")
     return kept
 
 
@@ -112,7 +112,7 @@ def _free(size: int) -> torch.UntypedStorage:
     total = size + sum(storage.nbytes() for storage in storages)
     while total > _keep:
         total -= storages.pop(0).nbytes()
-    return torch.empty(size, dtype=torch.uint8).untyped_storage()
+    return torch.empty(size, dtype=torch.uint8, device="cpu").untyped_storage()
 
 
 def _nobody_has(storages: list[torch.UntypedStorage], place: int) -> bool:

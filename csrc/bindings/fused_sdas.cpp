@@ -256,10 +256,12 @@ class BoundPotential {
                           double least, Address energies, Address forces, Address by_strain, Address closest,
                           Address scratch, std::int64_t room, int threads) const {
         const sdas::ListedPairs& pairs = listed.pairs;
+        const auto* z = at<const std::int64_t>(numbers);
         const double *r = at<const double>(positions), *boxes = at<const double>(cells);
         double* nearest = at<double>(closest);
         const KernelScope scope;
-        if (!trust && !pairs.hold(at<const std::int64_t>(numbers), r, boxes)) return pairs_may_lack;
+        if (!trust && !pairs.hold(z, r, boxes)) return pairs_may_lack;
+        if (pairs.systems == 0) return done;
         const int across = threads_across(listed, threads);
         std::atomic<std::int64_t> outcome{done};
         sdas::parallel_for(across, 1, across, [&](std::int64_t begin, std::int64_t end) {
@@ -271,6 +273,7 @@ class BoundPotential {
                 if (nearest[system] < least) continue;
                 step.edges.give(step.net);
                 step.take(memory);
+                step.of.numbers = z + step.pairs.first_atom;
                 const std::int64_t of_system =
                     step.run(*this, r, boxes, across == 1 ? threads : 1, at<double>(energies), at<double>(forces),
                              by_strain == 0 ? nullptr : at<double>(by_strain));
@@ -288,9 +291,8 @@ class BoundPotential {
         Step(const BoundPotential& potential, sdas::Memory<T>& memory, const sdas::SystemPairs& pairs)
             : pairs(pairs), edges(memory, pairs), net(potential.net_) {
             net.nodes = pairs.atoms, of.systems = 1;
-            of.numbers = pairs.all.numbers + pairs.first_atom, of.kind_of_number = potential.kind_of_number_;
-            of.energy_shift = potential.energy_shift_, of.energy_scale = potential.energy_scale_;
-            of.inner_cutoffs = potential.inner_cutoffs_;
+            of.kind_of_number = potential.kind_of_number_, of.energy_shift = potential.energy_shift_;
+            of.energy_scale = potential.energy_scale_, of.inner_cutoffs = potential.inner_cutoffs_;
         }
 
         // Memory for the rest, when the number of edges is known.

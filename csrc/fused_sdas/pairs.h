@@ -88,8 +88,9 @@ class EdgesWithin {
                     square += vector[k] * vector[k];
                 }
                 least = std::min(least, square);
-                place_[p - first_pair] = square <= farthest ? edge : -1;
-                if (square > farthest) continue;
+                const bool beyond = square > farthest;  // not so where a position is not a number
+                place_[p - first_pair] = beyond ? -1 : edge;
+                if (beyond) continue;
                 receivers_[edge] = i, senders_[edge] = j;
                 for (int k = 0; k < 3; ++k) vectors_[3 * edge + k] = static_cast<T>(vector[k]);
                 ++edge;

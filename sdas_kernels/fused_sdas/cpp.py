@@ -140,7 +140,7 @@ def evaluate(weights: ModelWeights, graph: NeighborGraph, stress: bool) -> tuple
     edges, positions, network = graph.edges, graph.positions, weights.plan.network
     atoms, pairs, systems = positions.shape[0], edges.receivers.shape[0], graph.cells.shape[0]
     room = memory.scratch(network.evaluation_numbers(atoms, pairs) * positions.element_size())
-    energies, forces = torch.empty(systems, dtype=torch.float64), torch.empty_like(positions)
+    energies, forces = positions.new_empty(systems, dtype=torch.float64), torch.empty_like(positions)
     by_strain = positions.new_empty(systems, 3, 3) if stress else None
     arrays = [
         positions.data_ptr(),

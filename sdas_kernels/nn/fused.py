@@ -1,12 +1,14 @@
 """Which SDAS models one kernel can run whole, and how they are given to it.
 
 Those are models of the default layer with all its parts, on a CPU, whose modules are what `SDAS` made: one that was
-swapped, hooked or parametrized must run as it is, so then the model runs module by module.
+swapped, hooked or parametrized must run as it is, so then the model runs module by module. So does one of a subclass
+that computes energies in a way of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import torch
@@ -40,12 +42,26 @@ _PLAIN = {
 }
 
 
+# Methods of SDAS whose work the kernel does.
+_DONE_BY_KERNEL = {"energies", "features", "scalars", "kinds", "sum_over_systems"}
+
+
+@cache
+def _overrides(kind: type) -> bool:
+    """Whether models of this class compute their energies in a way of their own."""
+    from sdas_kernels.nn.sdas import SDAS  # which imports this module
+
+    return any(getattr(kind, name) is not getattr(SDAS, name) for name in _DONE_BY_KERNEL)
+
+
 def layer_weights(model: Any) -> list[LayerWeights] | None:
     """The weights of an `SDAS` model's layers as the operator `network` takes them; None if it cannot run the model."""
     weight = model.embedding.weight
     if not runs_fused(weight.device.type, weight.dtype, model.lmax) or model.first_features is not None:
         return None
     if torch.compiler.is_compiling():
+        return None
+    if _overrides(model.__class__) or not vars(model).keys().isdisjoint(_DONE_BY_KERNEL):
         return None
     if not are_plain(model._modules.values()):
         return None
@@ -61,13 +77,17 @@ def are_plain(modules: Iterable[nn.Module | None]) -> bool:
         module = left.pop()
         if module is None:
             continue
-        own = module.__dict__
-        if type(module) not in _PLAIN or "forward" in own:
+        if type(module) not in _PLAIN or is_hooked(module):
             return False
-        if own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]:
-            return False
-        left += own["_modules"].values()
+        left += module.__dict__["_modules"].values()
     return True
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Whether a call of it does other things than the `forward` of its class."""
+    own = module.__dict__
+    hooks = own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]
+    return bool(hooks) or "forward" in own
 
 
 def _of_layer(layer: nn.Module, readout: nn.Module) -> LayerWeights | None:

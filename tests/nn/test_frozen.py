@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._subclasses import FakeTensorMode
 
 from sdas_kernels import dispatch, native, profiling
 from sdas_kernels.flops import FlopCounter
-from sdas_kernels.graph import NeighborGraph
-from sdas_kernels.nn import FrozenPotential, ListedPairs, OverlapError
+from sdas_kernels.graph import EdgeIndex, NeighborGraph
+from sdas_kernels.nn import SDAS, FrozenPotential, ListedPairs, OverlapError
 
 pytestmark = pytest.mark.skipif(not native.available()[0], reason=native.available()[1])
 F64 = torch.float64
@@ -120,10 +124,23 @@ def test_pairs_that_may_lack_one_are_not_used_unless_trusted(make_model, pairs_o
         parts["positions"][1, 2] += 0.02 * SKIN / 2
     elif change == "nan":
         parts["positions"][3, 0] = torch.nan
+    elif change == "numbers":
+        parts["numbers"] = parts["numbers"].flip(0)
     else:
-        parts[change][1] *= 2
+        parts["cells"][1] *= 2
     assert potential(pairs, **parts) is None
     assert potential(pairs, **parts, trust=True) is not None
+
+
+def test_other_elements_count_where_pairs_are_trusted(make_model, pairs_of):
+    model = make_model(dtype=F64).eval()
+    pairs, graph = pairs_of(model, ("molecule",))
+    numbers = graph.numbers.flip(0)
+    assert not torch.equal(numbers, graph.numbers)
+    found = FrozenPotential.of(model)(pairs, numbers, graph.positions, graph.cells, trust=True)
+    wanted = model(dataclasses.replace(graph, numbers=numbers))
+    assert torch.equal(found["energy"], wanted["energy"])
+    assert torch.equal(found["forces"], wanted["forces"])
 
 
 def test_atoms_at_one_place_are_named(make_model, pairs_of):
@@ -173,10 +190,16 @@ def test_copies_give_the_same(make_model, pairs_of, again):
 
 
 def test_models_that_no_kernel_runs_whole_have_none(make_model):
-    hooked = make_model().eval()
-    hooked.layers[0].register_forward_hook(lambda *_: None)
+    hooked, inside, patched, derived = (make_model().eval() for _ in range(4))
+    hooked.register_forward_hook(lambda *_: None)
+    inside.layers[0].register_forward_hook(lambda *_: None)
+    patched.forward = patched.forward
+    derived.__class__ = type("Derived", (SDAS,), {})
     others = {
         "hooked": hooked,
+        "hooked inside": inside,
+        "patched": patched,
+        "of a subclass, which may add to the energy": derived,
         "in training": make_model().train(),
         "paper": make_model(layer="paper").eval(),
         "repulsion": make_model(repulsion="zbl").eval(),
@@ -198,7 +221,7 @@ def test_it_does_not_serve_where_others_are_asked_for_or_watch(make_model):
 
 def test_arrays_that_are_not_those_of_the_pairs_are_refused(make_model, pairs_of):
     model = make_model(dtype=F64).eval()
-    pairs, graph = pairs_of(model, ("liquid",))
+    (pairs, graph), potential = pairs_of(model, ("liquid",)), FrozenPotential.of(model)
     right = {name: getattr(graph, name) for name in ("numbers", "positions", "cells")}
     wrong = {
         "numbers": (right["numbers"].int(), right["numbers"][:-1]),
@@ -208,9 +231,93 @@ def test_arrays_that_are_not_those_of_the_pairs_are_refused(make_model, pairs_of
     for name, givens in wrong.items():
         for given in givens:
             with pytest.raises((TypeError, ValueError), match=f"FrozenPotential: {name} must be"):
-                FrozenPotential.of(model)(pairs, **right | {name: given})
+                potential(pairs, **right | {name: given})
     with pytest.raises(TypeError, match="FrozenPotential: positions must be a"):
-        FrozenPotential.of(model)(pairs, **right | {"positions": right["positions"].numpy()})
+        potential(pairs, **right | {"positions": right["positions"].numpy()})
+    with FakeTensorMode() as mode, pytest.raises(TypeError, match=r"positions must be .* without numbers"):
+        potential(pairs, **right | {"positions": mode.from_tensor(right["positions"])})
+    with pytest.raises(TypeError, match="pairs must be ListedPairs, got NoneType"):
+        potential(None, **right)
+    with pytest.raises(RuntimeError, match="FrozenPotential: has no derivatives"):
+        torch.func.grad(lambda r: potential(pairs, **right | {"positions": r})["energy"].sum())(right["positions"])
+
+
+def test_negation_that_waits_is_done(make_model, pairs_of):
+    model = make_model(dtype=F64).eval()
+    pairs, graph = pairs_of(model, ("liquid",))
+    wanted = step(FrozenPotential.of(model), pairs, graph)["forces"]
+    positions, cells = (torch._neg_view(-given) for given in (graph.positions, graph.cells))
+    found = FrozenPotential.of(model)(pairs, graph.numbers, positions, cells, trust=True)
+    assert torch.equal(found["forces"], wanted)
+
+
+def test_pairs_are_for_the_model(make_model, pairs_of):
+    potential = FrozenPotential.of(make_model(dtype=F64).eval())
+    pairs, graph = pairs_of(make_model(cutoff=3.0), ("molecule",))
+    with pytest.raises(ValueError, match="pairs are for a cutoff of 3 Å, the model has 4 Å"):
+        step(potential, pairs, graph)
+    charged = NeighborGraph.build(graph.positions, graph.numbers, 4.5, charge=1)
+    with pytest.raises(ValueError, match="pairs are of a graph with charge 1"):
+        step(potential, ListedPairs(charged, 4.0, 0.5), charged)
+
+
+def test_a_graph_of_nothing(make_model):
+    none = torch.zeros(0, dtype=torch.int64)
+    graph = NeighborGraph(
+        positions=torch.zeros(0, 3, dtype=F64),
+        numbers=none,
+        edges=EdgeIndex.from_pairs(none, none, 0),
+        cell_shifts=torch.zeros(0, 3, dtype=F64),
+        cells=torch.zeros(0, 3, 3, dtype=F64),
+        pbc=torch.zeros(0, 3, dtype=torch.bool),
+        system=none,
+        cutoff=4.5,
+        periodic=False,
+    )
+    found = step(FrozenPotential.of(make_model(dtype=F64).eval()), ListedPairs(graph, 4.0, 0.5), graph)
+    assert {name: list(value.shape) for name, value in found.items()} == {
+        "energy": [0],
+        "forces": [0, 3],
+        "closest": [0],
+    }
+
+
+def test_threads_share_one(make_model, pairs_of):
+    """Systems of other sizes in turn: each call has room for its own."""
+    model = make_model(dtype=F64, channels=4, layers=1).eval()
+    potential, given = FrozenPotential.of(model), [pairs_of(model, [name]) for name in NAMES]
+    wanted, interval = [step(potential, *each)["forces"] for each in given], sys.getswitchinterval()
+
+    def run(first):
+        turns = [(first + turn) % len(NAMES) for turn in range(100)]
+        return all(torch.equal(step(potential, *given[turn])["forces"], wanted[turn]) for turn in turns)
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert all(pool.map(run, range(4)))
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_an_overlap_comes_back_from_another_process():
+    error = pickle.loads(pickle.dumps(OverlapError(3, 2e-5)))
+    assert (error.row, error.distance, str(error)) == (3, 2e-5, "two atoms overlap: they are 2e-05 Å apart")
+
+
+@pytest.mark.parametrize(
+    ("cutoff", "skin", "reason"),
+    [
+        (4.0, 0.6, r"graph must have all pairs up to cutoff \+ skin = 4.6 Å, got one with those up to 4.5 Å"),
+        (-1.0, 0.5, "cutoff must be positive"),
+        (4.0, -0.5, "skin must be 0 or more"),
+        (4.0, None, "skin must be a number"),
+    ],
+)
+def test_pairs_are_all_those_within_cutoff_and_skin(systems, to_graph, cutoff, skin, reason):
+    graph = to_graph(systems["molecule"], cutoff=4.5, dtype=F64)
+    with pytest.raises((TypeError, ValueError), match=f"ListedPairs: {reason}"):
+        ListedPairs(graph, cutoff, skin)
 
 
 def test_pairs_are_of_a_graph_in_float64(systems, to_graph):

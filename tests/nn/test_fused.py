@@ -176,7 +176,20 @@ def other_epsilon(model):
     model.layers[0].norm.epsilon = 0.5
 
 
-@pytest.mark.parametrize("change", [hook, swap, override, parametrized, other_epsilon])
+def derive(model):
+    class Raised(SDAS):
+        def energies(self, *inputs):
+            return super().energies(*inputs) + 1
+
+    model.__class__ = Raised
+
+
+def patch(model):
+    features = model.features
+    model.features = lambda *inputs: (2 * features(*inputs)[0], None)
+
+
+@pytest.mark.parametrize("change", [hook, swap, override, parametrized, other_epsilon, derive, patch])
 def test_what_was_changed_runs_as_it_is(make_model, batch, runs, change):
     model = make_model().eval()
     before = model(batch)["energy"]
@@ -311,6 +324,19 @@ def test_compiled_evaluation_compiles_nothing(make_model, batch, runs):
     model.float()
     narrow = batch.to(dtype=torch.float32)
     assert torch.equal(compiled(narrow)["forces"], model(narrow)["forces"])
+
+
+def test_a_default_device_elsewhere_does_not_matter(make_model, batch):
+    """A kernel on the CPU has its memory there; a graph of lists is made there too."""
+    model = make_model().eval()
+    wanted = model(batch)
+    memory.release()
+    with torch.device("meta"):
+        found = model(batch)
+        graph = NeighborGraph.build([[0.0, 0, 0], [0, 0, 1]], [1, 8], 4.0, dtype=torch.float64, charge=1)
+    assert torch.equal(found["energy"], wanted["energy"])
+    assert torch.equal(found["forces"], wanted["forces"])
+    assert {t.device.type for t in (graph.positions, graph.system, graph.charge, *graph.edges.tensors())} == {"cpu"}
 
 
 def test_unknown_species_are_named(make_model, systems, to_graph):
