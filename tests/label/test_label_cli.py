@@ -98,6 +98,25 @@ def test_what_cannot_be_done_is_one_line(command, arguments, words):
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [
+        ("in.xyz", "in.xyz is read, and would be replaced"),
+        ("mine.xyz", "mine.xyz is no earlier result, and would be replaced"),
+        ("folder.xyz", "folder.xyz is a folder"),
+        ("out.traj", "out.traj: extended XYZ is written, so the name must end in .extxyz or .xyz"),
+    ],
+)
+def test_no_file_of_others_is_replaced_and_nothing_computed_in_vain(command, tmp_path, log, springs, out, words):
+    write_frames("mine.xyz", [(springs(1)[0], {"colour": "blue"})])
+    (tmp_path / "folder.xyz").mkdir()
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    result = command(*ORACLE, "--set", f"arguments.log={json.dumps(str(log))}", "--out", out)
+    assert result.exit_code == 1
+    assert words in result.stderr
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
 def test_a_full_disk_costs_the_file_and_no_label(command, tmp_path, log, monkeypatch):
     def full(path, frames):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))

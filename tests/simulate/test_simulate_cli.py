@@ -57,6 +57,19 @@ def test_what_cannot_be_simulated_is_one_line(tmp_path, words, said):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_no_file_of_others_is_replaced(tmp_path):
+    pool, mine = tmp_path / "pool.xyz", tmp_path / "mine.xyz"
+    assert run("--smiles", "O", "--frames", 1, "--out", pool, *SHORT).exit_code == 0
+    assert run("--smiles", "O", "--frames", 2, "--out", pool, *SHORT).exit_code == 0, "a longer result takes its place"
+    before = pool.read_bytes()
+    result = run("--start", pool, "--engine", "uff", "--frames", 1, "--out", pool, *SHORT)
+    assert (result.exit_code, pool.read_bytes()) == (1, before)
+    assert "pool.xyz is read, and would be replaced" in result.stderr
+    mine.write_text("notes\n")
+    assert run("--smiles", "O", "--frames", 1, "--out", mine, *SHORT).exit_code == 1
+    assert mine.read_text() == "notes\n"
+
+
 def test_a_model_moves_the_atoms_too(tmp_path, make_model):
     from sdas.run.checkpoint import save_model
 

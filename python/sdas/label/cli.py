@@ -16,13 +16,15 @@ from sdas.config.label import parse_oracle, parse_resources
 from sdas.config.reading import make_reading_options
 from sdas.config.reading_flags import takes_reading_options
 from sdas.data import Frame, read_frames
-from sdas.data.writing import write_frames
+from sdas.data.writing import check_place, write_frames
 from sdas.documents import write_document
 from sdas.errors import ConfigError, LabelError
 from sdas.label.labelling import Labelling, label_frames
 from sdas.label.oracle import Failure, Label
 from sdas.label.store import LabelStore
 
+ADDRESS = "address"
+"""Of a label in the store: what the comment line of every labelled frame tells."""
 SOME_FAILED = 3
 """Exit status where labels were written, and some frames have none."""
 
@@ -55,6 +57,7 @@ def label(
 
     Frames without a label are left out of OUT and listed in a .failed.json beside it; the exit status is 3 then.
     """
+    check_place(out, ADDRESS, frames)
     config = parse_oracle(oracle, read_settings(settings or []))
     resources = parse_resources(
         engine=engine, workers=workers, threads=threads, memory_mib=memory, timeout_s=timeout, retries=retries
@@ -127,7 +130,7 @@ def _facts(frame: Frame, label: Label, key: str) -> dict[str, Any]:
     method = {name: value for name, value in label.facts["method"].items() if value not in (None, {})}
     return {
         "method": " ".join(f"{name}={value}" for name, value in method.items()),
-        "address": key,
+        ADDRESS: key,
         "origin": frame.source,
     }
 

@@ -116,15 +116,27 @@ def with_electrons(frame: Frame, config: MoleculeConfig) -> Frame:
     """
     charge, spin = (_agreed(frame, config, kind, usual) for kind, usual in (("charge", 0.0), ("spin", 1.0)))
     electrons, unpaired = int(frame.numbers.sum()) - charge, spin - 1
+    how = _how_to_set_right(frame.state)
+    if charge != int(charge):
+        raise LabelError(f"{frame.source}: the charge {charge:g} is no whole number; {how}")
     if electrons < 1:
         raise LabelError(f"{frame.source}: charge {charge:g} leaves it no electron")
     if electrons < unpaired or unpaired < 0 or (electrons - unpaired) % 2:
         wanted = "an even" if electrons % 2 else "an odd"
         raise LabelError(
             f"{frame.source}: {electrons:g} electrons at charge {charge:g} have {wanted} multiplicity 2S + 1, got spin "
-            f"{spin:g}; set spin or charge (--set spin=2 for a radical, --set charge=1 for a cation)"
+            f"{spin:g}; {how}"
         )
     return replace(frame, charge=charge, spin=spin)
+
+
+def _how_to_set_right(stated: Mapping[str, float]) -> str:
+    """Where a charge and a spin that do not fit can be changed: what a file states is not to be set otherwise."""
+    if not stated:
+        return "set spin or charge (--set spin=2 for a radical, --set charge=1 for a cation)"
+    told = "the file states " + " and ".join(f"{kind} {value:g}" for kind, value in stated.items())
+    examples = {"charge": 1, "spin": 2}
+    return told + "".join(f"; set the {kind} (--set {kind}={n})" for kind, n in examples.items() if kind not in stated)
 
 
 def _agreed(frame: Frame, config: MoleculeConfig, kind: str, usual: float) -> float:

@@ -35,7 +35,7 @@ def simulate(
     """
     from sdas.config.simulate import parse_simulation
     from sdas.data import read_frames
-    from sdas.data.writing import write_frames
+    from sdas.data.writing import check_place, write_frames
     from sdas.simulate.molecule import from_frames, from_sequence, from_smiles
     from sdas.simulate.pool import simulate_pool
 
@@ -45,6 +45,7 @@ def simulate(
     )  # fmt: skip
     if [smiles, sequence, start].count(None) != 2:
         raise SimulationError("give one of --smiles, --sequence and --start")
+    check_place(out, "engine", start)
     if smiles is not None:
         molecule = from_smiles(smiles, conformers, seed)
     elif sequence is not None:
