@@ -93,6 +93,7 @@ def test_every_command_in_the_table_exists():
 
 def test_unknown_commands_and_bad_configurations(tmp_path):
     assert runner.invoke(cli.app, ["nonsense"]).exit_code == 2
+    assert "Did you mean 'train'?" in runner.invoke(cli.app, ["trian"]).stderr
     result = runner.invoke(cli.app, ["train"])
     assert result.exit_code == 1
     assert "--print-config" in result.stderr

@@ -17,7 +17,7 @@ from sdas.errors import ConfigError
 from sdas.files import as_argument
 from sdas.run.folder import CONFIG
 from sdas.run.frames import check_files
-from sdas.run.start import new_run_folder
+from sdas.run.start import check_resumed_by, new_run_folder
 from sdas.train.cli import CONFIG_SUFFIXES
 
 FROM_NOTHING = "<labeled first, of the pool>"
@@ -95,6 +95,7 @@ def active(
 
 def old_run(run: Path, overrides: list[str], values: dict[str, Any]) -> Config:
     """The configuration of a run that goes on, wherever its folder lies by now."""
+    check_resumed_by("sdas active", run)
     settings = load_config(run / CONFIG, overrides, values)
     if from_nothing(settings):
         settings.data.path = own_start(str(run))

@@ -6,6 +6,7 @@ import importlib
 import io
 import sys
 import warnings
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 import typer
@@ -51,6 +52,8 @@ class LazyGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The subcommand, imported now, unless only its line in the help is wanted."""
         if cmd_name not in COMMANDS:
+            for near in get_close_matches(cmd_name, COMMANDS, 1):
+                ctx.fail(f"No such command {cmd_name!r}. Did you mean {near!r}?")
             return None
         module, attribute, summary = COMMANDS[cmd_name]
         if ctx.meta.get("sdas.help"):

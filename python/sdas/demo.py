@@ -52,7 +52,9 @@ def demo(
     out: Annotated[Path, typer.Option(help="Run directory.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Seed of weights, of the order of frames, and of velocities.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one.")] = "auto",
-    threads: Annotated[int, typer.Option(help="CPU threads; a small molecule gives more than one little to do.")] = 1,
+    threads: Annotated[
+        int, typer.Option(min=1, help="CPU threads; a small molecule gives more than one little to do.")
+    ] = 1,
     md_steps: Annotated[int, typer.Option(help="Steps of 0.5 fs of the simulation at constant energy.")] = MD_STEPS,
     fresh: Annotated[bool, typer.Option("--fresh", help="Remove the run that is there and begin anew.")] = False,
 ) -> None:

@@ -42,7 +42,7 @@ def write_atomically(path: StrPath, write: Callable[[IO[bytes]], Any]) -> None:
     """
     target = Path(os.path.realpath(path))
     sweep(target.parent, target.name)
-    with _errors_naming(target):
+    with errors_naming(target):
         partial, descriptor = _claim(target, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -87,7 +87,7 @@ def new_folder(path: StrPath) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     recover(target)
     sweep(target.parent, target.name)
-    with _errors_naming(target):
+    with errors_naming(target):
         partial, descriptor = _claim(target, os.O_RDONLY | os.O_DIRECTORY)
         try:
             yield partial
@@ -130,7 +130,7 @@ def sweep(folder: StrPath, name: str | None = None) -> None:
 
 
 @contextmanager
-def _errors_naming(target: Path) -> Iterator[None]:
+def errors_naming(target: Path) -> Iterator[None]:
     """Within, an OSError that names no file, or an unfinished one, names ``target``."""
     try:
         yield

@@ -51,7 +51,7 @@ def inner_cutoff(
     folder = model if (model / DOCUMENT).is_file() else model / MODEL
     save_model(out, made, read_model_document(folder)["extra"])
     lengths = made.repulsion.lengths()  # type: ignore[union-attr, operator]
-    typer.echo(f"inner cutoffs (Å) from {len(frames)} frames:")
+    typer.echo(f"inner cutoffs (Å) from {len(frames)} frame{'s' * (len(frames) != 1)}:")
     for (a, b), length in lengths.items():
         typer.echo(f"    {chemical_symbols[a]}–{chemical_symbols[b]} {length:.3f}")
     typer.echo(f"model: {out}")

@@ -53,7 +53,10 @@ def scale(
         values["scaling.flops"] = flops
     if published and flops is not None:
         values |= published_values(flops)
-    settings = old_run(resume, files, overrides, given) if resume else new_run(files or [], overrides, values)
+    if resume is None:
+        settings = new_run(files or [], overrides, values)
+    else:
+        settings = old_run("sdas scale", resume, files, overrides, given)
     check_files(settings.data)
     if plan:
         typer.echo(made_plan(settings).text())

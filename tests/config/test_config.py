@@ -86,6 +86,7 @@ def test_indices_divide_one_set_of_frames(tmp_path):
     [
         ("train.learnin_rate=1", r"train.learnin_rate is not a key; did you mean train.learning_rate\?"),
         ("learning_rate=1", r"learning_rate is not a key; did you mean train.learning_rate\?"),
+        ("data.split.fractions=[0.8,0.1,0.1]", r"fractions is not a key; the keys here are method, sizes"),
         ("data.split.size=[1,2,3]", r"did you mean data.split.sizes\?"),
         ("model.zzz=1", r"model.zzz is not a key; the keys here are species, channels"),
         ("train.learning_rate=-1", r"train.learning_rate: input should be greater than 0, got -1"),

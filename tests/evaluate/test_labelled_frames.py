@@ -105,6 +105,10 @@ def test_flags_override_and_a_difference_is_said(make_run, tmp_path):
         compared_energies(run), energies(test, energy_key="REF_energy", forces_key="REF_forces")
     )
     assert "note: energy was learned from ccsd_energy, and is now REF_energy" in said
+    other = tmp_path / "other.xyz"
+    other.write_text(test.read_text().replace("ccsd_", "mp2_"))
+    said = CliRunner().invoke(app, ["evaluate", str(run), str(other)]).stderr
+    assert "frame 0: no energy, forces or stress called ccsd_energy or ccsd_forces" in said
 
 
 def test_labels_under_another_name_than_the_run_found_are_pointed_out(make_run, tmp_path):

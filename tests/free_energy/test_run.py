@@ -106,8 +106,16 @@ def test_the_command_samples_a_model_and_an_oracle(make_model, tmp_path):
     assert written["bins_not_visited"] > 0
     assert "bins are empty" in result.stderr
     assert "not converged" in result.stderr
-    assert "no such run directory, and no oracle" in run(tmp_path / "nothing", "--steps", 4).stderr
-    assert "--reference gfn2: no such results, and no oracle" in run(tmp_path / "run", "--reference", "gfn2").stderr
+    said = run(tmp_path / "nothing", "--steps", 4).stderr
+    assert "nothing: there is no such run directory, and oracle" in said
+    said = run(tmp_path / "run", "--reference", "gfn2").stderr
+    assert "--reference gfn2: there are no such results, and oracle 'gfn2': must read" in said
+    said = run(tmp_path / "run", "--reference", "tblite", "--labels", 0).stderr
+    assert "labels of each bin must be 1 at least" in said, "tblite alone is an oracle too"
+    for itself in ("free_energy", "free_energy/free_energy.json"):
+        assert (
+            "it would be compared with itself" in run(tmp_path / "run", "--reference", tmp_path / "run" / itself).stderr
+        )
     effective = run(tmp_path / "run", "--steps", 400, "--reference", "ase:ase.calculators.emt:EMT", "--labels", 1)
     assert "overlap: too few frames" in effective.output
     assert "the reference is known in 0 of" in effective.stderr
@@ -128,6 +136,12 @@ def test_a_model_that_explodes_ends_with_a_verdict_and_keeps_its_trajectory(part
     with pytest.raises(SdasError, match=r"all replicas exploded, the first at step \d+: the temperature is \d+ K"):
         free_energy(cliff, particle, [x_axis], SAMPLING, tmp_path / "out")
     assert len(Trajectory(tmp_path / "out" / "dynamics" / "trajectory").frames(0)["positions"]) > 1
+
+
+def test_a_start_that_the_walls_tear_away_is_told(well, particle, x_axis, tmp_path):
+    far = Axis(x_axis.variable, 40, 41, 20)
+    with pytest.raises(SdasError, match="At the start x is -1, outside of its range 40:41, and the walls pull hard"):
+        free_energy(well, particle, [far], SAMPLING, tmp_path / "out")
 
 
 def test_empty_bins_are_counted_and_have_no_free_energy(well, particle, tmp_path, x_axis):

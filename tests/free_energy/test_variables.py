@@ -11,6 +11,7 @@ from ase import Atoms
 
 from sdas.errors import SdasError
 from sdas.free_energy import Axis, parse_variable
+from sdas.free_energy.bias import WangLandauBias
 from sdas.md.systems import Systems
 
 WORDS = ["distance:1,3", "difference:1,3,0", "angle:0,2,4", "dihedral:0,1,2,3", "coordination:2,0,1,4@1.7"]
@@ -75,3 +76,18 @@ def test_an_axis_and_a_structure_must_suit():
         Axis(parse_variable("dihedral:0,1,2,3"), -200, 200, 36)
     assert Axis(parse_variable("dihedral:0,1,2,3"), -180, 180, 36).periodic
     assert not Axis(parse_variable("dihedral:0,1,2,3"), -90, 90, 36).periodic
+
+
+def test_a_range_of_a_dihedral_may_go_beyond_its_seam():
+    """Values on both sides of ±180° are neighbors: in one range, and at one height of the wall of another."""
+    chain = Atoms("H4", [[1, 0, 0], [0, 0, 0], [0, 0, 1], [1, 0, 1]])
+    turned = []
+    for angle in (170, -170, 179.999, -179.999):
+        chain.set_dihedral(0, 1, 2, 3, angle)
+        turned.append(chain.copy())
+    systems, variable = Systems.of(turned), parse_variable("dihedral:0,1,2,3")
+    across = Axis(variable, 90, 270, 36)
+    assert across.bin_of(across.value(systems)).tolist() == [16, 20, 17, 18]
+    bias = WangLandauBias([Axis(variable, 60, 120, 12)], 300.0, 4, 1, 0.1, 1)
+    near = bias.energy(bias.values(systems), torch.arange(4))[2:]
+    torch.testing.assert_close(near[0], near[1], rtol=1e-3, atol=0)

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
@@ -155,4 +157,40 @@ def test_options_of_replicas_are_checked(run_dir, tmp_path, flags, words):
     result = run(run_dir, "--structure", tmp_path / "water.xyz", *flags)
     assert isinstance(result.exception, SdasError)
     assert words in str(result.exception)
+    assert not (run_dir / "replicas").exists()
+
+
+def test_a_full_disk_is_told_with_the_folder_and_the_run_goes_on_after_it(run_dir, tmp_path, monkeypatch):
+    arguments = ["md", run_dir, "--structure", tmp_path / "water.xyz", "--every", 1, "--timestep", 0.1, "--steps", 4]
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    assert run(*arguments[1:-1], 2).exit_code == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("sdas.md.simulation.write_frame", full)
+        result = CliRunner().invoke(app, [str(word) for word in arguments])
+    assert result.stderr == f"error: {run_dir / 'md'}: No space left on device\n"
+    assert run(*arguments[1:]).exit_code == 0
+    assert [frame.info["step"] for frame in read(run_dir / "md" / "trajectory.extxyz", index=":")] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--threads", "0"], "Invalid value for '--threads'"),
+        (["--frame", "7"], "water.xyz: there is no frame 7"),
+        (["--temperature", "inf"], "temperature_k must be a finite number, not negative, got inf"),
+        (["--timestep", "inf"], "timestep_fs must be positive and finite, got inf"),
+        (["--temperature", "inf", "--replicas", "2"], "temperature_k must be a"),
+        (["--stretch", "0", "--replicas", "2"], "stretch_ang must be positive, as every bond vibrates, got 0.0"),
+    ],
+)
+def test_what_cannot_be_run_is_said_before_anything_is_written(run_dir, tmp_path, arguments, words):
+    command = ["md", run_dir, "--structure", tmp_path / "water.xyz", *arguments]
+    result = CliRunner().invoke(app, [str(word) for word in command], env={"COLUMNS": "200"})
+    assert result.exit_code in (1, 2)
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (run_dir / "md").exists()
     assert not (run_dir / "replicas").exists()

@@ -173,3 +173,33 @@ def test_data_that_are_not_there_are_named_in_one_line(make_config, config_file)
     done = runner.invoke(cli.app, ["train", config_file(make_config()), "--set", "data.path=/no/such/frames"])
     assert done.exit_code == 1
     assert done.stderr == "error: /no/such/frames does not exist\n"
+
+
+@pytest.mark.parametrize(
+    ("account", "command", "said"),
+    [
+        (
+            "rounds.jsonl",
+            "train",
+            "a run of 'sdas active', of which 'sdas train' knows nothing: go on with",
+        ),
+        ("rounds.jsonl", "scale", "a run of 'sdas active', of which 'sdas scale' knows nothing"),
+        ("ledger.jsonl", "active", "a run of 'sdas scale', of which 'sdas active' knows nothing"),
+        ("checkpoints", "active", "a run of 'sdas train', of which 'sdas active' knows nothing"),
+        (None, "train", "no run to resume there (config.yaml is missing)"),
+        (None, "scale", "no run to resume there (config.yaml is missing)"),
+        (None, "active", "no run to resume there (config.yaml is missing)"),
+        (None, "report", "is no run directory (config.yaml is missing)"),
+    ],
+)
+def test_a_run_of_another_command_or_none_is_told_and_left_alone(tmp_path, account, command, said):
+    """A training in the folder of an ensemble would replace the model there, and its rounds would tell another."""
+    if account is not None:
+        (tmp_path / "config.yaml").write_text("data: {path: frames.extxyz}\n")
+        (tmp_path / account).touch()
+    before = sorted(tmp_path.iterdir())
+    words = [command, str(tmp_path)] if command == "report" else [command, "--resume", str(tmp_path)]
+    result = runner.invoke(cli.app, words)
+    assert result.exit_code == 1
+    assert said in result.stderr
+    assert [path for path in sorted(tmp_path.iterdir()) if path.name != ".sdas-lock"] == before

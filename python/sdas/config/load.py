@@ -271,6 +271,10 @@ def _explain(error: Any) -> str:
     return f"{path}: {message_of(error)}{shown}" if path else message_of(error)
 
 
+ELSEWHERE = 0.8
+"""How alike a key of another section has to be, of 1, so that it may be meant."""
+
+
 def _suggestion(location: Sequence[Any]) -> str:
     *sections, name = (str(part) for part in location)
     here = ".".join(sections)
@@ -280,7 +284,7 @@ def _suggestion(location: Sequence[Any]) -> str:
     if near:
         return f"; did you mean {'.'.join([*sections, near[0]])}?"
     by_name = {key.rpartition(".")[2]: key for key in keys}
-    near = difflib.get_close_matches(name, list(by_name), n=1)
+    near = difflib.get_close_matches(name, list(by_name), n=1, cutoff=ELSEWHERE)
     return f"; did you mean {by_name[near[0]]}?" if near else f"; the keys here are {', '.join(beside)}"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdas.config.reading import advice
+from sdas.config.reading import ReadingOptions, advice
 from sdas.data.errors import DataError
 
 FloatArray = NDArray[np.float64]
@@ -132,12 +132,14 @@ def check_frame(frame: Frame, require: Sequence[str] = ()) -> Frame:
     return frame
 
 
-def check_labelled(frame: Frame) -> Frame:
-    """Return ``frame`` if it has a label; otherwise raise :class:`DataError`."""
+def check_labelled(frame: Frame, asked: ReadingOptions | None = None) -> Frame:
+    """Return ``frame`` if it has a label; otherwise raise :class:`DataError` with the names that were ``asked`` for."""
     if all(getattr(frame, label) is None for label in LABELS):
+        keys = [key for label in LABELS if asked and (key := getattr(asked, f"{label}_key"))]
+        called = f" called {' or '.join(keys)}" if keys else ""
         raise DataError(
-            f"{frame.source}: no energy, forces or stress, so nothing to learn from; name one by "
-            f"{advice('energy_key', 'NAME')}, or leave such frames out by {advice('skip', 'incomplete')}"
+            f"{frame.source}: no energy, forces or stress{called}; 'sdas data info' lists what a file holds: name one "
+            f"by {advice('energy_key', 'NAME')}, or leave such frames out by {advice('skip', 'incomplete')}"
         )
     return frame
 

@@ -53,7 +53,7 @@ def evaluate(
         labelled = frames_of_the_run(model)
     with locked(folder):
         check_place(folder)
-        found = run(potential, labelled.frames, batch_size, progress=True)
+        found = run(potential, labelled.checked(), batch_size, progress=True)
         result = replace(found, by_file=found.by(labelled.files))
         path = save_evaluation(result, folder, model=str(model), data=labelled.source, **labelled.facts())
     typer.echo(f"{result.n_frames} frames: {sentence(result.metrics)}")

@@ -127,7 +127,10 @@ def evaluate(
     start = time.perf_counter()
     checked = (check_labelled(check_frame(frame)) for frame in frames)
     told_apart = checked if knows_states(model) else one_state_each(checked)
-    with subnormals.as_zeros(), tqdm(total=total, desc="evaluate", unit="frame", disable=not progress) as bar:
+    with (
+        subnormals.as_zeros(),
+        tqdm(total=total, desc="evaluate", unit="frame", disable=None if progress else True) as bar,
+    ):
         for alike in _batches_alike(told_apart, batch_size):
             places, batch = zip(*alike, strict=True)
             ((_, predicted),) = predict_batches(model, batch, batch_size, stress=batch[0].stress is not None)

@@ -12,6 +12,7 @@ from sdas.config import load_data_config
 from sdas.config.reading import ReadingOptions, make_reading_options
 from sdas.data import Frame, FrameCache, read_frames
 from sdas.data.errors import DataError
+from sdas.data.frame import check_labelled
 from sdas.data.isolated_atoms import is_isolated
 from sdas.data.readers import detect_format
 from sdas.data.reading_notes import ReadingNotes, lines_about_reading
@@ -76,6 +77,10 @@ class LabelledFrames:
                 continue
             self.files.append(file or frame.source.rpartition(": ")[0])
             yield frame
+
+    def checked(self) -> Iterator[Frame]:
+        """The frames; raises :class:`DataError` for one without a label, with the names that were looked for."""
+        return (check_labelled(frame, self.options) for frame in self.frames)
 
     def all_of(self, streams: Iterable[Iterator[Frame]]) -> Iterator[Frame]:
         """The frames of all files; raises :class:`SdasError` if they are isolated atoms alone."""

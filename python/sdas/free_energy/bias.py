@@ -93,7 +93,7 @@ class WangLandauBias:
 
     def values(self, systems: Systems) -> torch.Tensor:
         """Of the variables, `[B, axes]`."""
-        return torch.stack([axis.variable(systems) for axis in self.axes], dim=1)
+        return torch.stack([axis.value(systems) for axis in self.axes], dim=1)
 
     def bins_of(self, values: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Of values `[B, axes]`, the bin along each axis `[B]`, and whether all lie within the range `[B]`."""

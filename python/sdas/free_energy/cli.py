@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sdas.errors import SdasError
+from sdas.errors import ConfigError, SdasError
 from sdas.run.folder import FREE_ENERGY
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def free_energy(
 
     A bias grows where replicas have been until they go everywhere alike. Writes free_energy.json and free_energy.svg.
     """
+    from sdas.free_energy.landscape import DOCUMENT
     from sdas.free_energy.oracle import OracleForces
     from sdas.free_energy.run import Sampling
     from sdas.free_energy.run import free_energy as sample
@@ -77,12 +78,14 @@ def free_energy(
     )
     axes = _axes(cv, range_ or [], bins or [])
     is_model = Path(model).exists()
-    if not is_model and ":" not in model:
-        raise SdasError(f"{model}: no such run directory, and no oracle, as tblite:GFN2-xTB is one")
+    if not is_model:
+        _check_oracle(model, f"{model}: there is no such run directory")
     if not is_model and (out is None or dtype is not None):
         raise SdasError("with an oracle, name a folder with --out, and leave --dtype out")
     folder = out or results_folder(model) / FREE_ENERGY
     atoms = read_structure(structure, frame)
+    if reference is not None and Path(reference).resolve() in (folder.resolve(), (folder / DOCUMENT).resolve()):
+        raise SdasError(f"--reference {reference}: is where this run writes: it would be compared with itself")
     known = None if reference is None else _reference(reference, labels, settings or [], workers)
     forces: Any = model if is_model else OracleForces(model)
     options = {"dtype": dtype or "float64"} if is_model else {}
@@ -100,9 +103,18 @@ def _reference(name: str, labels: int, settings: Sequence[str], workers: int) ->
 
     if Path(name).exists():
         return Landscape.read(name)
-    if ":" not in name:
-        raise SdasError(f"--reference {name}: no such results, and no oracle, as tblite:GFN2-xTB is one")
+    _check_oracle(name, f"--reference {name}: there are no such results")
     return SinglePoints(name, labels, read_settings(settings), parse_resources(workers=workers))
+
+
+def _check_oracle(name: str, otherwise: str) -> None:
+    """Raise SdasError, with what it is not either, for a word that names no oracle."""
+    from sdas.config.label import parse_oracle
+
+    try:
+        parse_oracle(name)
+    except ConfigError as error:
+        raise SdasError(f"{otherwise}, and {error}") from None
 
 
 def _axes(names: Sequence[str], ranges: Sequence[str], bins: Sequence[int]) -> list[Axis]:

@@ -25,6 +25,7 @@ from sdas.free_energy.variables import Axis, Variable
 from sdas.md import Replicas
 from sdas.md.forces import Forces
 from sdas.md.replica_run import TRAJECTORY, run_replicas
+from sdas.md.systems import Systems
 from sdas.md.thermostats import thermostat_of
 from sdas.md.trajectory import Trajectory
 
@@ -161,7 +162,7 @@ def free_energy(
     if len(ended) == sampling.replicas:
         raise SdasError(
             f"{target}: all replicas exploded, the first at step {ended[0].step}: {ended[0].reason}. Their "
-            f"trajectories are kept. Try a shorter time step or a smaller increment"
+            f"trajectories are kept. {_what_to_try(axes, atoms)}; then run again with --fresh"
         )
     _check_motion(bias)
     result = _result(bias, replicas)
@@ -172,6 +173,19 @@ def free_energy(
     facts |= {"steps": replicas.step, "temperature_k": sampling.temperature_k}
     _write(result, target, facts, getattr(replicas.forces, "fingerprint", None))
     return result
+
+
+def _what_to_try(axes: Sequence[Axis], atoms: Atoms) -> str:
+    """Against replicas that explode: the walls pull at a start outside of a range."""
+    start = Systems.of([atoms])
+    for axis in axes:
+        value = float(axis.value(start))
+        if not axis.low <= value <= axis.high:
+            return (
+                f"At the start {axis.name} is {value:.4g}, outside of its range {axis.low:g}:{axis.high:g}, and the "
+                "walls pull hard: start from a structure within, or widen the range"
+            )
+    return "Try a shorter time step or a smaller increment"
 
 
 def _check_motion(bias: WangLandauBias) -> None:

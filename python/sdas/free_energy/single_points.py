@@ -102,7 +102,7 @@ class SinglePoints:
         """Labels from the store in the folder, and new ones where it has none. Raises SdasError if all fail."""
         with (
             LabelStore.open(folder / LABELS) as store,
-            tqdm(total=len(frames), desc="label", unit="frame", disable=not progress) as bar,
+            tqdm(total=len(frames), desc="label", unit="frame", disable=None if progress else True) as bar,
         ):
             done = label_frames(frames, self.config, store, self.resources, progress=bar.update)
         failures = [each for each in done.outcomes if isinstance(each, Failure)]

@@ -95,6 +95,14 @@ class Axis:
         """Of the bins `[bins]`."""
         return self.low + self.width * (np.arange(self.bins) + 0.5)
 
+    def value(self, systems: Systems) -> torch.Tensor:
+        """`[B]`: of a periodic variable the image nearest to the middle of the range, which may go beyond ±180°."""
+        value, period = self.variable(systems), getattr(self.variable, "period", None)
+        if period is None:
+            return value
+        turns = ((value.detach() - (self.low + self.high) / 2) / period).round()
+        return value - period * turns
+
     def bin_of(self, value: torch.Tensor) -> torch.Tensor:
         """Of each value; −1 outside of the range."""
         place = ((value - self.low) / self.width).floor().long()

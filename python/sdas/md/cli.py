@@ -70,7 +70,9 @@ def md(
     frame: Annotated[int, typer.Option(help="Which frame of the structure file; negative counts from the end.")] = 0,
     dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default the CPU.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; one is often best for a small molecule.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads; one is often best for a small molecule.")
+    ] = None,
     compile: Annotated[
         bool,
         typer.Option("--compile", help="Compile the model first, for about a minute; needs a C++ compiler on a CPU."),

@@ -42,10 +42,11 @@ class Limits:
     stretch_ang: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("closest_ang", "hottest_k", "stretch_ang"):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise SdasError(f"{name} must not be negative, got {value}")
+        for name in ("closest_ang", "hottest_k"):
+            if not getattr(self, name) >= 0:
+                raise SdasError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.stretch_ang is not None and not self.stretch_ang > 0:
+            raise SdasError(f"stretch_ang must be positive, as every bond vibrates, got {self.stretch_ang}")
 
 
 class Bonds:

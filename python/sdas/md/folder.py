@@ -15,7 +15,7 @@ from ase.io.extxyz import write_extxyz
 from sdas.data.errors import DataError
 from sdas.data.readers.npz_stream import NpzStream
 from sdas.errors import SdasError
-from sdas.files import new_folder, recover, sweep
+from sdas.files import errors_naming, new_folder, recover, sweep
 from sdas.md.constraints import described, is_in_the_move_mask
 from sdas.run.folder import LOCK
 from sdas.run.lock import locked
@@ -55,7 +55,8 @@ def run_in(
                 begin(place)
             state = load(folder)
             assert state is not None
-        yield state
+        with errors_naming(folder):
+            yield state
 
 
 def check_folder(folder: Path, fresh: bool, header: str = HEADER, files: Collection[str] = FILES) -> None:

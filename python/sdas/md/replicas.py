@@ -235,7 +235,7 @@ class Replicas:
         start, first, simulated = time.perf_counter(), self.step, 0.0
         if observe is not None:
             observe(self)
-        with tqdm(total=steps, desc="md", unit="step", disable=not progress) as bar:
+        with tqdm(total=steps, desc="md", unit="step", disable=None if progress else True) as bar:
             while self.step < first + steps and len(self):
                 self.advance()
                 simulated += self.timestep_fs * len(self)
@@ -324,7 +324,7 @@ def _fingerprint(forces: Forces) -> str:
 def _for_each(name: str, given: Any, count: int, kind: type, spread: Callable[[Any], Any]) -> list[Any]:
     """A number for each replica."""
     values = list(spread(given)) if np.ndim(given) == 0 else list(given)
-    if len(values) != count or any(not value >= 0 or kind(value) != value for value in values):
+    if len(values) != count or any(not 0 <= value < np.inf or kind(value) != value for value in values):
         number = "whole number" if kind is int else "number"
         raise SdasError(f"{name} must be a {number} of 0 or more, or one for each of {count} replicas, got {given}")
     return [kind(value) for value in values]

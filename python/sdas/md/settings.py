@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,11 +36,11 @@ class MDSettings:
         if self.ensemble not in ENSEMBLES:
             raise SdasError(f"ensemble must be one of {', '.join(ENSEMBLES)}, got {self.ensemble!r}")
         for name in ("timestep_fs", "friction_per_ps", "sample_every", "save_every"):
-            if not getattr(self, name) > 0:
-                raise SdasError(f"{name} must be positive, got {getattr(self, name)}")
+            if not 0 < getattr(self, name) < math.inf:
+                raise SdasError(f"{name} must be positive and finite, got {getattr(self, name)}")
         for name in ("steps", "temperature_k", "closest_ang", "hottest_k", "seed"):
-            if not getattr(self, name) >= 0:
-                raise SdasError(f"{name} must not be negative, got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise SdasError(f"{name} must be a finite number, not negative, got {getattr(self, name)}")
 
     def physics(self) -> dict[str, Any]:
         """What a resumed run must share with the run that it continues: all but lengths and intervals of saving."""

@@ -134,7 +134,9 @@ class _Run:
         state.trajectory.cut(self.folder / TRAJECTORY)
         steps = range(state.step + 1, self.settings.steps + 1)
         dynamics = _integrator(self.atoms, self.settings, self.generator)
-        bar = tqdm(total=self.settings.steps, initial=state.step, desc="md", unit="step", disable=not progress)
+        bar = tqdm(
+            total=self.settings.steps, initial=state.step, desc="md", unit="step", disable=None if progress else True
+        )
         with self._outputs(), bar:
             if observe is not None:
                 self.atoms.get_potential_energy()

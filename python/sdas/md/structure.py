@@ -42,6 +42,8 @@ def read_structure(path: Path, frame: int, given: Mapping[str, Any] | None = Non
             atoms: Any = ase.io.read(plain.absolute(), index=frame, format=name or None, do_not_split_by_at_sign=True)
     except SdasError:
         raise
+    except (StopIteration, IndexError):
+        raise SdasError(f"{path}: there is no frame {frame}") from None
     except Exception as error:  # ASE's parsers raise whatever their parsing meets
         reason = f"{path}: frame {frame} cannot be read: {error or type(error).__name__}"
         raise SdasError(f"{reason}; if its format is another, name it by --format ase:NAME") from error

@@ -87,6 +87,8 @@ def read_run(folder: str | Path) -> RunContents:
 
 def read_training(folder: Path, notes: list[str]) -> Training:
     """What training left in the run directory ``folder``; raises SdasError without summary.json."""
+    if not (folder / CONFIG).is_file():
+        raise SdasError(f"{folder} is no run directory ({CONFIG} is missing)")
     summary = read_document(folder / SUMMARY, advice=f"sdas train --resume {as_argument(folder)} writes it")
     made, model = summary, None
     recover(folder / MODEL)

@@ -70,7 +70,7 @@ def _with_labels(frames: Iterator[Frame], options: ReadingOptions, notes: Readin
 
     Within a file a label has one name; a remark says where the names in two files differ.
     """
-    yield from map(check_labelled, frames)
+    yield from (check_labelled(frame, options) for frame in frames)
     for label in LABELS:
         key, names = getattr(options, f"{label}_key"), list(notes.labels.get(label, {}))
         if len(names) > 1:

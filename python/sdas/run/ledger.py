@@ -15,6 +15,7 @@ from typing import Any
 
 from sdas.documents import parse_json
 from sdas.errors import SdasError
+from sdas.files import errors_naming
 
 Line = dict[str, Any]
 
@@ -54,7 +55,7 @@ class Ledger:
         return parse_json(text.encode(), self.path)
 
     def _append(self, text: str) -> None:
-        with open(self.path, "a", encoding="utf-8") as file:
+        with errors_naming(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

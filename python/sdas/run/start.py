@@ -16,7 +16,20 @@ from sdas.data.splits import Split
 from sdas.errors import ConfigError, TrainingError
 from sdas.files import as_argument, sweep, write_text
 from sdas.run.continuation import check_frames, check_settings, record_start
-from sdas.run.folder import BEFORE_FIRST_CHECKPOINT, CHECKPOINTS, CONFIG, FOLDS, FRAMES, LOCK, POOL, RUN, RUNS, SPLIT
+from sdas.run.folder import (
+    ACTS,
+    BEFORE_FIRST_CHECKPOINT,
+    CHECKPOINTS,
+    CONFIG,
+    FOLDS,
+    FRAMES,
+    LEDGER,
+    LOCK,
+    POOL,
+    RUN,
+    RUNS,
+    SPLIT,
+)
 from sdas.run.frames import is_cache
 
 
@@ -56,6 +69,22 @@ def start_run(config: Config) -> None:
 def forget_start(config: Config) -> None:
     """Take back what :func:`start_run` wrote, for a run that failed before it was recorded."""
     (Path(config.run_dir) / CONFIG).unlink(missing_ok=True)
+
+
+def check_resumed_by(command: str, folder: Path) -> None:
+    """Raise :class:`TrainingError` if the run in ``folder`` is none of ``command``, or there is none.
+
+    Each of 'sdas train', 'sdas scale' and 'sdas active' keeps an account of what was trained, in a file of its own.
+    """
+    if not (folder / CONFIG).is_file():
+        raise TrainingError(f"{folder}: no run to resume there ({CONFIG} is missing)")
+    accounts = {"sdas active": ACTS, "sdas scale": LEDGER, "sdas train": CHECKPOINTS}
+    own = next((each for each, name in accounts.items() if (folder / name).exists()), command)
+    if own != command:
+        raise TrainingError(
+            f"{folder}: a run of '{own}', of which '{command}' knows nothing: go on with "
+            f"'{own} --resume {as_argument(folder)}', or start another run"
+        )
 
 
 def find_run(config: Config) -> list[str]:

@@ -13,6 +13,7 @@ from sdas.config import Config
 from sdas.errors import ScalingError
 from sdas.scaling.pool import Pool
 from sdas.scaling.rules import Rules, Sizes
+from sdas.scaling.settings import PARTS
 from sdas.train.processes import Processes
 from sdas.train.session import Session
 from sdas.train.until import Until
@@ -58,7 +59,8 @@ def check_budget(cost: Cost, rules: Rules) -> None:
     if rules.delta_flops < least:
         raise ScalingError(
             f"scaling.delta_flops must be at least {least:.3g}, {LEAST_STEPS} steps of {cost.step_flops:.3g} FLOPs, "
-            f"got {rules.delta_flops:.3g}: raise it (--flops, where it is not set), or start with a smaller model"
+            f"got {rules.delta_flops:.3g}: raise it (where it is not set, --flops above {PARTS * least:.3g}), or start "
+            "with a smaller model"
         )
 
 

@@ -22,9 +22,9 @@ from typing import Any
 
 from sdas.config import Config
 from sdas.documents import write_document
-from sdas.errors import ScalingError
 from sdas.run.fingerprint import model_fingerprint
-from sdas.run.folder import CHECKPOINTS, LEDGER, SCALING, TRIALS
+from sdas.run.folder import SCALING, TRIALS
+from sdas.run.start import check_resumed_by
 from sdas.scaling.costs import LEAST_STEPS, check_budget, costs
 from sdas.scaling.law import Law, law_since
 from sdas.scaling.ledger import Ledger, Line, open_ledger
@@ -63,12 +63,9 @@ def scale(config: Config, resume: bool = False) -> ScalingResult:
 
     Raises :class:`sdas.errors.SdasError` for settings, data and ledgers that cannot be used, before any training.
     """
+    if resume:
+        check_resumed_by("sdas scale", Path(config.run_dir))
     rules_of(config.scaling)
-    folder = Path(config.run_dir)
-    if resume and (folder / CHECKPOINTS).exists() and not (folder / LEDGER).exists():
-        raise ScalingError(
-            f"{folder}: a run of 'sdas train', which has no {LEDGER}: start another run for 'sdas scale'"
-        )
     with Processes(config.train.device) as processes, opened_run(config, processes, resume) as (cache, split):
         pool = opened_pool(config, cache, split, processes)
         check_pool(config, pool, starting_sizes(config, pool).frames, split)

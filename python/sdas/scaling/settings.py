@@ -24,7 +24,13 @@ def rules_of(settings: ScalingConfig) -> Rules:
         raise ConfigError("scaling.flops is not set: give the budget, as in --flops 3e12")
     same = {name: getattr(settings, name) for name in Rules.__dataclass_fields__ if name not in OURS}
     delta = settings.flops / PARTS if settings.delta_flops is None else settings.delta_flops
-    return Rules((1 - settings.cooldown) * settings.flops, delta, grow=tuple(settings.grow), **same)
+    constant = (1 - settings.cooldown) * settings.flops
+    if constant < delta:
+        raise ConfigError(
+            f"scaling.delta_flops must be at most the {constant:.3g} FLOPs before the cool-down, got {delta:.3g}: "
+            "lower it, or raise scaling.flops"
+        )
+    return Rules(constant, delta, grow=tuple(settings.grow), **same)
 
 
 def published_values(flops: float) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from sdas.errors import ConfigError
 from sdas.files import as_argument
 from sdas.run.folder import CONFIG
 from sdas.run.frames import check_files
-from sdas.run.start import new_run_folder
+from sdas.run.start import check_resumed_by, new_run_folder
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
 NAMES_OF_DATA = ("data.path", "data.train")
@@ -50,7 +50,10 @@ def train(
     if print_config and not (files or overrides or given):
         typer.echo(render_config(default_config()), nl=False)
         return
-    settings = new_run(files or [], overrides, reading) if resume is None else old_run(resume, files, overrides, given)
+    if resume is None:
+        settings = new_run(files or [], overrides, reading)
+    else:
+        settings = old_run("sdas train", resume, files, overrides, given)
     if print_config:
         typer.echo(render_config(settings), nl=False)
         return
@@ -112,14 +115,15 @@ def new_run(files: list[Path], overrides: list[str], values: dict[str, Any]) -> 
     return settings
 
 
-def old_run(run: Path, files: list[Path] | None, overrides: list[str], given: dict[str, Any]) -> Config:
-    """The configuration of a run that goes on."""
+def old_run(command: str, run: Path, files: list[Path] | None, overrides: list[str], given: dict[str, Any]) -> Config:
+    """The configuration of a run that goes on by ``command``."""
     if files:
         raise ConfigError(f"{files[0]}: the run in {run} has its frames and its configuration: --resume takes no files")
     if given:
         raise ConfigError(f"{flag_of(next(iter(given)))}: the run in {run} has read its files already; start anew")
     if "run_dir" in map(key_of, overrides):
         raise ConfigError(f"--set run_dir: the run that is resumed lies in {run}; move the folder first")
+    check_resumed_by(command, run)
     return load_config(run / CONFIG, overrides, {"run_dir": str(run)})
 
 

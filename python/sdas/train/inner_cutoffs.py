@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from sdas.data import Frame
+from sdas.data.graphs import refuse_unknown
 from sdas.data.shortest_distances import shortest_distances
 from sdas.errors import SdasError
 from sdas.run.model import species_of
@@ -37,9 +38,8 @@ def with_inner_cutoff(model: nn.Module, frames: Sequence[Frame]) -> SDAS:
         raise SdasError(f"an inner cutoff can be added to an SDAS model without repulsion, got {kind}")
     if not len(frames):
         raise SdasError("an inner cutoff comes from frames, got none")
-    strange = sorted({z for frame in frames for z in frame.numbers.tolist()} - set(species_of(model)))
-    if strange:
-        raise SdasError(f"the model does not know atomic numbers {strange}: name the frames that it was trained on")
+    numbers = {z for frame in frames for z in frame.numbers.tolist()}
+    refuse_unknown(numbers, species_of(model), "", ": name the frames that trained it")
     weight, config = model.embedding.weight, {**model.config, "repulsion": "inner-cutoff"}
     made = SDAS(**config).to(weight.device, weight.dtype)
     state: dict[str, Any] = {name: tensor for name, tensor in model.state_dict().items() if name != "_extra_state"}

@@ -20,15 +20,13 @@ from sdas.config import Config
 from sdas.data import Frame, FrameCache
 from sdas.data.splits import Split
 from sdas.documents import write_document
-from sdas.errors import TrainingError
-from sdas.files import as_argument
 from sdas.run.checkpoint import check_place, save_model, versions
 from sdas.run.fingerprint import model_fingerprint
-from sdas.run.folder import LEDGER, MODEL, SUMMARY
+from sdas.run.folder import MODEL, SUMMARY
 from sdas.run.frames import converted_frames, open_data, say_which_frames, warn_of_repeated
 from sdas.run.lock import locked
 from sdas.run.machine import describe_process
-from sdas.run.start import find_run, forget_start, record_run, say_what_changed, start_run
+from sdas.run.start import check_resumed_by, find_run, forget_start, record_run, say_what_changed, start_run
 from sdas.train.energy_reference import given_energies
 from sdas.train.objective import check_elements, trained_labels
 from sdas.train.processes import Processes
@@ -50,11 +48,8 @@ def train(config: Config, resume: bool = False) -> RunResult:
     Raises :class:`sdas.errors.SdasError` for data, configurations, checkpoints and folders that cannot be used, and
     :class:`TrainingError` when the loss is not finite; the state before that step is kept.
     """
-    if resume and (Path(config.run_dir) / LEDGER).exists():
-        raise TrainingError(
-            f"{config.run_dir}: a run of 'sdas scale', whose ledger would no longer tell what was trained: go on with "
-            f"'sdas scale --resume {as_argument(Path(config.run_dir))}', or start another run"
-        )
+    if resume:
+        check_resumed_by("sdas train", Path(config.run_dir))
     with Processes(config.train.device) as processes, opened_run(config, processes, resume) as (cache, split):
         parts = {"validation": split.validation, "test": split.test}
         check_elements(config, cache, split.train, parts)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sdas.errors import TrainingError
-from sdas.files import write_text
+from sdas.files import errors_naming, write_text
 from sdas.run.folder import METRICS
 
 COLUMNS = (
@@ -43,7 +43,7 @@ class Rows:
 
     def write(self, row: dict[str, Any]) -> None:
         """Append one row, flushed; None is an empty cell."""
-        with open(self.path, "a", encoding="utf-8", newline="") as file:
+        with errors_naming(self.path), open(self.path, "a", encoding="utf-8", newline="") as file:
             file.write(_as_csv([row], header=False))
         if self._writer is not None:
             for name in COLUMNS[1:]:
