@@ -5,6 +5,7 @@ import pytest
 
 from sdas.data import DataError, read_frames
 from sdas.data.readers.npz_stream import NpzStream
+from sdas.data.reading_notes import ReadingNotes
 from sdas.data.units import KCAL_PER_MOL
 
 RNG = np.random.default_rng(0)
@@ -33,6 +34,17 @@ def test_rmd17_is_in_kcal_per_mol(tmp_path, compressed):
         assert frame.energy == ENERGIES[i] * KCAL_PER_MOL
         assert frame.cell is None
         assert not frame.pbc.any()
+
+
+def test_a_unit_that_only_the_format_tells_is_said(tmp_path):
+    """A file of one's own with these names is in eV, perhaps."""
+    path, notes = save(tmp_path / "a.npz", RMD17), ReadingNotes()
+    list(read_frames(path, notes=notes))
+    (said,) = notes.remarks
+    assert said.startswith("units that the file does not name are those of its format, kcal/mol, Å; say others by")
+    notes = ReadingNotes()
+    list(read_frames(path, units="eV", notes=notes))
+    assert not notes.remarks
 
 
 def test_the_noisy_labels_of_the_original_are_read_only_by_name(tmp_path):

@@ -304,6 +304,20 @@ def test_model_arguments_that_do_not_fit_are_named(make_config):
         train(config)
 
 
+def test_a_cutoff_that_reaches_no_neighbor_is_refused(make_config):
+    config = make_config()
+    config.model.cutoff = 0.3
+    with pytest.raises(ConfigError, match=r"model.cutoff: no atom of the training frames has a neighbor within 0.3 Å"):
+        train(config)
+
+
+def test_a_batch_that_takes_frames_more_than_once_is_told(make_config, capsys):
+    train(make_config("usual", batch_size=24, steps=1))
+    assert "train.batch_size" not in capsys.readouterr().err
+    train(make_config("large", batch_size=25, steps=1))
+    assert "note: train.batch_size is 25: each step takes the 24 training frames again" in capsys.readouterr().err
+
+
 def test_no_validation_frames_leave_empty_cells(make_config):
     result = train(make_config(steps=6, data={"split": {"sizes": [30, 0, 0]}}))
     assert read_rows(result.run_dir)[0]["val_force_mae_mev_per_ang"] == ""

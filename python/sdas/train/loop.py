@@ -54,6 +54,11 @@ def train(config: Config, resume: bool = False) -> RunResult:
         parts = {"validation": split.validation, "test": split.test}
         check_elements(config, cache, split.train, parts)
         check_states(config, cache, split.train, parts)
+        size, count = config.train.batch_size, len(split.train)
+        if processes.first and size is not None and size > count:
+            print(
+                f"note: train.batch_size is {size}: each step takes the {count} training frames again", file=sys.stderr
+            )
         return fit(config, cache, split.train, split.validation, processes, {"n_test": len(split.test)})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from sdas.config.train import DEFAULT_TYPE
 from sdas.data import Frame, FrameCache
 from sdas.data.elements import elements_of, unknown_elements
 from sdas.data.frame import LABELS
+from sdas.data.graphs import graph_of
 from sdas.errors import ConfigError, TrainingError
 from sdas.train.element_properties import NUMBER_OF_PROPERTIES, embedding_of
 from sdas.train.energy_reference import EnergyReference, energy_reference
@@ -32,8 +34,9 @@ def build_model(config: Config, frames: Sequence[Frame], train: NDArray[np.int64
 
     Species that the configuration does not name are those of the training frames, for nothing else gets weights. Where
     they are many, they begin as their properties have it (:mod:`sdas.train.element_properties`).
-    Raises :class:`ConfigError` for model arguments that do not go together.
+    Raises :class:`ConfigError` for model arguments that do not go together, and for a cutoff that reaches no neighbor.
     """
+    _check_cutoff(config.model.cutoff, frames, train)
     arguments = config.model.model_dump()
     options = arguments.pop("options")
     if arguments["species"] is None:
@@ -50,6 +53,18 @@ def build_model(config: Config, frames: Sequence[Frame], train: NDArray[np.int64
     reference = energy_reference(setting, frames, train, known)
     model.set_energy_reference(reference.shifts, reference.unit)
     return model, reference
+
+
+def _check_cutoff(cutoff: float, frames: Sequence[Frame], train: NDArray[np.int64]) -> None:
+    several = (frame for frame in (frames[index] for index in train.tolist()) if len(frame) > 1 or frame.pbc.any())
+    first = next(several, None)
+    if first is not None and not any(
+        graph_of(frame, cutoff, torch.float64).num_edges for frame in chain([first], several)
+    ):
+        raise ConfigError(
+            f"model.cutoff: no atom of the training frames has a neighbor within {cutoff:g} Å, so no force could be "
+            "learned: raise it"
+        )
 
 
 def check_elements(

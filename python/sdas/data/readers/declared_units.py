@@ -156,6 +156,7 @@ class FileUnits:
     def _undeclared(self, quantity: str) -> float:
         """By the unit of energy, or by convention unless other units of the file say that it does not hold."""
         if quantity == "length":
+            self._note_default(quantity)
             return self.default.length
         if quantity != "energy" and (quantity == "virial" or "energy" in self.declared.by_quantity):
             energy, length = self.factor("energy"), self.factor("length")
@@ -174,7 +175,16 @@ class FileUnits:
                     f"{self.where}: the file says {word.key} = {word.text}, but not its unit of {quantity}; give all "
                     f"by {advice('units', 'ENERGY,LENGTH,FORCE,STRESS')}"
                 )
+        self._note_default(quantity)
         return _of(self.default, quantity)
+
+    def _note_default(self, quantity: str) -> None:
+        """Say what is taken, where that is not what files of most formats are taken for."""
+        if not same_factor(_of(self.default, quantity), _of(DEFAULT_UNITS, quantity)):
+            self.remarks[
+                f"units that the file does not name are those of its format, {self.default.name}; say others by "
+                f"{advice('units', 'ENERGY,LENGTH')}"
+            ] = 1
 
 
 def _of(units: Units, quantity: str) -> float:
