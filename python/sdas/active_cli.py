@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sdas.active.labels import TBLITE
 from sdas.active.start import from_nothing, own_start
 from sdas.config import Config, load_config
 from sdas.config.active import HIDDEN
@@ -76,6 +77,8 @@ def active(
         values |= {f"data.{name}": value for name, value in given.items()}
         settings = new_run(files or [], data, set_ or [], values)
         typer.echo(f"run directory: {settings.run_dir}")
+        if settings.active.oracle is None:
+            typer.echo(f"oracle: {TBLITE}, as none is named; --oracle names another")
 
     from sdas.active.rounds import learn
     from sdas.report.active import write_active_report

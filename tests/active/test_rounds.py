@@ -222,7 +222,9 @@ class Faulty(EMT):
 """
 
 
-def test_what_an_oracle_cannot_label_is_noted_and_not_asked_for_again(make_config, places, tmp_path, monkeypatch):
+def test_what_an_oracle_cannot_label_is_told_and_not_asked_for_again(
+    make_config, places, tmp_path, monkeypatch, capsys
+):
     """It raises, gives no number, or hangs; the rest is learned."""
     (tmp_path / "faulty_oracle.py").write_text(FAULTY)
     monkeypatch.syspath_prepend(tmp_path)
@@ -240,6 +242,9 @@ def test_what_an_oracle_cannot_label_is_noted_and_not_asked_for_again(make_confi
         wanted = {place: fault[index] for place, index in enumerate(line["chosen"]) if index in fault}
         assert {row["index"]: row["kind"] for row in found["failed"]} == wanted
         assert found["labeled"] == [index for index in line["chosen"] if index not in fault]
+    assert capsys.readouterr().err.count("of 10 frames could not be labeled (") == sum(
+        bool(each["failed"]) for each in labeled
+    )
     assert acts(folder, "assessed")[-1]["labels"] == 8 + 20 - len(fault)
 
 

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import re
+import shlex
 import shutil
 from html.parser import HTMLParser
 
@@ -92,6 +93,17 @@ def test_the_page_says_what_it_must(html):
         assert words in text
     for op in ("spherical_harmonics", "neighbor_attention"):
         assert op in text
+
+
+def test_a_run_is_reproduced_in_a_folder_of_its_own(html, run_dir):
+    again = f"{run_dir}-again"
+    commands = [
+        ["train", f"{run_dir}/config.yaml", "--set", f"run_dir={again}"],
+        ["evaluate", again],
+        ["report", again],
+    ]
+    for command in commands:
+        assert shlex.join(["sdas", *command]) in Page(html).text
 
 
 def test_the_page_needs_no_other_file(html):

@@ -66,10 +66,12 @@ def label(frames: Sequence[Frame], settings: ActiveConfig, run: Path) -> Labeled
         else:
             found.frames.append(_with(frame, outcome))
             found.indices.append(index)
-    if not found.frames:
-        first = found.failed[0]
+    if found.failed:
         kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(row["kind"] for row in found.failed).items())
-        raise ActiveError(f"none of {len(frames)} frames could be labeled ({kinds}); the first one: {first['reason']}")
+        first = f"could not be labeled ({kinds}); the first one: {found.failed[0]['reason']}"
+        if not found.frames:
+            raise ActiveError(f"{len(frames)} of {len(frames)} frames {first}")
+        print(f"note: {len(found.failed)} of {len(frames)} frames {first}", file=sys.stderr)
     return replace(found, seconds=seconds, notes=done.notes())
 
 

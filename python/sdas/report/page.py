@@ -17,6 +17,7 @@ from sdas.files import as_argument, write_text
 from sdas.report import figures
 from sdas.report.numbers import report_numbers
 from sdas.report.sections import RunContents, evaluate_command, read_run
+from sdas.run.folder import CONFIG
 from sdas.run.lock import locked
 
 PAGE, NUMBERS = "report.html", "report.json"
@@ -98,11 +99,12 @@ def environment() -> jinja2.Environment:
 
 
 def default_commands(run: RunContents) -> list[str]:
-    """What to type to get this report again."""
+    """What to type to get this report again, in a folder of its own: no run is written over."""
+    again = run.folder.with_name(f"{run.folder.name}-again")
     return [
-        f"sdas train {as_argument(run.folder / 'config.yaml')}",
-        evaluate_command(run.folder, run.test.facts),
-        f"sdas report {as_argument(run.folder)}",
+        f"sdas train {as_argument(run.folder / CONFIG)} --set {as_argument(f'run_dir={again}')}",
+        evaluate_command(again, run.test.facts),
+        f"sdas report {as_argument(again)}",
     ]
 
 

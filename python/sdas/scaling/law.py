@@ -320,7 +320,7 @@ def _judged(c: Array, residuals: Array, scale: float, alpha: Array, a: Array) ->
     if len(c) < LEAST_POINTS:
         return False, f"{len(c)} points are too few: at least {LEAST_POINTS} are wanted."
     if c[-1] / c[0] < LEAST_RANGE:
-        return False, f"compute spans a factor of {c[-1] / c[0]:.2g} only: at least {LEAST_RANGE:g} is wanted."
+        return False, f"compute spans a factor of {c[-1] / c[0]:.3g} only: at least {LEAST_RANGE:g} is wanted."
     clipped, third = np.clip(residuals, -3, 3), len(c) // 3
     bulge = np.mean(clipped[third:-third]) - np.mean(np.r_[clipped[:third], clipped[-third:]])
     if bulge > LARGEST_BULGE * math.sqrt(4.5 / len(c)):
@@ -328,7 +328,7 @@ def _judged(c: Array, residuals: Array, scale: float, alpha: Array, a: Array) ->
     if np.mean(a <= 0) > 0.025:
         return True, "the curve does not fall by more than its noise."
     if c[-1] / c[0] < KNOWN_RANGE:
-        return True, f"compute spans a factor of {c[-1] / c[0]:.2g} only: E∞ and α want at least {KNOWN_RANGE:g}."
+        return True, f"compute spans a factor of {c[-1] / c[0]:.3g} only: E∞ and α want at least {KNOWN_RANGE:g}."
     if low <= ALPHAS[0] * 1.01 or high >= ALPHAS[-1] / 1.01:
         return True, f"the exponent is at an end of what is searched: any from {low:.2g} to {high:.2g} fits."
     if high > WIDEST * low:

@@ -202,7 +202,7 @@ def decide(law: Law | None, state: State, rules: Rules) -> Decision:
     until = min(state.spent + rules.delta_flops, rules.budget_flops)
     grown = candidates(state.sizes, state.pool_frames, rules)
     if state.spent >= rules.budget_flops:
-        reason = f"The {rules.budget_flops:.3g} FLOPs at a constant rate are spent."
+        reason = f"The budget at a constant rate, {rules.budget_flops:.3g} FLOPs, is spent."
         return Decision("stop", reason, state.spent, numbers=numbers)
     if state.error <= rules.target:
         reason = f"The error {state.error:.4g} eV/Å has reached the target {rules.target:.4g} eV/Å."
