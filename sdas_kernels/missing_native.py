@@ -1,4 +1,4 @@
-"""Why the compiled extension cannot be imported, and what helps."""
+"""Why the compiled extension cannot be imported or used, and what helps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import sys
 from collections.abc import Iterator
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
+
+from sdas_kernels.native_sources import stamp
 
 STEM = "_native"
 
@@ -23,8 +26,7 @@ def missing_native(error: ImportError, package: Path) -> Missing:
     present = [path for path in sorted(package.glob(f"{STEM}.*")) if path.suffix in (".so", ".pyd")]
     ours = [path for path in present if _is_for_this_python(path)]
     root = package.parent
-    is_source = (root / "CMakeLists.txt").is_file() and (root / "csrc").is_dir()
-    anew = f"pip install {root}" if is_source else "pip install --force-reinstall --no-deps sdas-kernels"
+    anew = f"pip install {root}" if _is_source(root) else "pip install --force-reinstall --no-deps sdas-kernels"
     if ours:
         return Missing(f"the compiled kernels {ours[0]} cannot be loaded: {error}", f"install the package anew: {anew}")
     if present:
@@ -41,6 +43,29 @@ def missing_native(error: ImportError, package: Path) -> Missing:
             f"start Python in a folder other than {root}, or as python -P, and keep that folder out of PYTHONPATH",
         )
     return Missing(f"the package {package} has no compiled kernels", f"build and install it: {anew}")
+
+
+def check_made_of(module: ModuleType, package: Path, version: str) -> None:
+    """The extension is of the package's version and, in a tree of sources, of these: kernels trust what they are given.
+
+    Raises ImportError that says what to do.
+    """
+    root, made = package.parent, getattr(module, "version", "unknown")
+    if made != version:
+        anew = "make native" if _is_source(root) else "pip install --force-reinstall --no-deps sdas-kernels"
+        raise ImportError(
+            f"the compiled kernels {module.__file__} are of version {made}, the package {package} is of {version}: "
+            f"install or build them anew: {anew}"
+        )
+    if _is_source(root) and getattr(module, "sources", None) != stamp(root / "csrc"):
+        raise ImportError(
+            f"the compiled kernels {module.__file__} are of other sources than {root / 'csrc'}: "
+            f"build them anew, in {root}: make native"
+        )
+
+
+def _is_source(root: Path) -> bool:
+    return (root / "CMakeLists.txt").is_file() and (root / "csrc").is_dir()
 
 
 def _is_for_this_python(path: Path) -> bool:

@@ -10,14 +10,18 @@ import warnings
 from pathlib import Path
 from types import ModuleType
 
-from sdas_kernels.missing_native import Missing, missing_native
+from sdas_kernels import __version__
+from sdas_kernels.missing_native import Missing, check_made_of, missing_native
+
+_PACKAGE = Path(__file__).resolve().parent
 
 try:
     import sdas_kernels._native as _module
 except ImportError as error:
     _extension: ModuleType | None = None
-    _missing = missing_native(error, Path(__file__).resolve().parent)
+    _missing = missing_native(error, _PACKAGE)
 else:
+    check_made_of(_module, _PACKAGE, __version__)
     _extension = _module
     _missing = Missing("", "")
 

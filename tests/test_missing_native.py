@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import warnings
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import sdas_kernels as sk
 from sdas_kernels import dispatch, native
-from sdas_kernels.missing_native import missing_native
+from sdas_kernels.missing_native import check_made_of, missing_native
 from sdas_kernels.native import SlowOperatorsWarning
+from sdas_kernels.native_sources import stamp
 
 ERROR = ImportError("libnothing.so: cannot open shared object file")
 
@@ -118,6 +121,65 @@ def test_a_broken_library_and_one_for_another_python_are_named(package):
     why, cure = missing_native(ERROR, package)
     assert why == f"the compiled kernels {ours} cannot be loaded: {ERROR}"
     assert cure == "install the package anew: pip install --force-reinstall --no-deps sdas-kernels"
+
+
+@pytest.fixture
+def sources(package):
+    """C++ beside the package, one file in a folder."""
+    csrc = package.parent / "csrc"
+    (csrc / "ops").mkdir(parents=True)
+    (package.parent / "CMakeLists.txt").touch()
+    (csrc / "ops" / "sum.cpp").write_text('#include "ops/sum.h"\nint sum(int a, int b) { return a + b; }\n')
+    (csrc / "ops" / "sum.h").write_text("int sum(int a, int b);\n")
+    return csrc
+
+
+def built(sources):
+    return SimpleNamespace(__file__="_native.so", version="1.2", sources=stamp(sources))
+
+
+def test_kernels_of_these_sources_are_taken(sources, package):
+    module = built(sources)
+    check_made_of(module, package, "1.2")
+    (sources / "ops" / "sum.cpp").write_text(
+        '// words\n#include "ops/sum.h"\n\nint sum(int a, int b) {\n    return a + b;  // more words\n}\n'
+    )
+    (sources / "notes.md").touch()
+    check_made_of(module, package, "1.2")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda csrc: (csrc / "ops" / "sum.cpp").write_text("int sum(int a, int b) { return a - b; }"),
+        lambda csrc: (csrc / "ops" / "sum.h").write_text("int sum(int b, int a);"),
+        lambda csrc: (csrc / "ops" / "sum.h").rename(csrc / "sum.h"),
+        lambda csrc: (csrc / "ops" / "sum.h").unlink(),
+        lambda csrc: (csrc / "ops" / "more.h").touch(),
+    ],
+    ids=["a number", "order of arguments", "moved", "removed", "added"],
+)
+def test_kernels_of_other_sources_are_refused(sources, package, change):
+    module = built(sources)
+    change(sources)
+    said = f"_native.so are of other sources than {sources}: build them anew, in {package.parent}: make native"
+    with pytest.raises(ImportError, match=re.escape(said)):
+        check_made_of(module, package, "1.2")
+
+
+def test_kernels_that_do_not_say_what_they_are_of_are_refused(sources, package):
+    with pytest.raises(ImportError, match="are of other sources"):
+        check_made_of(SimpleNamespace(__file__="_native.so", version="1.2"), package, "1.2")
+    with pytest.raises(ImportError, match="are of version unknown"):
+        check_made_of(SimpleNamespace(__file__="_native.so"), package, "1.2")
+
+
+def test_kernels_of_another_version_are_refused(package):
+    module = SimpleNamespace(__file__="_native.so", version="1.1")
+    said = f"of version 1.1, the package {package} is of 1.2: install or build them anew: pip install --force-reinstall"
+    with pytest.raises(ImportError, match=re.escape(said)):
+        check_made_of(module, package, "1.2")
+    check_made_of(module, package, "1.1")  # an installed package has no sources beside it
 
 
 def run(code, folder, **environment):

@@ -365,11 +365,13 @@ void def_tensor_product(py::module_& module, const std::string& dtype) {
 }  // namespace
 
 void bind_network(py::module_& module);
+extern const char* const sdas_sources;  // made by sdas_kernels/native_sources.py
 
 PYBIND11_MODULE(_native, module) {
     const auto scope = py::call_guard<KernelScope>();
     sdas::OpenMp::forked();  // to notice every fork from here on
     module.attr("version") = SDAS_VERSION;
+    module.attr("sources") = sdas_sources;
     module.def("simd", [] { return sdas::name(sdas::simd()); }, "SIMD level of the kernels: baseline, avx2 or avx512");
     module.def(
         "lend_pages", [](Address array, std::size_t bytes) { return sdas::lend_pages(at<char>(array), bytes); },

@@ -17,7 +17,7 @@ from sdas_kernels.electronic_states import USUAL
 from sdas_kernels.graph import EdgeIndex, NeighborGraph, centered
 from sdas_kernels.nn.derivatives import frozen
 from sdas_kernels.nn.inference import recording_allowed
-from sdas_kernels.nn.sdas import SDAS
+from sdas_kernels.nn.sdas import SDAS, check_model
 from sdas_kernels.ops.checks import check_floating
 from sdas_kernels.transforms import transformed
 
@@ -44,6 +44,7 @@ class CapturedPotential:
         periodic: whether any of them may have a cell.
 
     Raises:
+        TypeError: from the constructor for what is no `SDAS`, or one of a subclass with another `forward`.
         ValueError: from the constructor for sizes below 1 or a model in training mode; from a call for a graph that is
             too large, periodic where that was excluded, or not the model's.
     """
@@ -52,6 +53,7 @@ class CapturedPotential:
     def __init__(self, model: SDAS, atoms: int, edges: int, systems: int = 1, periodic: bool = True) -> None:
         atoms, edges, systems = whole_numbers("CapturedPotential", 1, atoms=atoms, edges=edges, systems=systems)
         (periodic,) = switches("CapturedPotential", periodic=periodic)
+        check_model("CapturedPotential", model)
         if model.training:
             raise ValueError("CapturedPotential: wants a model in eval mode")
         self.model, self.atoms, self.edges, self.systems = model, atoms, edges, systems

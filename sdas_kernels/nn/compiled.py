@@ -16,7 +16,7 @@ from sdas_kernels.graph import EdgeIndex, NeighborGraph
 from sdas_kernels.nn.derivatives import differentiate, evaluate, volumes_of
 from sdas_kernels.nn.fused import layer_weights
 from sdas_kernels.nn.inference import recordable, recording_allowed
-from sdas_kernels.nn.sdas import SDAS
+from sdas_kernels.nn.sdas import SDAS, check_model
 from sdas_kernels.transforms import transformed
 
 # Sizes of the graph that is traced: neither 0 nor 1, nor the size of anything in a model.
@@ -41,18 +41,18 @@ class CompiledPotential:
 
     Args:
         model: its parameters and buffers are read at every call, `model.train()` and `model.eval()` set the mode.
-            After a change of its structure, make a new `CompiledPotential`.
+            After a change of its structure, make a new `CompiledPotential`. One of a subclass with a `forward` of its
+            own is refused.
         backend: as of `torch.compile`. "inductor" generates code, on a CPU by a C++ compiler that must be there, which
             takes about a minute per graph; "aot_eager" captures the graph and its gradient only; "eager" runs the
             graph as it was traced. Or a function `(graph, example_inputs) -> callable`.
 
-    Differences to the model: hooks of the modules inside it do not run, and, except by "eager", a result can be
-    differentiated once, without `retain_graph` or `create_graph`.
+    Differences to the model: its hooks, and those of the modules inside it, do not run. Except by "eager", a result can
+    be differentiated once, without `retain_graph` or `create_graph`.
     """
 
     def __init__(self, model: SDAS, backend: str | Callable[..., Any] = "inductor") -> None:
-        if not isinstance(model, SDAS):
-            raise TypeError(f"CompiledPotential: model must be an SDAS, got {type(model).__name__}")
+        check_model("CompiledPotential", model)
         self.model, self.backend = model, backend
         self._graphs: dict[tuple[Any, ...], Callable[..., Sequence[torch.Tensor]]] = {}
         # where each tensor of the model lies: looked up at each call, as model.to() may put another there

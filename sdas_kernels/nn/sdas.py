@@ -309,6 +309,14 @@ class SDAS(WithMeaning):
         return kinds
 
 
+def check_model(owner: str, model: Any) -> None:
+    """It computes what `SDAS.forward` does, which the owner does in a way of its own; raises TypeError."""
+    if not isinstance(model, SDAS):
+        raise TypeError(f"{owner}: model must be an SDAS, got {type(model).__name__}")
+    if type(model).forward is not SDAS.forward or "forward" in vars(model):
+        raise TypeError(f"{owner}: model must have the forward of SDAS, got {type(model).__name__} with another one")
+
+
 def _readout(channels: int, members: int) -> nn.Sequential:
     """From scalars to an energy; a block of hidden units for each member."""
     width = members * max(1, channels // 2)

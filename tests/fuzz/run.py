@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import frozen
 import modules
 import targets
 from changes import Change, changes_of, plain
@@ -49,6 +50,7 @@ TARGETS: list[Callable[[targets.Draw], targets.Call]] = [
     modules.geometry,
     modules.words,
     modules.memory,
+    frozen.frozen,
 ]
 HUGE = str(2**40)
 OURS = re.compile(r"[A-Za-z_.]+: ")

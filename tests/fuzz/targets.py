@@ -259,6 +259,7 @@ def potential(d: Draw) -> Call:
         "stress": lambda g: model(g, stress=bool(g.periodic and g.pbc.all())),
         "energy": lambda g: model(g, forces=False),
         "compiled": compiled(model),
+        "frozen": lambda g: at_listed_pairs(model, g),
         "captured": lambda g: nn.CapturedPotential(model, 10, 300, graph.num_systems)(g),
         "moved": lambda g: model(g.to("cpu", d.dtype)),
         "batched": lambda g: model(sk.NeighborGraph.batch([g, g])),
@@ -275,6 +276,17 @@ def potential(d: Draw) -> Call:
     words |= {"positions": ("the graph is", "graph"), "numbers": ("atomic",), "cells": ("cell",), "pbc": ("periodic",)}
     words |= {"periodic": ("pbc",), "system": ("systems",)}
     return Call(call, {name: getattr(graph, name) for name in PARTS} | index, words)
+
+
+def at_listed_pairs(model: nn.SDAS, graph: sk.NeighborGraph) -> dict[str, Tensor]:
+    """Energy and forces without gradients, by a frozen potential where it serves: not where the reference is asked."""
+    potential = nn.FrozenPotential.of(model)
+    if potential is None or not potential.serves():
+        return {name: value.detach() for name, value in model(graph).items()}
+    g = graph.to(dtype=torch.float64)
+    found = potential(nn.ListedPairs(g, model.cutoff, 0.0), g.numbers, g.positions, g.cells, trust=True)
+    assert found is not None
+    return {"energy": found["energy"], "forces": found["forces"].to(graph.dtype)}
 
 
 def edge_vectors(d: Draw) -> Call:

@@ -8,7 +8,7 @@ import torch
 
 from sdas_kernels import dispatch
 from sdas_kernels.graph import NeighborGraph
-from sdas_kernels.nn import CompiledPotential
+from sdas_kernels.nn import SDAS, CapturedPotential, CompiledPotential
 
 FREE = (["molecule"], ["molecule", "no edges"], ["one atom", "molecule", "molecule"], ["one atom", "no edges"])
 PERIODIC = (["liquid"], ["small cell", "liquid"], ["slab", "crystal", "slab"], ["crystal"])
@@ -197,10 +197,20 @@ def test_strided_positions_are_welcome(make_model, batch_of):
     assert_same(CompiledPotential(model, "aot_eager")(graph), wanted)
 
 
+@pytest.mark.parametrize("make", [CompiledPotential, lambda model: CapturedPotential(model, 10, 100)])
+def test_a_forward_that_they_would_not_run_is_refused(make_model, make):
+    derived, patched = make_model(**SMALL), make_model(**SMALL)
+    derived.__class__ = type("Raised", (SDAS,), {"forward": lambda self, graph: SDAS.forward(self, graph)})
+    patched.forward = patched.forward
+    for model, name in ((derived, "Raised"), (patched, "SDAS")):
+        with pytest.raises(TypeError, match=f"Potential: model must have the forward of SDAS, got {name} with another"):
+            make(model)
+    with pytest.raises(TypeError, match="Potential: model must be an SDAS, got Linear"):
+        make(torch.nn.Linear(1, 1))
+
+
 def test_errors_are_those_of_the_model(make_model, batch_of, to_graph, systems):
     compiled = CompiledPotential(make_model(**SMALL), "eager")
-    with pytest.raises(TypeError, match="CompiledPotential: model must be an SDAS, got Linear"):
-        CompiledPotential(torch.nn.Linear(2, 2))
     with pytest.raises(TypeError, match="SDAS: wants a NeighborGraph, got str"):
         compiled("a graph")
     with pytest.raises(ValueError, match="system 0 has no cell, so no stress"):
