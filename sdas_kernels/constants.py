@@ -16,12 +16,12 @@ def constant(make: Callable[..., R]) -> Callable[..., R]:
     """A function of hashable positional arguments whose tensors are made at the first call with these and kept.
 
     They are made out of sight of whatever mode is on at that time: a counter of operations counts the same at every
-    call, and what is kept is neither fake nor made for inference only.
+    call, and what is kept is neither fake, nor made for inference only, nor on a default device other than the CPU.
     """
 
     @wraps(make)
     def unseen(*args: Any) -> R:
-        with _disable_current_modes(), torch.inference_mode(False):
+        with _disable_current_modes(), torch.inference_mode(False), torch.device("cpu"):
             return make(*args)
 
     return lru_cache(maxsize=4096)(unseen)

@@ -213,7 +213,7 @@ class _Plan:
     """The constants of a network."""
 
     def __init__(self, sizes: Sizes, cutoff: float, dtype: torch.dtype) -> None:
-        self._scale = torch.tensor(factors(sizes.lmax, "component"), dtype=torch.float64).to(dtype)
+        self._scale = torch.tensor(factors(sizes.lmax, "component"), dtype=torch.float64, device="cpu").to(dtype)
         parts = {"first": _kind(sizes, 0), "other": _kind(sizes, 1), "square": _square(sizes)}
         paths = sizes.paths(0), sizes.paths(1), sizes.square_paths
         self._tables = [coupling_tables(each, dtype) for each in paths]

@@ -6,12 +6,13 @@ are compiled for harmonics up to `MAX_DEGREE`.
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from sdas_kernels import memory, native
+from sdas_kernels.constants import constant
 from sdas_kernels.ops.neighbor_tensor_product import contractions
 from sdas_kernels.ops.neighbor_tensor_product.reference import Operands
 from sdas_kernels.paths import Paths, coupling
@@ -93,7 +94,7 @@ def _gain(radial: Tensor, radial_gain: Tensor) -> Tensor:
     return (radial @ radial_gain.transpose(0, 1).flatten(0, 1).T).unflatten(1, (degrees, heads))
 
 
-@cache
+@constant
 def coupling_tables(paths: Paths, dtype: torch.dtype) -> dict[str, Tensor]:
     """Non-zero coefficients with their rows and pairs m1·M2 + m2: of every row the first, then the second of each, ..
 

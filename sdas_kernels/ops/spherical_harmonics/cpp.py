@@ -7,12 +7,13 @@ agree: the public function has checked them. M = (lmax + 1)².
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from sdas_kernels import memory, native
+from sdas_kernels.constants import constant
 from sdas_kernels.ops.spherical_harmonics.scale import factors
 
 #: The largest degree for which kernels are compiled.
@@ -28,7 +29,7 @@ def _kernel(step: str, dtype: torch.dtype) -> Callable[..., None]:
     return kernel
 
 
-@lru_cache(maxsize=64)
+@constant
 def _factors(lmax: int, normalization: str, dtype: torch.dtype) -> Tensor:
     """`scale.factors` as a tensor."""
     return torch.tensor(factors(lmax, normalization), dtype=torch.float64).to(dtype)

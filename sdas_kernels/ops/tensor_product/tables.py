@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sdas_kernels.clebsch_gordan import wigner_3j
+from sdas_kernels.constants import constant
 from sdas_kernels.ops.tensor_product.spec import Instruction, TensorProductSpec
 
 X, Y, OUT = 0, 1, 2
@@ -173,7 +173,7 @@ class _Count(NamedTuple):
     entries: int  # of a matrix
 
 
-@lru_cache(maxsize=4096)
+@constant
 def scaled_coupling(l1: int, l2: int, l3: int, factor: float, exchanged: bool) -> Tensor:
     """A path's coefficients by components of its first and second operand and of its result."""
     c = factor * wigner_3j(l1, l2, l3)
@@ -311,7 +311,7 @@ class Parts:
         return replace(self, untouched=frozenset())
 
 
-@lru_cache(maxsize=1024)
+@constant
 def parts(text: str, dtype: torch.dtype, kernels: Kernels) -> Parts:
     """The parts of a specification, with the kernels' tables for a dtype."""
     s = TensorProductSpec.parse(text)

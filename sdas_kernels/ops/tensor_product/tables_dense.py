@@ -12,13 +12,13 @@ whichever takes less work. The other one of P and Q copies.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from math import prod, sqrt
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from sdas_kernels.constants import constant
 from sdas_kernels.ops.tensor_product.spec import Instruction, TensorProductSpec
 from sdas_kernels.ops.tensor_product.tables import (
     DENSE,
@@ -77,7 +77,7 @@ class _Part(NamedTuple):
     shape: tuple[int, int]
 
 
-@lru_cache(maxsize=1024)
+@constant
 def dense_tables(text: str, dtype: torch.dtype) -> DenseTables:
     """The tables of those paths of a specification whose weight mixes channels."""
     s = TensorProductSpec.parse(text)

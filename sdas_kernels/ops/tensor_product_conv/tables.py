@@ -8,13 +8,13 @@ that make the number M[k, i] of y's components; the transposed direction, from t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sdas_kernels.clebsch_gordan import wigner_3j
+from sdas_kernels.constants import constant
 from sdas_kernels.irreps import Irreps
 from sdas_kernels.ops.tensor_product.spec import Instruction, TensorProductSpec
 
@@ -71,7 +71,7 @@ class _Path(NamedTuple):
         return Shape(d1, d3, self.mul, terms, self.diagonal)
 
 
-@lru_cache(maxsize=1024)
+@constant
 def tables(text: str, dtype: torch.dtype) -> Tables | None:
     """The tables, or None for a specification that has paths of other modes than the kernels'."""
     s = TensorProductSpec.parse(text)
