@@ -244,7 +244,7 @@ def test_the_data_grow_into_a_pool_file_whose_frames_come_last(make_config, plac
     ("scaling", "model", "message"),
     [
         ({"flops": None}, {}, "scaling.flops is not set: give the budget, as in --flops 3e12"),
-        ({"flops": 1e6, "delta_flops": 2e6}, {}, "delta_flops must be at most the 8e.05 FLOPs before the cool-down"),
+        ({"flops": 1e6, "delta_flops": 2e6}, {}, "delta_flops must be at most the 7.5e.05 FLOPs before the cool-down"),
         ({"delta_flops": 2e4}, {}, "scaling.delta_flops must be at least .*, 8 steps of"),
         ({"start_frames": 17}, {}, "scaling.start_frames must be at most the 16 training frames, got 17"),
         ({"k_w": 1.5}, {"channels": 4, "heads": 4}, "channels that 4 heads divide: from 4, 1.5 leads to 6"),
