@@ -122,7 +122,7 @@ class SDAS(WithMeaning):
         self.embedding = nn.Embedding(len(known), channels)
         self.electronic = ElectronicEmbedding(channels) if charge_spin else None
         kinds: dict[str | None, type[Repulsion] | None] = {None: None, "zbl": Repulsion, "inner-cutoff": InnerCutoff}
-        if repulsion not in kinds:
+        if not isinstance(repulsion, (str, type(None))) or repulsion not in kinds:
             raise ValueError(f'SDAS: repulsion must be "zbl", "inner-cutoff" or None, got {repulsion!r}')
         kind = kinds[repulsion]
         self.repulsion = None if kind is None else kind(known)
@@ -182,12 +182,18 @@ class SDAS(WithMeaning):
             missing.remove(f"{prefix}_extra_state")
 
     def set_energy_reference(self, shifts: Mapping[int, float] | Mapping[str, float], scale: float) -> None:
-        """Energy of each species (eV per atom, by number or symbol) and the unit of the network's output (eV)."""
+        """Energy of each species (eV per atom, by number or symbol) and the unit of the network's output (eV).
+
+        Raises TypeError for what is no number, ValueError for a species without a shift, or numbers out of range.
+        """
+        if not isinstance(shifts, Mapping):
+            raise TypeError(f"SDAS: shifts must be energies by element, got {type(shifts).__name__}")
         shifts = {atomic_number("SDAS", "shifts", element): shift for element, shift in shifts.items()}
         missing = [z for z in self.species.tolist() if z not in shifts]
         if missing:
             raise ValueError(f"SDAS: no energy shift for atomic numbers {missing}")
-        values = torch.tensor([shifts[z] for z in self.species.tolist()], dtype=torch.float64)
+        energies = [_energy(f"shifts of element {z}", shifts[z]) for z in self.species.tolist()]
+        values, scale = torch.tensor(energies, dtype=torch.float64), _energy("scale", scale)
         if not (torch.isfinite(values).all() and 0 < scale < float("inf")):
             raise ValueError(f"SDAS: shifts must be finite and scale positive, got {shifts}, {scale}")
         self.energy_shift.copy_(values)
@@ -307,6 +313,13 @@ class SDAS(WithMeaning):
             unknown = sorted(set(batch.numbers[kinds < 0].tolist()))
             raise ValueError(f"SDAS: atomic numbers {unknown} are unknown to a model of {self.species.tolist()}")
         return kinds
+
+
+def _energy(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise TypeError(f"SDAS: {name} must be a number (eV), got {value!r}") from None
 
 
 def check_model(owner: str, model: Any) -> None:

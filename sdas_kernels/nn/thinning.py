@@ -29,14 +29,19 @@ from sdas_kernels.nn.sdas import SDAS
 def thinned(model: SDAS, dropout: float, seed: int) -> SDAS:
     """The model without a part of its hidden units, drawn by ``seed``; all readouts of a shallow ensemble stay.
 
-    Raises ValueError unless 0 <= dropout < 1.
+    Raises TypeError for what is no SDAS model, ValueError unless 0 <= dropout < 1.
     """
+    _check_model("thinned", model)
     seed = whole_number("thinned", "seed", seed, 0)
     return _with_weights(model, _drawn(model, _checked(dropout), np.random.default_rng(seed)))
 
 
 def members(model: SDAS) -> list[SDAS]:
-    """Each readout of a shallow ensemble as a model of its own; their mean is the model."""
+    """Each readout of a shallow ensemble as a model of its own; their mean is the model.
+
+    Raises TypeError for what is no SDAS model.
+    """
+    _check_model("members", model)
     readouts = {name: weight for name, weight in _maps(model) if name.startswith("readouts")}
     count = model.config.get("members", 1)
     found = []
@@ -97,7 +102,14 @@ def _with_weights(model: SDAS, weights: Mapping[str, Tensor]) -> SDAS:
     return copied
 
 
+def _check_model(owner: str, model: SDAS) -> None:
+    if not isinstance(model, SDAS):
+        raise TypeError(f"{owner}: model must be an SDAS, got {type(model).__name__}")
+
+
 def _checked(dropout: float) -> float:
+    if not isinstance(dropout, (float, int, np.floating)):
+        raise TypeError(f"dropout must be a number, got {dropout!r}")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must be at least 0 and less than 1, got {dropout}")
     return dropout

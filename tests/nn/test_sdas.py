@@ -352,3 +352,21 @@ def test_arguments_of_another_kind_are_errors(change, message):
 def test_an_unknown_element_is_an_error():
     with pytest.raises(ValueError, match=r"species must be atomic numbers 1\.\.118 or symbols as 'H', got 'Xx'"):
         SDAS(["H", "Xx"])
+
+
+@pytest.mark.parametrize(
+    ("shifts", "scale", "reason"),
+    [
+        ([0.0], 1.0, "shifts must be energies by element, got list"),
+        ({1: "a"}, 1.0, r"shifts of element 1 must be a number \(eV\), got 'a'"),
+        ({1: 0.0}, None, r"scale must be a number \(eV\), got None"),
+    ],
+)
+def test_an_energy_reference_that_is_no_number_is_named(shifts, scale, reason):
+    with pytest.raises(TypeError, match=f"SDAS: {reason}"):
+        SDAS([1], channels=2, heads=1, lmax=0, layers=1).set_energy_reference(shifts, scale)
+
+
+def test_a_repulsion_that_is_no_word_is_named():
+    with pytest.raises(ValueError, match=r"repulsion must be .* got \['zbl'\]"):
+        SDAS([1], repulsion=["zbl"])

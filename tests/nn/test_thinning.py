@@ -167,3 +167,12 @@ def test_what_cannot_be_drawn_is_refused(make_model):
         thinned(make_model(), 0.1, -1)
     with pytest.raises(ValueError, match="members must be at least 1, got 0"):
         SDAS([1], members=0)
+
+
+def test_what_is_no_model_and_no_number_is_named(make_model):
+    with pytest.raises(TypeError, match="thinned: model must be an SDAS, got Linear"):
+        thinned(torch.nn.Linear(1, 1), 0.1, 0)
+    with pytest.raises(TypeError, match="members: model must be an SDAS, got Linear"):
+        members(torch.nn.Linear(1, 1))
+    with pytest.raises(TypeError, match=r"dropout must be a number, got '0\.1'"):
+        thinned(make_model(), "0.1", 0)
