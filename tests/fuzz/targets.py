@@ -280,6 +280,7 @@ def potential(d: Draw) -> Call:
 
 def at_listed_pairs(model: nn.SDAS, graph: sk.NeighborGraph) -> dict[str, Tensor]:
     """Energy and forces without gradients, by a frozen potential where it serves: not where the reference is asked."""
+    model._check_graph(graph)  # pairs may be listed up to more than the cutoff, and in another dtype
     potential = nn.FrozenPotential.of(model)
     if potential is None or not potential.serves():
         return {name: value.detach() for name, value in model(graph).items()}
