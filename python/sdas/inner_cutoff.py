@@ -38,6 +38,8 @@ def inner_cutoff(
 
     trained = load_run_model(model)
     check_place(out)
+    if (out / DOCUMENT).is_file():
+        raise SdasError(f"{out}: holds a model already: choose another --out")
     if files:
         frames = list(frames_of_files(model, files, given).frames)
     elif given:

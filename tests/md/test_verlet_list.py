@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -110,6 +112,8 @@ def test_a_system_without_neighbors_is_named(place, words, later):
     with pytest.raises(NoNeighborsError, match=words) as caught:
         neighbors.graph(systems)
     assert caught.value.row == 1
+    copy = pickle.loads(pickle.dumps(caught.value))  # as it comes from another process
+    assert (copy.row, str(copy)) == (1, str(caught.value))
     systems.positions[3, 2] = 1.3
     assert neighbors.graph(systems).num_edges == 6
 

@@ -131,6 +131,9 @@ def test_the_command_adds_them_to_a_trained_model(make_config, tmp_path, cache_p
     alone = CliRunner().invoke(app, ["inner-cutoff", str(out), "--out", str(tmp_path / "again")])
     assert alone.exit_code == 1
     assert "name the frames that the model was trained on" in alone.output
+    over = CliRunner().invoke(app, ["inner-cutoff", str(run), "--out", str(out)])
+    assert over.exit_code == 1
+    assert "holds a model already: choose another --out" in over.output
     again = with_inner_cutoff(made, frames[:2])
     assert again.repulsion.lengths() == lengths
 

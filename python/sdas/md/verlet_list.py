@@ -12,6 +12,7 @@ within the cutoff:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -32,6 +33,9 @@ class NoNeighborsError(SdasError, ValueError):
     def __init__(self, row: int, reason: str) -> None:
         super().__init__(reason)
         self.row = row
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NoNeighborsError, (self.row, str(self))  # as it comes from another process
 
 
 class VerletList:
