@@ -8,8 +8,6 @@ Modules: `sk.nn`. Atoms: `NeighborGraph`. Backends: `use_backend`, `explain`. Wh
 Units: Å, eV, eV/Å.
 """
 
-__version__ = "0.1.0"
-
 from sdas_kernels import memory, nn, profiling
 from sdas_kernels.dispatch import explain, use_backend
 from sdas_kernels.graph import EdgeIndex, NeighborGraph
@@ -22,8 +20,10 @@ from sdas_kernels.ops.radial_basis import polynomial_envelope, radial_basis
 from sdas_kernels.ops.spherical_harmonics import spherical_harmonics
 from sdas_kernels.ops.tensor_product import TensorProductSpec, tensor_product
 from sdas_kernels.ops.tensor_product_conv import tensor_product_conv
+from sdas_kernels.version import __version__
 
 __all__ = [
+    "__version__",
     "EdgeIndex",
     "Irrep",
     "Irreps",

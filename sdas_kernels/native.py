@@ -10,8 +10,8 @@ import warnings
 from pathlib import Path
 from types import ModuleType
 
-from sdas_kernels import __version__
 from sdas_kernels.missing_native import Missing, check_made_of, missing_native
+from sdas_kernels.version import __version__
 
 _PACKAGE = Path(__file__).resolve().parent
 

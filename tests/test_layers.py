@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # From the ground up. A room is a file or folder of the package; "." is the package's own __init__.py.
 SDAS_KERNELS = [
+    "native_sources version",
     "missing_native arguments profiling autocast clebsch_gordan irreps constants flop_rules",
     "native edge_index neighbors paths transforms elements electronic_states",
     "memory dispatch subnormals",

@@ -22,7 +22,7 @@ from sdas.train.cross_validation import cross_validate
 
 def frame(numbers: list[int], name: str) -> Frame:
     rng = np.random.default_rng(len(name))
-    positions = 1.1 * np.arange(3.0 * len(numbers)).reshape(-1, 3) + 0.1 * rng.normal(size=(len(numbers), 3))
+    positions = 0.5 * np.arange(3.0 * len(numbers)).reshape(-1, 3) + 0.1 * rng.normal(size=(len(numbers), 3))
     forces = rng.normal(size=(len(numbers), 3))
     return Frame(np.array(numbers), positions, None, np.zeros(3, bool), -1.0, forces, None, name)
 

@@ -39,7 +39,7 @@ def test_results_before_and_after_more_training(make_config, tmp_path):
     assert first["model_fingerprint"] == read_document(run / "summary.json")["model_fingerprint"]
 
     page = (run / "report.html").read_text()
-    assert f"sdas evaluate {run}\nsdas report {run}" in page, "the commands of the report can be typed"
+    assert f"sdas evaluate {run}-again\nsdas report {run}-again" in page, "the commands of the report can be typed"
 
     assert sdas("train", "--resume", run, "--set", "train.steps=12").exit_code == 0
     second = numbers(run)
