@@ -23,12 +23,12 @@ from sdas_kernels.ops.tensor_product_conv import tensor_product_conv
 from sdas_kernels.version import __version__
 
 __all__ = [
-    "__version__",
     "EdgeIndex",
     "Irrep",
     "Irreps",
     "NeighborGraph",
     "TensorProductSpec",
+    "__version__",
     "edge_geometry",
     "edge_softmax",
     "explain",
