@@ -1,6 +1,6 @@
 """Which recipe and which layer earn their FLOPs: one change at a time, at equal training FLOPs.
 
-    PYTHONPATH=bench python -m apr.recipes --data DATA [--tasks aspirin] [--budget 1] [--seeds 0] [--only muon …]
+    PYTHONPATH=bench python -P -m apr.recipes --data DATA [--tasks aspirin] [--budget 1] [--seeds 0] [--only muon …]
 
 Every row is one plain recipe with the changes that it names, trained on one task; "defaults" is what the package takes
 today. Muon made five Newton–Schulz steps in all rows but that one. Rows that are in results/apr/recipes.json are not

@@ -1,4 +1,6 @@
-"""The grid, cell by cell, none twice: `PYTHONPATH=bench python -m apr --data DATA`, DATA with the folders of `TASKS`.
+"""The grid, cell by cell, none twice: `PYTHONPATH=bench python -P -m apr --data DATA`.
+
+DATA has the folders of `TASKS`. -P: else the sources here hide the installed package, which has compiled kernels.
 
     --plan       what the grid will cost, before anything is trained
     --quick      two molecules, three models, one seed, 0.3 TFLOP: 25 minutes on two cores at most; in build/apr/quick
@@ -7,8 +9,8 @@
 First every model's recipe is sought: `protocol.search_cells`, then `protocol.further_cell` as long as there is one. The
 best by validation forces is frozen for all else.
 A peer runs in its own environment, by the interpreter that `SDAS_PEER_NEQUIP`, `SDAS_PEER_ALLEGRO`, `SDAS_PEER_MACE`
-or `SDAS_PEER_EQUIFORMER` names; it needs this package too. A peer without one, or that fails, is named with the
-reason, and gets no number.
+or `SDAS_PEER_EQUIFORMER` names; it finds this package in the sources. A peer without one, or that fails, is named with
+the reason, and gets no number.
 """
 
 from __future__ import annotations
@@ -84,10 +86,11 @@ def train(interpreter: str, cell: dict[str, Any], frames: Path, work: Path, resu
     """
     question, log = work.parent / f"{work.name}.json", work.parent / f"{work.name}.log"
     question.write_text(json.dumps(cell))
-    command = [interpreter, "-m", "apr.worker", str(question), str(frames), str(result)]
+    command = [interpreter, "-P", "-m", "apr.worker", str(question), str(frames), str(result)]
+    variables = environment(cell["model"])
     with log.open("w") as output:
         try:
-            done = subprocess.run(command, stdout=output, stderr=output, env=environment(), timeout=LIMIT_S)
+            done = subprocess.run(command, stdout=output, stderr=output, env=variables, timeout=LIMIT_S)
         except subprocess.TimeoutExpired:
             raise RuntimeError(f"longer than {LIMIT_S} s") from None
     if done.returncode:
@@ -100,10 +103,14 @@ def interpreter_of(model: str) -> str | None:
     return sys.executable if model in OWN else os.environ.get(f"SDAS_PEER_{model.upper()}")
 
 
-def environment() -> dict[str, str]:
-    """Of a worker: one thread unless OMP_NUM_THREADS says otherwise, and `bench` on the path."""
-    bench = str(Path(__file__).resolve().parents[1])
-    paths = [bench, *filter(None, [os.environ.get("PYTHONPATH")])]
+def environment(model: str) -> dict[str, str]:
+    """Of a worker: one thread unless OMP_NUM_THREADS says otherwise, and `bench` on the path.
+
+    Peers count their FLOPs by the sources of this package. Our own models need the installed one, which is compiled.
+    """
+    bench = Path(__file__).resolve().parents[1]
+    sources = [] if model in OWN else [bench.parent, bench.parent / "python"]
+    paths = [*map(str, [bench, *sources]), *filter(None, [os.environ.get("PYTHONPATH")])]
     threads = os.environ.get("OMP_NUM_THREADS", "1")
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
 

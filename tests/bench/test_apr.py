@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import pytest
 import torch
 
 from sdas.data import samples
+from sdas_kernels import native
 
 pytest.importorskip("record", reason="the tests stand alone, without bench/")
 
 from apr import curves, protocol, recipes, run
 from apr.protocol import Cell, Recipe, Task
+from apr.trainers import sdas as ours
 from apr.trainers.frames import Frames
 from apr.trainers.muon import SlicedMuon
 
@@ -188,3 +191,17 @@ def test_muon_leaves_no_weight_as_it_was() -> None:
     optimizer.step()
     moved = [float((now - was).abs().max()) for now, was in zip(network.parameters(), before, strict=True)]
     assert min(moved) > 1e-3
+
+
+def test_our_own_models_run_by_the_installed_package_and_peers_find_the_sources(monkeypatch):
+    """Sources in front of it would hide its compiled kernels."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    root = str(Path(run.__file__).resolve().parents[2])
+    assert root not in run.environment("sdas")["PYTHONPATH"].split(os.pathsep)
+    assert root in run.environment("nequip")["PYTHONPATH"].split(os.pathsep)
+
+
+def test_ours_has_no_result_by_plain_pytorch(monkeypatch, tmp_path):
+    monkeypatch.setattr(native, "available", lambda: (False, "there are no compiled kernels"))
+    with pytest.raises(RuntimeError, match="no compiled kernels"):
+        ours.train({}, tmp_path)

@@ -22,6 +22,7 @@ from sdas.train.loop import fit
 from sdas.train.processes import Processes
 from sdas.train.session import Session, TrainingData
 from sdas.train.until import Until
+from sdas_kernels import native
 from sdas_kernels.flops import FlopCounter
 from sdas_kernels.graph import NeighborGraph
 
@@ -47,7 +48,13 @@ def frames_of(part: Frames, name: str) -> list[Frame]:
 
 
 def train(cell: dict[str, Any], path: Path, layer: str = "default") -> dict[str, Any]:
-    """Train and test one cell; `layer` of the model as `model.layer`."""
+    """Train and test one cell; `layer` of the model as `model.layer`.
+
+    Raises RuntimeError without compiled kernels: plain PyTorch takes other steps and times.
+    """
+    available, why = native.available()
+    if not available:
+        raise RuntimeError(why)
     parts = {name: Frames.read(path, name) for name in PARTS}
     frames = [frame for name in ("train", "validation") for frame in frames_of(parts[name], name)]
     known = np.arange(len(frames))
