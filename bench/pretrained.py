@@ -2,8 +2,8 @@
 
 DATA has the folder rmd17. Each model has the frames and the recipe of `sdas demo`, and one layer more: in runs as long
 as this the number of training frames is the limit, and depth helps there. Where bench/active/hot.py has labelled hotter
-frames of the molecule, they train too. A run that has ended is not run again. The
-model goes to python/sdas/potentials with its card and a test frame, and README.md there is the table of all cards.
+frames of the molecule, they train too. A run that has ended is not run again. The model goes to python/sdas/potentials
+with its card and a test frame, and README.md there is the table of all cards.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ ERRORS = ("force_mae_mev_per_ang", "force_rmse_mev_per_ang", "energy_mae_mev", "
 def run(molecule: str, data: Path, runs: Path, minutes: float) -> Path:
     """The folder of the training of a molecule; one that was stopped goes on."""
     folder = runs / molecule
+    if (folder / SUMMARY).is_file():
+        return folder
     folder.mkdir(parents=True, exist_ok=True)
     frames = list(read_frames(data / "rmd17" / f"rmd17_{molecule}_train_01.npz", units="kcal/mol"))
     order = np.random.default_rng(0).permutation(len(frames))
@@ -71,8 +73,7 @@ def run(molecule: str, data: Path, runs: Path, minutes: float) -> Path:
             "config_type_weights": weights,
         },
     }
-    if not (folder / SUMMARY).is_file():
-        train(parse_config(content, "bench/pretrained.py"), resume=(folder / CONFIG).is_file())
+    train(parse_config(content, "bench/pretrained.py"), resume=(folder / CONFIG).is_file())
     return folder
 
 

@@ -30,25 +30,26 @@ def whole_number(owner: str, name: str, value: Any, low: int, high: int | None =
 
 def positive_length(owner: str, name: str, value: Any) -> float:
     """A Python float, Å. Raises `TypeError` for what is no number, `ValueError` unless it is positive and finite."""
-    number = _number(owner, name, value)
-    if not 0 < number < math.inf:
-        raise ValueError(f"{owner}: {name} must be positive and finite (Å), got {number}")
-    return number
+    found = number(owner, name, value, "Å")
+    if not 0 < found < math.inf:
+        raise ValueError(f"{owner}: {name} must be positive and finite (Å), got {found}")
+    return found
 
 
 def length(owner: str, name: str, value: Any) -> float:
     """A Python float, Å. Raises `TypeError` for what is no number, `ValueError` if it is negative or not finite."""
-    number = _number(owner, name, value)
-    if not 0 <= number < math.inf:
-        raise ValueError(f"{owner}: {name} must be 0 or more and finite (Å), got {number}")
-    return number
+    found = number(owner, name, value, "Å")
+    if not 0 <= found < math.inf:
+        raise ValueError(f"{owner}: {name} must be 0 or more and finite (Å), got {found}")
+    return found
 
 
-def _number(owner: str, name: str, value: Any) -> float:
+def number(owner: str, name: str, value: Any, unit: str) -> float:
+    """A Python float. Raises `TypeError`, with the unit that is wanted, for what is no number."""
     try:
         return value if type(value) is float else float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):
-        raise TypeError(f"{owner}: {name} must be a number (Å), got {value!r}") from None
+        raise TypeError(f"{owner}: {name} must be a number ({unit}), got {value!r}") from None
 
 
 def whole_numbers(owner: str, low: int, **named: Any) -> list[int]:

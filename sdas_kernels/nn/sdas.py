@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sdas_kernels.arguments import positive_length, switches, whole_number, whole_numbers
+from sdas_kernels.arguments import number, positive_length, switches, whole_number, whole_numbers
 from sdas_kernels.autocast import in_operand_dtype
 from sdas_kernels.clebsch_gordan import LMAX
 from sdas_kernels.dispatch import announce
@@ -192,8 +192,8 @@ class SDAS(WithMeaning):
         missing = [z for z in self.species.tolist() if z not in shifts]
         if missing:
             raise ValueError(f"SDAS: no energy shift for atomic numbers {missing}")
-        energies = [_energy(f"shifts of element {z}", shifts[z]) for z in self.species.tolist()]
-        values, scale = torch.tensor(energies, dtype=torch.float64), _energy("scale", scale)
+        energies = [number("SDAS", f"shifts of element {z}", shifts[z], "eV") for z in self.species.tolist()]
+        values, scale = torch.tensor(energies, dtype=torch.float64), number("SDAS", "scale", scale, "eV")
         if not (torch.isfinite(values).all() and 0 < scale < float("inf")):
             raise ValueError(f"SDAS: shifts must be finite and scale positive, got {shifts}, {scale}")
         self.energy_shift.copy_(values)
@@ -315,17 +315,15 @@ class SDAS(WithMeaning):
         return kinds
 
 
-def _energy(name: str, value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        raise TypeError(f"SDAS: {name} must be a number (eV), got {value!r}") from None
+def check_is_sdas(owner: str, model: Any) -> None:
+    """Raises TypeError for another model."""
+    if not isinstance(model, SDAS):
+        raise TypeError(f"{owner}: model must be an SDAS, got {type(model).__name__}")
 
 
 def check_model(owner: str, model: Any) -> None:
     """It computes what `SDAS.forward` does, which the owner does in a way of its own; raises TypeError."""
-    if not isinstance(model, SDAS):
-        raise TypeError(f"{owner}: model must be an SDAS, got {type(model).__name__}")
+    check_is_sdas(owner, model)
     if type(model).forward is not SDAS.forward or "forward" in vars(model):
         raise TypeError(f"{owner}: model must have the forward of SDAS, got {type(model).__name__} with another one")
 

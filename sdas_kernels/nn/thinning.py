@@ -23,7 +23,7 @@ from torch import Tensor
 
 from sdas_kernels.arguments import whole_number
 from sdas_kernels.nn.layer import SDASLayer
-from sdas_kernels.nn.sdas import SDAS
+from sdas_kernels.nn.sdas import SDAS, check_is_sdas
 
 
 def thinned(model: SDAS, dropout: float, seed: int) -> SDAS:
@@ -31,7 +31,7 @@ def thinned(model: SDAS, dropout: float, seed: int) -> SDAS:
 
     Raises TypeError for what is no SDAS model, ValueError unless 0 <= dropout < 1.
     """
-    _check_model("thinned", model)
+    check_is_sdas("thinned", model)
     seed = whole_number("thinned", "seed", seed, 0)
     return _with_weights(model, _drawn(model, _checked(dropout), np.random.default_rng(seed)))
 
@@ -41,7 +41,7 @@ def members(model: SDAS) -> list[SDAS]:
 
     Raises TypeError for what is no SDAS model.
     """
-    _check_model("members", model)
+    check_is_sdas("members", model)
     readouts = {name: weight for name, weight in _maps(model) if name.startswith("readouts")}
     count = model.config.get("members", 1)
     found = []
@@ -100,11 +100,6 @@ def _with_weights(model: SDAS, weights: Mapping[str, Tensor]) -> SDAS:
         for name, weight in weights.items():
             copied.get_parameter(name).copy_(weight)
     return copied
-
-
-def _check_model(owner: str, model: SDAS) -> None:
-    if not isinstance(model, SDAS):
-        raise TypeError(f"{owner}: model must be an SDAS, got {type(model).__name__}")
 
 
 def _checked(dropout: float) -> float:
